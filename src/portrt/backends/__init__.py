@@ -1,0 +1,1 @@
+"""What builds and runs engines. `base.py` is the contract, `registry.py` the list."""

@@ -1,0 +1,123 @@
+"""The contract of a backend. Vendor modules are imported inside the methods, never at module top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from portrt.artifacts import Block, Engine, Verdict
+from portrt.package.manifest import EngineSpec, Manifest
+from portrt.package.weights import WeightsImage
+from portrt.settings import Settings
+
+if TYPE_CHECKING:
+    from portrt.convert import OnnxModel
+
+
+class Material:
+    """What a backend builds an engine of one block from.
+
+    Args:
+        block: The block.
+        tensors: The program's weights by name, as the model had them.
+        image: The weights image.
+        convert: opset -> the block as an ONNX model; remembered, so that two backends share it.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        tensors: Mapping[str, torch.Tensor],
+        image: torch.Tensor,
+        convert: Callable[[int], OnnxModel],
+    ) -> None:
+        self.block = block
+        self.tensors = tensors
+        self.image = image
+        self.convert = convert
+
+
+class Session(Protocol):
+    """An opened engine. Safe to call from several threads at once."""
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run once.
+
+        Args:
+            inputs: Checked against the manifest: number, dtype, shape and device. Never written.
+            shapes: Shape of each output.
+
+        Returns:
+            New tensors that share no memory with the inputs.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """One kind of engine."""
+
+    name: str  # also the key that is stored in the manifest
+
+    def can_build(self) -> Verdict:
+        """Whether engines can be built on this machine. Never raises; names a missing wheel."""
+        ...
+
+    def can_run(self, device: str) -> Verdict:
+        """Whether engines can run here on tensors of a device type. Never raises."""
+        ...
+
+    def supports(self, node: torch.fx.Node) -> Verdict:
+        """Whether a node that torch.onnx translates can be in an engine of this backend."""
+        ...
+
+    def build(self, material: Material, settings: Settings) -> Engine:
+        """Build the engine of one block.
+
+        Raises:
+            BuildError: The builder refused or crashed.
+            ConvertError: The block has no ONNX form at the opsets that the builder reads.
+        """
+        ...
+
+    def accepts(self, engine: EngineSpec, device: str) -> Verdict:
+        """Whether this stored engine may run here on tensors of a device type. Never raises."""
+        ...
+
+    def open(
+        self, engine: EngineSpec, manifest: Manifest, data: torch.Tensor, weights: WeightsImage | None
+    ) -> Session:
+        """Make a session of the engine's bytes, whose digest was checked.
+
+        Args:
+            engine: The engine's entry.
+            manifest: The block.
+            data: The engine, 1-D uint8 on the CPU. The session may keep a view of it.
+            weights: The weights of the program, likewise.
+
+        Raises:
+            EngineError: The native library refused the engine.
+        """
+        ...
+
+
+def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
+    """The fake tensors that a node takes and returns."""
+    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
+    flat = [
+        item
+        for value in values
+        for item in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    return [item for item in flat if isinstance(item, torch.Tensor)]
+
+
+def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: str) -> Verdict:
+    """No for a node with a dtype that the backend lacks."""
+    for tensor in tensors_of(node):
+        if tensor.dtype not in dtypes:
+            return Verdict(False, f"{name} has no {str(tensor.dtype).removeprefix('torch.')}")
+    return Verdict(True)

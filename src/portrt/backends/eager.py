@@ -1,0 +1,77 @@
+"""The source of a block, run in PyTorch: the last resort, and the oracle of every engine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import torch
+
+from portrt.errors import EngineError, PackageError
+from portrt.package.manifest import Manifest
+from portrt.package.weights import WeightsImage
+
+
+class SourceSession:
+    """Runs the source on the device of its inputs.
+
+    Args:
+        manifest: The block.
+        source: Its source blob, whose digest was checked: a torch.export archive.
+        weights: The weights of the program; moved to the device once.
+        device: Where the inputs are.
+
+    Raises:
+        PackageError: The source is not a program, or the weights it names are missing.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        source: torch.Tensor,
+        weights: WeightsImage | None,
+        device: torch.device,
+    ) -> None:
+        program = _program_from_source(manifest.name, source)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        self._module = program.module(check_guards=False)
+        self._name = manifest.name
+        self._weights = []
+        for name in manifest.source_weights:
+            assert weights is not None  # decode() checked it
+            self._weights.append(weights.tensor(name).to(device))
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        taken = {tensor.untyped_storage().data_ptr() for tensor in (*inputs, *self._weights)}
+        try:
+            with torch.no_grad():
+                results = self._module(*inputs, *self._weights)
+        except Exception as err:
+            raise EngineError(
+                f"the source of {self._name} failed in PyTorch: {err}",
+                "inputs for which the model itself runs",
+                "run the uncompiled model on these inputs; if it works, report the model",
+            ) from err
+        outputs: list[torch.Tensor] = []
+        for result in results:
+            address = result.untyped_storage().data_ptr()
+            # An operator must not return its inputs, or one tensor twice.
+            outputs.append(result.clone() if address in taken else result)
+            taken.add(address)
+        return outputs
+
+
+def _program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.load(io.BytesIO(source.numpy().tobytes()))
+    except Exception as err:
+        raise PackageError(
+            f"the source of {name} cannot be read by torch {torch.__version__}: {err}",
+            "a torch.export archive that this version of torch reads",
+            "use the torch version that wrote the file, or a newer one",
+        ) from err

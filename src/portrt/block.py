@@ -1,0 +1,220 @@
+"""One block as a program of its own, made from the submodule that the nodes were moved to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.utils import _pytree as pytree
+
+from portrt import torch_internals
+from portrt.artifacts import Block
+from portrt.errors import PartitionError
+from portrt.lower import symbols
+
+# Facts about the user's files and modules: not needed to run a block, and they would make two
+# exports of one model differ.
+_META_TO_DROP = ("stack_trace", "from_node", "torch_fn", "source_fn_stack", "custom")
+
+
+def block_from_submodule(
+    program: ExportedProgram,
+    call: torch.fx.Node,
+    weight_names: Mapping[str, str],
+    placeholders: Sequence[torch.fx.Node],
+) -> Block:
+    """Make the submodule that `call` calls self-contained; `call` then takes tensors alone.
+
+    Args:
+        program: The program that `call` is in.
+        call: A `call_module` node whose submodule returns a tuple. Its arguments are rewritten.
+        weight_names: Placeholder name -> name of the weight, for what becomes a weight.
+        placeholders: The placeholders of the program: where sizes can be read off.
+    """
+    module = program.graph_module.get_submodule(str(call.target))
+    assert isinstance(module, torch.fx.GraphModule)
+    inner = [node for node in module.graph.nodes if node.op == "placeholder"]
+    pairs = list(zip(inner, call.args, strict=True))
+    sizes = [own for own, _ in pairs if not isinstance(own.meta.get("val"), torch.Tensor)]
+    weights = [(own, weight_names[outer.name]) for own, outer in pairs if outer.name in weight_names]
+    apart = {*sizes, *(own for own, _ in weights)}
+    inputs = [(own, outer) for own, outer in pairs if own not in apart]
+    outputs = list(module.graph.output_node().args[0])
+    outer_inputs = [outer for _, outer in inputs]
+    needed = [own.meta["val"] for own in sizes]
+    needed += [size for out in outputs for size in out.meta["val"].shape]
+    outer_inputs += _carriers(needed, outer_inputs, placeholders)
+
+    graph, env = torch.fx.Graph(), {}
+    new_inputs = [_placeholder(graph, outer) for outer in outer_inputs]
+    env.update(zip((own for own, _ in inputs), new_inputs, strict=False))
+    by_name: dict[str, torch.fx.Node] = {}
+    for own, name in weights:  # tied weights have one name, and become one input
+        if name not in by_name:
+            by_name[name] = _placeholder(graph, own)
+        env[own] = by_name[name]
+    known = symbols.dimensions_of(new_inputs)
+    for own in sizes:
+        env[own] = symbols.emit(graph, _tree(own.meta["val"], known), new_inputs)
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            env[node] = graph.node_copy(node, env.__getitem__)
+            for key in _META_TO_DROP:
+                env[node].meta.pop(key, None)
+    graph.output(tuple(env[out] for out in outputs))
+    call.args = tuple(outer_inputs)
+    return Block(
+        name=str(call.target),
+        program=_program(program, graph),
+        weights=tuple(by_name),
+        inputs=_input_entries(new_inputs, known, program),
+        outputs=tuple(_output_entry(env[out], known) for out in outputs),
+        node_count=_count(graph),
+    )
+
+
+def _carriers(
+    needed: Sequence[Any], inputs: Sequence[torch.fx.Node], placeholders: Sequence[torch.fx.Node]
+) -> list[torch.fx.Node]:
+    """Program inputs to hand in as well, because a size is known from none of `inputs`."""
+    added: list[torch.fx.Node] = []
+    for size in needed:
+        known = symbols.dimensions_of([*inputs, *added])
+        for symbol in symbols.missing_symbols(size, known):
+            found = [p for p in placeholders if symbol in symbols.dimensions_of([p])]
+            if not found:
+                raise PartitionError(
+                    f"the size {size} cannot be computed from the sizes of the program's inputs",
+                    "sizes that are an input's dimension or arithmetic on those",
+                    "report the model: portrt should have left this node in PyTorch",
+                )
+            added.append(found[0])
+            known = symbols.dimensions_of([*inputs, *added])
+    return added
+
+
+def _tree(size: Any, known: symbols.Dimensions) -> Any:
+    tree = symbols.tree_of_size(size, known)
+    if tree is None:
+        raise PartitionError(
+            f"the size {size} has no form as an expression tree",
+            "whole-number arithmetic on input sizes",
+            "report the model: portrt should have left this node in PyTorch",
+        )
+    return tree
+
+
+def _placeholder(graph: torch.fx.Graph, like: torch.fx.Node) -> torch.fx.Node:
+    node = graph.placeholder(like.name)
+    node.name = node.target = like.name  # fx would say input_1 for input
+    node.meta["val"] = like.meta["val"]
+    return node
+
+
+def _count(graph: torch.fx.Graph) -> int:
+    return sum(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes)
+
+
+def _program(like: ExportedProgram, graph: torch.fx.Graph) -> ExportedProgram:
+    """A program in which everything is a user input, with the symbols of `like`."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    results = graph.output_node().args[0]
+    assert isinstance(results, tuple)
+    signature = ExportGraphSignature(
+        [InputSpec(InputKind.USER_INPUT, TensorArgument(n.name), None) for n in placeholders],
+        [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(n.name), None) for n in results],
+    )
+    used = set().union(*(_symbols(node) for node in graph.nodes))
+    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=signature,
+        state_dict={},
+        range_constraints={k: v for k, v in like.range_constraints.items() if k in used},
+        module_call_graph=[_calling_convention(signature, len(placeholders), len(results))],
+        example_inputs=None,
+        constants={},
+        verifiers=like.verifiers,
+    )
+
+
+def _symbols(node: torch.fx.Node) -> set[Any]:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    sizes = [s for v in values if isinstance(v, torch.Tensor) for s in v.shape] + list(values)
+    return {
+        symbol
+        for size in sizes
+        if isinstance(size, torch.SymInt)
+        for symbol in torch_internals.expression_of(size).free_symbols
+    }
+
+
+def _calling_convention(
+    signature: ExportGraphSignature, input_count: int, output_count: int
+) -> ModuleCallEntry:
+    """Positional tensors in, a tuple of tensors out."""
+    in_spec = pytree.tree_structure(((0,) * input_count, {}))
+    out_spec = pytree.tree_structure((0,) * output_count)
+    return ModuleCallEntry(
+        "",
+        ModuleCallSignature(
+            inputs=[spec.arg for spec in signature.input_specs],
+            outputs=[spec.arg for spec in signature.output_specs],
+            in_spec=in_spec,
+            out_spec=out_spec,
+            forward_arg_names=None,
+        ),
+    )
+
+
+def _dtype_name(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _input_entries(
+    inputs: Sequence[torch.fx.Node], known: symbols.Dimensions, program: ExportedProgram
+) -> tuple[Mapping[str, Any], ...]:
+    entries = []
+    for index, node in enumerate(inputs):
+        value = node.meta["val"]
+        shape = [
+            _input_size(size, (index, axis), known, program) for axis, size in enumerate(value.shape)
+        ]
+        entries.append({"name": node.name, "dtype": _dtype_name(value), "shape": shape})
+    return tuple(entries)
+
+
+def _input_size(
+    size: Any, place: tuple[int, int], known: symbols.Dimensions, program: ExportedProgram
+) -> Any:
+    if isinstance(size, int):
+        return size
+    expression = torch_internals.expression_of(size)
+    if known[expression] != place:
+        return ["dim", *known[expression]]
+    rest = {key: where for key, where in known.items() if key != expression}
+    if not expression.is_symbol and symbols.tree_of_size(size, rest) is not None:
+        return symbols.tree_of_size(size, rest)
+    least, most = symbols.range_of(size, program.range_constraints)
+    best = torch_internals.hint_of(size) or least
+    best = max(least, best if most is None else min(best, most))
+    return {"min": least, "opt": best, "max": most, "symbol": str(expression)}
+
+
+def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:
+    value = node.meta["val"]
+    shape = [_tree(size, known) for size in value.shape]
+    return {"name": node.name, "dtype": _dtype_name(value), "shape": shape}

@@ -1,0 +1,189 @@
+"""compile: capture -> lower -> partition -> convert -> build -> package."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.artifacts import YES, Block, Engine, Plan, Verdict
+from portrt.backends import registry
+from portrt.backends.base import Backend, Material
+from portrt.capture import capture
+from portrt.convert import OnnxModel, onnx_from_block, translation
+from portrt.errors import BackendUnavailableError, BuildError, ConvertError, SettingsError
+from portrt.lower import lower
+from portrt.package.assemble import assemble
+from portrt.package.weights import WeightsImage, image_from_tensors
+from portrt.partition import partition
+from portrt.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_IRS = ("default", "dynamo")
+
+
+def compile(  # the name that users of torch and Torch-TensorRT expect
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = "default",
+    inputs: Sequence[Any] | None = None,
+    *,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    **options: Any,
+) -> torch.nn.Module | ExportedProgram:
+    """Compile a model into a program that calls engines and saves as a torch.export program.
+
+    Args:
+        module: The model, in eval mode, or a program that `torch.export` made of one.
+        ir: "default" or "dynamo"; both mean torch.export.
+        inputs: Example tensors or `Input`s, one for each positional argument. Any shapes and
+            dtypes that the model takes; the program takes these, and, where an `Input` or
+            `dynamic_shapes` gives a range, any size in it.
+        arg_inputs: Another name for `inputs`.
+        kwarg_inputs: Example keyword arguments.
+        dynamic_shapes: As `torch.export.export` takes it, instead of dynamic `Input`s.
+        **options: The fields of `Settings`, and Torch-TensorRT's options, of which those without
+            meaning here are named in the log.
+
+    Returns:
+        With `output_format="exported_program"` an ExportedProgram, for `torch.export.save`; with
+        "module", the default, its module. Weights are constants: later changes to `module` do not
+        reach the program. The model itself is not changed. With `dryrun` the model as captured.
+
+    Raises:
+        SettingsError: An option or an input specification cannot be used.
+        CaptureError: torch.export cannot capture the model.
+        PartitionError: Nodes stay in PyTorch although `require_full_compilation` was set.
+        BackendUnavailableError: An engine name is unknown, or none of `engines` can be built here.
+        BuildError: No engine of a block could be built.
+    """
+    started = time.perf_counter()
+    settings = Settings.from_options(options)
+    _check_ir(ir)
+    if inputs is not None and arg_inputs is not None:
+        raise SettingsError(
+            "both inputs and arg_inputs were given", "one of them", "leave one of them out"
+        )
+    args = inputs if arg_inputs is None else arg_inputs
+    backends = _usable_backends(settings)
+    captured = capture(
+        module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
+    )
+    plan = _plan(captured, settings, backends)
+    if settings.dryrun:
+        from portrt.dryrun import print_plan
+
+        print_plan(plan, [item.name for item in backends])
+        return _formatted(captured, settings)
+    program = _build(plan, settings, backends)
+    logger.info("compiled in %.2f s", time.perf_counter() - started)
+    return _formatted(program, settings)
+
+
+def _check_ir(ir: str) -> None:
+    if ir not in _IRS:
+        raise SettingsError(
+            f"ir is {ir!r}",
+            f"one of {', '.join(map(repr, _IRS))}: portrt captures with torch.export",
+            "for TorchScript output compile, then portrt.save(..., output_format='torchscript')",
+        )
+
+
+def _formatted(program: ExportedProgram, settings: Settings) -> torch.nn.Module | ExportedProgram:
+    if settings.output_format == "exported_program":
+        return program
+    return program.module()
+
+
+def _usable_backends(settings: Settings) -> list[Backend]:
+    """The backends to build for.
+
+    Raises:
+        BackendUnavailableError: A name is unknown, or none of them can build here.
+    """
+    asked = settings.engines or registry.names()
+    found: list[Backend] = []
+    refused: list[str] = []
+    remedies: list[str] = []
+    for name in asked:
+        backend = registry.backend(name)
+        verdict = backend.can_build()
+        if verdict:
+            found.append(backend)
+            continue
+        refused.append(f"{name}: {verdict}")
+        remedies.append(verdict.remedy)
+        if settings.engines is not None:
+            logger.warning("no %s engine will be built: %s", name, verdict)
+    if not found:
+        raise BackendUnavailableError(
+            "none of the engines can be built here:" + "".join(f"\n    {r}" for r in refused),
+            "at least one backend that can build on this machine",
+            " or ".join(remedy for remedy in remedies if remedy) or "see `portrt doctor`",
+        )
+    return found
+
+
+def _plan(captured: ExportedProgram, settings: Settings, backends: Sequence[Backend]) -> Plan:
+    def supports(node: torch.fx.Node) -> Verdict:
+        verdicts = (translation(node), *(backend.supports(node) for backend in backends))
+        return next((verdict for verdict in verdicts if not verdict), YES)
+
+    return partition(lower(captured), settings, supports)
+
+
+def _build(plan: Plan, settings: Settings, backends: Sequence[Backend]) -> ExportedProgram:
+    image = image_from_tensors(plan.tensors) if plan.tensors else None
+    engines = {block.name: _engines(plan, block, image, settings, backends) for block in plan.blocks}
+    if not plan.blocks:
+        logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
+    policy = {"fallback": settings.fallback}
+    return assemble(plan, image, engines, policy)
+
+
+def _engines(
+    plan: Plan,
+    block: Block,
+    image: torch.Tensor | None,
+    settings: Settings,
+    backends: Sequence[Backend],
+) -> list[Engine]:
+    """The engines of one block; a backend that fails is left out with its reason in the log."""
+    weights = torch.empty(0, dtype=torch.uint8) if image is None else image
+
+    @lru_cache
+    def convert(opset: int) -> OnnxModel:
+        places = WeightsImage(image_from_tensors({}) if image is None else image)
+        return onnx_from_block(block, plan.tensors, places, opset)
+
+    material = Material(block, plan.tensors, weights, convert)
+    built: list[Engine] = []
+    failures: list[BuildError | ConvertError] = []
+    for backend in backends:
+        started = time.perf_counter()
+        try:
+            engine = backend.build(material, settings)
+        except (BuildError, ConvertError) as err:
+            failures.append(err)
+            logger.warning("no %s engine for %s: %s", backend.name, block.name, err)
+            continue
+        seconds = time.perf_counter() - started
+        logger.info(
+            "built %s for %s: %d bytes in %.2f s", backend.name, block.name, len(engine.data), seconds
+        )
+        built.append(engine)
+    if not built:
+        raise BuildError(
+            f"no engine of {block.name} could be built:"
+            + "".join(f"\n    {failure.happened}" for failure in failures),
+            f"an engine by {' or '.join(backend.name for backend in backends)}",
+            failures[-1].remedy,
+        ) from failures[-1]
+    return built

@@ -1,0 +1,183 @@
+"""A block's program -> a small ONNX model whose weights stay in the weights image."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
+
+from portrt import torch_internals
+from portrt.artifacts import YES, Block, Verdict
+from portrt.errors import ConvertError
+from portrt.package.weights import WeightsImage
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+logger = logging.getLogger(__name__)
+
+# The newest opset that torch.onnx of torch 2.11 to 2.14 can write. With it attention, RMS norm and
+# rotary embedding are one node each.
+NEWEST_OPSET = 23
+
+# Where the model says that its weights are: the weights image, beside the model.
+WEIGHTS_LOCATION = "weights.safetensors"
+
+# Smaller weights are copied into the model: shape inference wants to read them.
+_SMALL_WEIGHT_BYTES = 128
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A serialized ONNX model.
+
+    Attributes:
+        data: ModelProto bytes. Initializers larger than 128 bytes that are weights of the program
+            are external: location `WEIGHTS_LOCATION`, offset and length in the weights image, and
+            the name that they have there.
+        weights: Names of these initializers.
+        opset: Version of the default operator set.
+        nodes: Number of ONNX nodes.
+    """
+
+    data: bytes
+    weights: tuple[str, ...]
+    opset: int
+    nodes: int
+
+
+def translation(node: torch.fx.Node, opset: int = NEWEST_OPSET) -> Verdict:
+    """Whether torch.onnx translates this node."""
+    if torch_internals.has_onnx_translation(node, opset):
+        return YES
+    return Verdict(False, "torch.onnx has no translation for it")
+
+
+def onnx_from_block(
+    block: Block, tensors: Mapping[str, torch.Tensor], image: WeightsImage, opset: int
+) -> OnnxModel:
+    """Translate a block.
+
+    Args:
+        block: What to translate; not modified.
+        tensors: The program's weights by name.
+        image: Where these weights lie.
+        opset: ONNX operator set to write, 18 to `NEWEST_OPSET`. Operators that need a newer one
+            are decomposed.
+
+    Raises:
+        ConvertError: torch.onnx failed; its error is the cause.
+    """
+    started = time.perf_counter()
+    weights = {name: tensors[name] for name in block.weights}
+    program = _with_weights(block, weights)
+    try:
+        if opset < NEWEST_OPSET:
+            with torch_internals.oblivious_to_size_one():
+                program = program.run_decompositions(torch_internals.onnx_decompositions(opset))
+        model = torch_internals.onnx_ir_from_program(program, opset)
+    except Exception as err:
+        raise ConvertError(
+            f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
+            "operators that torch.onnx translates",
+            "name the operator in torch_executed_ops to keep it in PyTorch",
+            node=_node_name(program, err),
+        ) from err
+    external = _externalize(model, weights, image)
+    data = _serialize(model)
+    logger.info(
+        "converted %s to %d ONNX nodes (opset %d) in %.2f s",
+        block.name,
+        len(model.graph),
+        opset,
+        time.perf_counter() - started,
+    )
+    return OnnxModel(data, external, opset, len(model.graph))
+
+
+def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> ExportedProgram:
+    """The block's program with its trailing inputs turned into buffers, on a graph of its own."""
+    program = block.program
+    specs = list(program.graph_signature.input_specs)
+    first_weight = len(specs) - len(block.weights)
+    for index, name in enumerate(block.weights, first_weight):
+        specs[index] = InputSpec(InputKind.BUFFER, specs[index].arg, name, persistent=True)
+    signature = ExportGraphSignature(specs, list(program.graph_signature.output_specs))
+    graph = torch.fx.Graph()
+    copied: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.output(graph.graph_copy(program.graph, copied))
+    torch_internals.name_placeholders(graph, torch_internals.placeholder_names(program.graph))
+    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    return torch_internals.program_from_graph(program, module, signature, weights, {})
+
+
+def _externalize(
+    model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], image: WeightsImage
+) -> tuple[str, ...]:
+    """Make the initializers that are weights refer to the image; return their names."""
+    import onnx_ir
+
+    names = {id(tensor): name for name, tensor in weights.items()}
+    external = []
+    for value in list(model.graph.initializers.values()):
+        tensor = torch_internals.torch_tensor_of(value.const_value)
+        name = None if tensor is None else names.get(id(tensor))
+        if name is None or value.const_value is None:
+            continue
+        dtype, shape, offset, length = image.entry(name)
+        if length <= _SMALL_WEIGHT_BYTES:
+            continue
+        value.const_value = onnx_ir.ExternalTensor(
+            WEIGHTS_LOCATION,
+            offset,
+            length,
+            value.const_value.dtype,
+            shape=onnx_ir.Shape(shape),
+            name=name,
+            base_dir="",
+        )
+        value.name = name
+        external.append(name)
+    return tuple(external)
+
+
+def _serialize(model: onnx_ir.Model) -> bytes:
+    import onnx_ir
+
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        # Stack traces and class hierarchies: larger than the graph, and full of the user's paths.
+        kept = node.metadata_props.get("pkg.torch.onnx.fx_node")
+        name = None if kept is None else kept.partition(" ")[0].lstrip("%")
+        node.metadata_props.clear()
+        if name:
+            node.metadata_props["torch_node"] = name
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    data: bytes = onnx_ir.to_proto(model).SerializeToString()
+    return data
+
+
+def _innermost(err: BaseException) -> str:
+    while err.__cause__ is not None:
+        err = err.__cause__
+    text = str(err).strip().splitlines()
+    return text[0] if text else type(err).__name__
+
+
+def _node_name(program: ExportedProgram, err: BaseException | None) -> str | None:
+    """The graph node that an exporter error speaks of ("... translating node %name : ...")."""
+    while err is not None:
+        _, found, rest = str(err).partition("translating node %")
+        name = rest.split(" ", 1)[0] if found else ""
+        if any(node.name == name for node in program.graph.nodes):
+            return name
+        err = err.__cause__
+    return None

@@ -1,0 +1,57 @@
+"""Compute bfloat16 in float32, rounding after each operator as PyTorch does on a CPU.
+
+ONNX Runtime's CPU provider answers NOT_IMPLEMENTED to almost every bfloat16 operator; Cast is the
+exception, so each operator is put between casts.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+_KEEP = {"Cast"}
+
+
+def widen_bfloat16(data: bytes) -> bytes:
+    """ModelProto bytes in and out; inputs, outputs and weights keep their dtypes."""
+    import onnx
+
+    model = ir.from_proto(onnx.load_model_from_string(data))
+    model = ShapeInferencePass()(model).model
+    for node in list(model.graph.all_nodes()):
+        if node.op_type not in _KEEP:
+            _widen(node)
+    widened: bytes = ir.to_proto(model).SerializeToString()
+    return widened
+
+
+def _widen(node: ir.Node) -> None:
+    graph = node.graph
+    assert graph is not None
+    for index, value in enumerate(node.inputs):
+        if value is not None and value.dtype == ir.DataType.BFLOAT16:
+            cast = _cast(ir.DataType.FLOAT, value)
+            graph.insert_before(node, cast)
+            node.replace_input_with(index, cast.outputs[0])
+    for output in list(node.outputs):
+        if output.dtype != ir.DataType.BFLOAT16:
+            continue
+        name = output.name
+        cast = _cast(ir.DataType.BFLOAT16, output)
+        rounded = cast.outputs[0]
+        rounded.shape = output.shape
+        ir.convenience.replace_all_uses_with(output, rounded, replace_graph_outputs=True)
+        cast.replace_input_with(0, output)
+        output.dtype = ir.DataType.FLOAT
+        output.name, rounded.name = f"{name}_float32", name
+        graph.insert_after(node, cast)
+
+
+def _cast(dtype: ir.DataType, value: ir.Value) -> ir.Node:
+    return ir.Node(
+        "",
+        "Cast",
+        [value],
+        [ir.AttrInt64("to", dtype)],
+        outputs=[ir.Value(type=ir.TensorType(dtype), shape=value.shape)],
+    )

@@ -1,0 +1,84 @@
+"""The errors of portrt: what happened, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class PortrtError(Exception):
+    """Base class of every error that portrt raises on purpose.
+
+    Args:
+        happened: The fact, with the names, shapes and versions that it is about.
+        expected: What would have been right.
+        remedy: What the user can do now.
+    """
+
+    def __init__(self, happened: str, expected: str, remedy: str) -> None:
+        super().__init__(happened, expected, remedy)
+        self.happened = happened
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.happened}\n  Expected: {self.expected}\n  Do: {self.remedy}"
+
+
+class SettingsError(PortrtError, ValueError):
+    """An option of `compile`, `save` or `load` is unknown or has a value that cannot be used."""
+
+
+class CaptureError(PortrtError):
+    """`torch.export` could not capture the model; torch's own error is the cause."""
+
+
+class PartitionError(PortrtError):
+    """Nodes stay in PyTorch although the whole model was required in engines."""
+
+
+class ConvertError(PortrtError):
+    """A block could not be translated to ONNX.
+
+    Attributes:
+        node: Name of the graph node that has no translation, or None when it is not known.
+    """
+
+    def __init__(
+        self, happened: str, expected: str, remedy: str, node: str | None = None
+    ) -> None:
+        super().__init__(happened, expected, remedy)
+        self.args = (happened, expected, remedy, node)
+        self.node = node
+
+
+class BuildError(PortrtError):
+    """A backend could not build an engine."""
+
+
+class BackendUnavailableError(PortrtError):
+    """A backend that was asked for is unknown, not installed or broken on this machine."""
+
+
+class PackageError(PortrtError):
+    """A program, its manifest or its blobs are damaged, inconsistent or of an unknown format."""
+
+
+class SaveError(PortrtError, OSError):
+    """A program could not be written; what was at the path before is still there."""
+
+    def __init__(self, happened: str, expected: str, remedy: str) -> None:
+        PortrtError.__init__(self, happened, expected, remedy)
+
+
+class LoadError(PortrtError):
+    """A file could not be read as a program."""
+
+
+class InputError(PortrtError, ValueError):
+    """An input of a call has the wrong name, number, dtype, shape or device."""
+
+
+class NoUsableEngineError(PortrtError, RuntimeError):
+    """No stored engine fits this machine, and the policy forbids running the source in PyTorch."""
+
+
+class EngineError(PortrtError, RuntimeError):
+    """An engine failed while it was opened or run."""

@@ -1,0 +1,143 @@
+"""`Input`: what a model's argument may look like, for shapes that vary between calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from portrt.errors import SettingsError
+
+
+class Input:
+    """The dtype and the shape, or range of shapes, of one tensor argument.
+
+    Args:
+        shape: The static shape. Give either this or all of `min_shape`, `opt_shape`, `max_shape`.
+        min_shape: Smallest size of each dimension.
+        opt_shape: The sizes that engines are tuned for, and of the example made for `torch.export`.
+        max_shape: Largest size of each dimension. A dimension whose min and max differ is dynamic.
+        dtype: The tensor's dtype.
+        name: The argument's name in messages; the signature's own name when None.
+        shared_dims: Axis -> name. Dynamic dimensions of the same name, in any input, always have
+            the same size.
+        tensor_domain: Half-open range [low, high) of the values of the example. Integer examples
+            default to [0, 2), so that they are valid indices of any table.
+        device: Where the example is made.
+
+    Raises:
+        SettingsError: The shapes contradict each other.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] | None = None,
+        *,
+        min_shape: Sequence[int] | None = None,
+        opt_shape: Sequence[int] | None = None,
+        max_shape: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        name: str | None = None,
+        shared_dims: Mapping[int, str] | None = None,
+        tensor_domain: tuple[float, float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        ranged = (min_shape, opt_shape, max_shape)
+        if shape is not None and all(part is None for part in ranged):
+            ranged = (shape, shape, shape)
+        elif shape is not None or any(part is None for part in ranged):
+            raise SettingsError(
+                f"Input(shape={shape}, min_shape={min_shape}, opt_shape={opt_shape}, "
+                f"max_shape={max_shape})",
+                "either shape, or all three of min_shape, opt_shape and max_shape",
+                "give a static shape, or a full range",
+            )
+        self.min_shape, self.opt_shape, self.max_shape = (tuple(part or ()) for part in ranged)
+        self.dtype = dtype
+        self.name = name
+        self.shared_dims = dict(shared_dims or {})
+        self.tensor_domain = tensor_domain
+        self.device = torch.device(device)
+        self._check()
+
+    def _check(self) -> None:
+        ranks = {len(self.min_shape), len(self.opt_shape), len(self.max_shape)}
+        ordered = len(ranks) == 1 and all(
+            0 <= low <= best <= high
+            for low, best, high in zip(self.min_shape, self.opt_shape, self.max_shape, strict=True)
+        )
+        if not ordered:
+            raise SettingsError(
+                f"{self!r} has shapes that do not fit each other",
+                "three shapes of one rank with min <= opt <= max in every dimension",
+                "correct the shapes",
+            )
+        for axis in self.shared_dims:
+            if axis not in self.dynamic_axes:
+                raise SettingsError(
+                    f"{self!r} shares dimension {axis}, which is static or not there",
+                    f"an axis among the dynamic ones, {list(self.dynamic_axes)}",
+                    "name only dimensions whose min and max differ",
+                )
+
+    def __repr__(self) -> str:
+        name = f"{self.name!r}, " if self.name else ""
+        if not self.dynamic_axes:
+            return f"Input({name}shape={self.opt_shape}, dtype={self.dtype})"
+        return (
+            f"Input({name}min_shape={self.min_shape}, opt_shape={self.opt_shape}, "
+            f"max_shape={self.max_shape}, dtype={self.dtype})"
+        )
+
+    @property
+    def dynamic_axes(self) -> tuple[int, ...]:
+        """Axes whose size may vary between calls."""
+        return tuple(
+            axis
+            for axis, (low, high) in enumerate(zip(self.min_shape, self.max_shape, strict=False))
+            if low != high
+        )
+
+    def example_shape(self) -> tuple[int, ...]:
+        """`opt_shape`, with dynamic sizes of 0 or 1 moved to 2 where the range allows it.
+
+        torch.export takes an example size of 0 or 1 for a constant.
+        """
+        sizes = list(self.opt_shape)
+        for axis in self.dynamic_axes:
+            sizes[axis] = min(max(sizes[axis], 2), self.max_shape[axis])
+        return tuple(sizes)
+
+    def example(self, seed: int = 0) -> torch.Tensor:
+        """A tensor of `example_shape()` with reproducible random values."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = self.example_shape()
+        if self.dtype.is_floating_point or self.dtype.is_complex:
+            low, high = self.tensor_domain or (-1.0, 1.0)
+            real = torch.rand(shape, generator=generator) * (high - low) + low
+            return real.to(self.dtype).to(self.device)
+        low, high = self.tensor_domain or (0, 2)
+        whole = torch.randint(int(low), int(high), shape, generator=generator)
+        return whole.to(self.dtype).to(self.device)
+
+    def dynamic_shapes(self, dims: dict[str, Any]) -> dict[int, Any]:
+        """Axis -> `torch.export.Dim`, taking shared dims from `dims` and adding new ones to it.
+
+        Raises:
+            SettingsError: A shared name stands for two different ranges.
+        """
+        found = {}
+        for axis in self.dynamic_axes:
+            low, high = self.min_shape[axis], self.max_shape[axis]
+            name = self.shared_dims.get(axis, f"dim_{len(dims)}")
+            dim = dims.setdefault(name, torch.export.Dim(name, min=low, max=high))
+            if (dim.min, dim.max) != (low, high):
+                raise SettingsError(
+                    f"the shared dimension {name!r} is {dim.min} to {dim.max} in one input and "
+                    f"{low} to {high} in {self!r}",
+                    "one range for one name",
+                    "make the ranges equal, or use two names",
+                )
+            found[axis] = dim
+        return found

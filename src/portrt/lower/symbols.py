@@ -1,0 +1,156 @@
+"""Symbolic sizes: from torch's sympy expressions to expression trees, and to graph nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import sympy
+import torch
+
+from portrt import torch_internals
+from portrt.package import expr
+
+# A sympy expression that is exactly the size of a dimension -> (input, axis).
+Dimensions = Mapping[Any, tuple[int, int]]
+
+# Meaning of the tree operators on torch's symbolic sizes, and their targets as graph nodes.
+SYMBOLIC: Mapping[str, Callable[..., Any]] = {
+    **expr.NUMBERS,
+    "max": torch.sym_max,
+    "min": torch.sym_min,
+}
+
+_FROM_SYMPY: dict[str, Callable[..., Any]] = {
+    "Add": lambda *args: ["add", *args],
+    "Mul": lambda *args: ["mul", *args],
+    "Max": lambda *args: ["max", *args],
+    "Min": lambda *args: ["min", *args],
+    "FloorDiv": lambda a, b: ["floordiv", a, b],
+    "CleanDiv": lambda a, b: ["floordiv", a, b],
+    "CeilDiv": lambda a, b: ["mul", -1, ["floordiv", ["mul", -1, a], b]],
+    "ModularIndexing": lambda a, b, m: ["mod", ["floordiv", a, b], m],
+    "Mod": lambda a, b: ["mod", a, b],
+    "PythonMod": lambda a, b: ["mod", a, b],
+    "Pow": lambda a, b: ["pow", a, b],
+    "PowByNatural": lambda a, b: ["pow", a, b],
+    "IntTrueDiv": lambda a, b: ["truediv", a, b],
+    "FloatTrueDiv": lambda a, b: ["truediv", a, b],
+    "ToFloat": lambda a: ["mul", 1.0, a],
+    "Identity": lambda a: a,
+    "FloorToInt": lambda a: ["floor", a],
+    "CeilToInt": lambda a: ["ceil", a],
+    "TruncToInt": lambda a: ["trunc", a],
+}
+
+
+def dimensions_of(nodes: Sequence[torch.fx.Node]) -> dict[Any, tuple[int, int]]:
+    """Each symbolic size of the nodes' fake tensors -> (index of the node, axis); first one wins."""
+    found: dict[Any, tuple[int, int]] = {}
+    for index, node in enumerate(nodes):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            for axis, size in enumerate(value.shape):
+                if isinstance(size, torch.SymInt):
+                    found.setdefault(torch_internals.expression_of(size), (index, axis))
+    return found
+
+
+def tree_of_size(size: Any, known: Dimensions) -> expr.Tree | None:
+    """The expression tree of a size over `known` dimensions, or None where that cannot be said."""
+    if isinstance(size, int):
+        return size
+    if not isinstance(size, torch.SymInt):
+        return None
+    tree = _tree(torch_internals.expression_of(size), known)
+    if tree is not None:
+        try:
+            expr.check(tree, [1 << 20] * (1 << 16), "a size")
+        except Exception:
+            return None
+    return tree
+
+
+def _tree(expression: Any, known: Dimensions) -> expr.Tree | None:
+    if expression in known:
+        return ["dim", *known[expression]]
+    if isinstance(expression, sympy.Integer):
+        return int(expression)
+    if isinstance(expression, sympy.Float):
+        return float(expression)
+    if isinstance(expression, sympy.Rational):
+        return ["truediv", int(expression.p), int(expression.q)]
+    make = _FROM_SYMPY.get(type(expression).__name__)
+    arguments = [_tree(argument, known) for argument in expression.args]
+    if make is None or any(argument is None for argument in arguments):
+        return None
+    return make(*arguments)
+
+
+def missing_symbols(size: Any, known: Dimensions) -> set[Any]:
+    """Symbols of a size that are no dimension in `known`."""
+    if not isinstance(size, torch.SymInt):
+        return set()
+    expression = torch_internals.expression_of(size)
+    if expression in known:
+        return set()
+    return {symbol for symbol in expression.free_symbols if symbol not in known}
+
+
+def emit(
+    graph: torch.fx.Graph, tree: expr.Tree, tensors: Sequence[torch.fx.Node]
+) -> torch.fx.Node | int | float:
+    """Nodes that compute a tree, at the graph's insertion point.
+
+    Args:
+        graph: Where the nodes are made.
+        tree: ["dim", i, axis] means the size of `tensors[i]`.
+        tensors: Nodes with fake tensors in their meta.
+    """
+    if isinstance(tree, (int, float)):
+        return tree
+    name, *arguments = tree
+    if name == "dim":
+        index, axis = arguments
+        node = graph.call_function(torch.ops.aten.sym_size.int, (tensors[index], axis))
+        node.meta["val"] = tensors[index].meta["val"].shape[axis]
+        return node
+    parts = [emit(graph, argument, tensors) for argument in arguments]
+    target = SYMBOLIC[name]
+    if expr.OPERATORS[name][1] == 0:
+        return reduce(lambda left, right: _call(graph, target, left, right), parts)
+    return _call(graph, target, *parts)
+
+
+def _call(graph: torch.fx.Graph, target: Callable[..., Any], *parts: Any) -> torch.fx.Node:
+    node = graph.call_function(target, parts)
+    values = [part.meta["val"] if isinstance(part, torch.fx.Node) else part for part in parts]
+    node.meta["val"] = target(*values)
+    return node
+
+
+def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int, int | None]:
+    """Smallest and largest value that a size can take; None where there is no largest.
+
+    Args:
+        size: A symbolic size.
+        program_ranges: `ExportedProgram.range_constraints`.
+    """
+    expression = torch_internals.expression_of(size)
+    if expression in program_ranges:
+        bounds = program_ranges[expression]
+    else:
+        bounds = size.node.shape_env.bound_sympy(expression)
+    least = max(0, _whole(bounds.lower, 0) or 0)
+    return least, _whole(bounds.upper, None)
+
+
+def _whole(value: Any, otherwise: int | None) -> int | None:
+    """A bound as an int; infinities and torch's near-infinities are no bound."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+    return number if abs(number) < 2**31 else otherwise
+

@@ -1,0 +1,176 @@
+"""package: engine calls in the place of the blocks, and the result as one ExportedProgram."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputSpec,
+    TensorArgument,
+)
+
+from portrt import torch_internals
+from portrt.artifacts import Block, Engine, Plan
+from portrt.package import manifest as manifests
+from portrt.package.manifest import Blob
+from portrt.runtime.op import register
+
+_STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+def assemble(
+    plan: Plan,
+    image: torch.Tensor | None,
+    engines: Mapping[str, Sequence[Engine]],
+    policy: Mapping[str, Any],
+) -> ExportedProgram:
+    """The compiled program.
+
+    Args:
+        plan: Its graph is used up.
+        image: The weights image of all blocks, or None where no block has weights.
+        engines: Block name -> its engines, in order of preference.
+        policy: What the program asks of the place where it runs.
+    """
+    register()
+    graph = plan.graph_module.graph
+    blobs = _Blobs(graph, image)
+    calls = {node.target: node for node in graph.nodes if node.op == "call_module"}
+    for block in plan.blocks:
+        _replace_call(calls[block.name], block, engines[block.name], blobs, policy)
+        delattr(plan.graph_module, block.name)
+    return _program(plan, blobs)
+
+
+class _Blobs:
+    """The constants that are added to the program, and their placeholders."""
+
+    def __init__(self, graph: torch.fx.Graph, image: torch.Tensor | None) -> None:
+        self._graph = graph
+        self._first_input = next(iter(graph.nodes))
+        self.constants: dict[str, torch.Tensor] = {}
+        self.specs: list[InputSpec] = []
+        self._fake_mode = torch_internals.fake_mode_of(graph)
+        self.weights = None if image is None else self.add("portrt_weights", image)
+        self.weights_entry = {} if image is None else Blob.of(0, image.numpy())
+
+    def add(self, name: str, data: torch.Tensor) -> torch.fx.Node:
+        """A placeholder for `data`, before all others."""
+        with self._graph.inserting_before(self._first_input):
+            node = self._graph.placeholder(f"c_{name}")
+        node.meta["val"] = self._fake_mode.from_tensor(data, static_shapes=True)
+        self.constants[name] = data
+        self.specs.append(InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(node.name), name))
+        return node
+
+
+def _replace_call(
+    call: torch.fx.Node,
+    block: Block,
+    engines: Sequence[Engine],
+    blobs: _Blobs,
+    policy: Mapping[str, Any],
+) -> None:
+    nodes: list[torch.fx.Node] = []
+    has_weights = bool(block.weights)
+    if has_weights:
+        assert blobs.weights is not None
+        nodes.append(blobs.weights)
+
+    def add(label: str, data: bytes) -> dict[str, Any]:
+        nodes.append(blobs.add(f"portrt_{block.name}_{label}", _tensor_from_bytes(data)))
+        return Blob.of(len(nodes) - 1, data)
+
+    entry = {
+        "format": manifests.FORMAT,
+        "name": block.name,
+        "producer": {"portrt": _own_version(), "torch": str(torch.__version__)},
+        "inputs": list(block.inputs),
+        "outputs": list(block.outputs),
+        "weights": blobs.weights_entry if has_weights else None,
+        "source": add("source", source_from_block(block)),
+        "source_weights": list(block.weights),
+        "node_count": block.node_count,
+        "engines": [
+            {
+                "backend": engine.backend,
+                "data": add(f"engine_{index}_{engine.backend}", engine.data),
+                "build": dict(engine.build),
+                "requires": dict(engine.requires),
+                "weights": list(engine.weights),
+                "check": engine.check,
+            }
+            for index, engine in enumerate(engines)
+        ],
+        "policy": dict(policy),
+    }
+    entry["blob_count"] = len(nodes)
+    text = manifests.encode(entry)
+    manifests.decode(text)  # what is written can be read
+    call.op = "call_function"
+    call.target = torch.ops.portrt.execute_engine.default
+    call.args = (list(call.args), nodes, text)
+    call.meta["val"] = list(call.meta["val"])
+
+
+def source_from_block(block: Block) -> bytes:
+    """The block as a torch.export archive whose weights are inputs, with every device the CPU."""
+    from torch.export.passes import move_to_device_pass
+
+    program = move_to_device_pass(block.program, "cpu")
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _tensor_from_bytes(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _own_version() -> str:
+    return metadata.version("portrt")
+
+
+def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
+    """Drop what the blocks took over, and put graph, signature and tensors together."""
+    old, graph = plan.program, plan.graph_module.graph
+    by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    specs = []
+    for spec in old.graph_signature.input_specs:
+        if spec.kind in _STORED and not by_name[spec.arg.name].users:
+            graph.erase_node(by_name[spec.arg.name])
+        else:
+            specs.append(spec)
+    specs = blobs.specs + specs
+    kept = {spec.target for spec in specs if spec.target is not None}
+    signature = ExportGraphSignature(specs, _output_specs(old, graph))
+    plan.graph_module.recompile()
+    constants = {k: v for k, v in old.constants.items() if k in kept}
+    return torch_internals.program_from_graph(
+        old,
+        plan.graph_module,
+        signature,
+        {k: v for k, v in old.state_dict.items() if k in kept},
+        {**constants, **blobs.constants},
+    )
+
+
+def _output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:
+    """The old specs, with the names that the outputs have now."""
+    results = graph.output_node().args[0]
+    assert isinstance(results, tuple)
+    specs = []
+    for spec, result in zip(old.graph_signature.output_specs, results, strict=True):
+        arg = spec.arg
+        if isinstance(arg, TensorArgument) and isinstance(result, torch.fx.Node):
+            arg = TensorArgument(result.name)
+        specs.append(OutputSpec(spec.kind, arg, spec.target))
+    return specs

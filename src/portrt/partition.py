@@ -1,0 +1,273 @@
+"""partition: lowered program -> Plan: which nodes go to engines, and a reason for each other one."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
+
+from portrt import torch_internals
+from portrt.artifacts import YES, Block, LeftOut, Plan, Verdict
+from portrt.block import block_from_submodule
+from portrt.errors import PartitionError
+from portrt.lower import symbols
+from portrt.package.weights import storable
+from portrt.settings import Settings, operator_name
+
+logger = logging.getLogger(__name__)
+
+Supports = Callable[[torch.fx.Node], Verdict]
+Group = list[torch.fx.Node]
+
+
+def partition(
+    program: ExportedProgram,
+    settings: Settings,
+    supports: Supports,
+    excluded: Mapping[str, str] | None = None,
+) -> Plan:
+    """Group the nodes that every requested backend takes.
+
+    Args:
+        program: Lowered; its graph is cut, so do not use it afterwards.
+        settings: min_block_size, torch_executed_ops and require_full_compilation.
+        supports: Verdict of the requested backends on one node.
+        excluded: Node name -> reason, for nodes that were tried and refused.
+
+    Raises:
+        PartitionError: A node stays in PyTorch although the settings forbid it.
+    """
+    started = time.perf_counter()
+    graph_module = program.graph_module
+    verdicts = _verdicts(graph_module, settings, supports, excluded or {})
+    weights = _weights(program)
+    groups, small = _groups(graph_module, verdicts, weights, settings)
+    left_out = [
+        LeftOut(node.name, _target_name(node), verdict.reason)
+        for node, verdict in verdicts.items()
+        if not verdict
+    ] + small
+    if settings.require_full_compilation and left_out:
+        raise PartitionError(
+            f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
+            "every node in an engine, as require_full_compilation=True asks",
+            "change the model, or compile with require_full_compilation=False",
+        )
+    torch_internals.fuse(graph_module, groups)
+    plan = _plan(program, weights, left_out)
+    logger.info(
+        "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
+        len(plan.blocks),
+        sum(block.node_count for block in plan.blocks),
+        len(left_out),
+        time.perf_counter() - started,
+    )
+    for item in left_out:
+        logger.debug("in PyTorch: %s (%s): %s", item.node, item.target, item.reason)
+    return plan
+
+
+def _table(left_out: Iterable[LeftOut]) -> str:
+    return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
+
+
+def _target_name(node: torch.fx.Node) -> str:
+    if isinstance(node.target, (str, torch._ops.OpOverload)):
+        return str(node.target)
+    return str(getattr(node.target, "__name__", node.target))
+
+
+class _Support(OperatorSupportBase):
+    """What the partitioner asks: is this node in a block?"""
+
+    def __init__(self, allowed: set[torch.fx.Node]) -> None:
+        self._allowed = allowed
+
+    def is_node_supported(
+        self, submodules: Mapping[str, torch.nn.Module], node: torch.fx.Node
+    ) -> bool:
+        return node in self._allowed
+
+
+def _verdicts(
+    graph_module: torch.fx.GraphModule,
+    settings: Settings,
+    supports: Supports,
+    excluded: Mapping[str, str],
+) -> dict[torch.fx.Node, Verdict]:
+    """A verdict for each node that computes tensors; sizes are computed where they are needed."""
+    device = _main_device(graph_module)
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    known = symbols.dimensions_of(placeholders)
+    found: dict[torch.fx.Node, Verdict] = {}
+    for node in graph_module.graph.nodes:
+        if node.op != "call_function" or torch_internals.is_symbolic_call(node):
+            continue
+        if node.target is operator.getitem:
+            found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
+        elif node.name in excluded:
+            found[node] = Verdict(False, excluded[node.name])
+        else:
+            found[node] = _verdict(node, settings, device, known) and supports(node)
+    return found
+
+
+def _verdict(
+    node: torch.fx.Node, settings: Settings, device: torch.device, known: symbols.Dimensions
+) -> Verdict:
+    """Whether any engine could hold the node."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return Verdict(False, "it is not a plain operator")
+    name = operator_name(target)
+    if name in settings.torch_executed_ops or name.rpartition(".")[0] in settings.torch_executed_ops:
+        return Verdict(False, "named in torch_executed_ops")
+    if target._schema.is_mutable:
+        return Verdict(False, "it writes to its inputs")
+    if torch.Tag.nondeterministic_seeded in target.tags:
+        return Verdict(False, "it draws random numbers from torch's generator")
+    value = node.meta.get("val")
+    values = [value] if isinstance(value, torch.Tensor) else list(value or ())
+    tensors = [item for item in values if isinstance(item, torch.Tensor)]
+    if not tensors or len(tensors) != len(values):
+        return Verdict(False, "it does not return tensors alone")
+    taken = [source.meta.get("val") for source in node.all_input_nodes]
+    taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
+    sizes = [size for item in (*tensors, *taken_tensors) for size in item.shape]
+    sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
+    if any(torch_internals.is_data_dependent(size) for size in sizes):
+        return Verdict(False, "a size of its tensors depends on data")
+    for size in sizes:
+        if symbols.tree_of_size(size, known) is None:
+            return Verdict(False, f"the size {size} is no whole-number arithmetic on input sizes")
+    if any(item.device != device for item in tensors):
+        return Verdict(False, f"it runs on {tensors[0].device}, the model on {device}")
+    return YES
+
+
+def _main_device(graph_module: torch.fx.GraphModule) -> torch.device:
+    """The device of most of the graph's tensors, or the CPU."""
+    counts: dict[torch.device, int] = {}
+    for node in graph_module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            counts[value.device] = counts.get(value.device, 0) + 1
+    return max(counts, key=lambda device: counts[device]) if counts else torch.device("cpu")
+
+
+def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
+    """Placeholder name -> (name, tensor) of everything that no call changes."""
+    signature = program.graph_signature
+    mutated = set(signature.buffers_to_mutate.values())
+    found = {}
+    for spec in signature.input_specs:
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            continue
+        assert spec.target is not None
+        held = program.state_dict.get(spec.target)
+        tensor = program.constants.get(spec.target) if held is None else held
+        if isinstance(tensor, torch.Tensor) and spec.target not in mutated:
+            if storable(tensor.dtype) and type(tensor.detach()) is torch.Tensor:
+                found[spec.arg.name] = (spec.target, tensor)
+    return found
+
+
+def _groups(
+    graph_module: torch.fx.GraphModule,
+    verdicts: Mapping[torch.fx.Node, Verdict],
+    weights: Mapping[str, Any],
+    settings: Settings,
+) -> tuple[list[Group], list[LeftOut]]:
+    allowed = {node for node, verdict in verdicts.items() if verdict}
+    partitioner = CapabilityBasedPartitioner(
+        graph_module, _Support(allowed), allows_single_node_partition=True
+    )
+    order = {node: index for index, node in enumerate(graph_module.graph.nodes)}
+    proposed = [
+        sorted(part.nodes, key=order.__getitem__) for part in partitioner.propose_partitions()
+    ]
+    proposed.sort(key=lambda group: order[group[0]])
+    whole_model = len(proposed) == 1 and len(proposed[0]) == len(verdicts)
+    groups, dropped = [], []
+    for group in proposed:
+        reason = _reason_to_drop(group, weights, settings, whole_model)
+        if reason:
+            dropped += [LeftOut(node.name, _target_name(node), reason) for node in group]
+        else:
+            groups.append(group)
+    return groups, dropped
+
+
+def _reason_to_drop(
+    group: Group, weights: Mapping[str, Any], settings: Settings, whole_model: bool
+) -> str:
+    members = set(group)
+    sources = {source for node in group for source in node.all_input_nodes} - members
+    if not any(
+        isinstance(source.meta.get("val"), torch.Tensor) and source.name not in weights
+        for source in sources
+    ):
+        return "its block has no inputs: it computes a constant"
+    count = _operator_count(group)
+    if count < settings.min_block_size and not whole_model:
+        return f"its block has {count} operators, min_block_size is {settings.min_block_size}"
+    return ""
+
+
+def _operator_count(group: Sequence[torch.fx.Node]) -> int:
+    return sum(node.target is not operator.getitem for node in group)
+
+
+def _plan(
+    program: ExportedProgram,
+    weights: Mapping[str, tuple[str, torch.Tensor]],
+    left_out: Sequence[LeftOut],
+) -> Plan:
+    graph_module = program.graph_module
+    calls = [node for node in graph_module.graph.nodes if node.op == "call_module"]
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    # A weight that PyTorch needs too stays a parameter and is handed in, so that it is stored once.
+    in_blocks_only = {
+        node.name
+        for node in placeholders
+        if node.name in weights and node.users and all(u.op == "call_module" for u in node.users)
+    }
+    blocks: list[Block] = []
+    tensors: dict[str, torch.Tensor] = {}
+    canonical: dict[Any, str] = {}
+    names: dict[str, str] = {}
+    for name in sorted(in_blocks_only):
+        target, tensor = weights[name]
+        names[name] = canonical.setdefault(_identity(tensor), target)
+        tensors.setdefault(names[name], tensor)
+    for call in calls:
+        blocks.append(block_from_submodule(program, call, names, placeholders))
+    used = {name for block in blocks for name in block.weights}
+    return Plan(
+        program=program,
+        graph_module=graph_module,
+        blocks=tuple(blocks),
+        tensors={name: tensor for name, tensor in tensors.items() if name in used},
+        left_out=tuple(left_out),
+    )
+
+
+def _identity(tensor: torch.Tensor) -> Any:
+    """Equal for two names of one weight (tied weights)."""
+    if tensor.numel() == 0:
+        return id(tensor)
+    return (
+        tensor.device,
+        tensor.data_ptr(),
+        tensor.dtype,
+        tuple(tensor.shape),
+        tuple(tensor.stride()),
+    )

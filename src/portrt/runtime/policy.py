@@ -1,0 +1,117 @@
+"""Who may run a block: which engines, and whether PyTorch may when none of them fits.
+
+Of several policies the strongest wins, field by field: the context manager `policy`, then what the
+program was compiled or loaded with, then the environment, then the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from portrt.backends import registry
+from portrt.errors import SettingsError
+from portrt.settings import FALLBACKS
+
+ENV_FALLBACK = "PORTRT_FALLBACK"
+ENV_ENGINES = "PORTRT_ENGINES"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """None in a field leaves it to the next weaker policy.
+
+    Attributes:
+        fallback: "eager": the source runs in PyTorch where no engine fits; "error": refuse.
+        engines: Names of the backends that may run, in no order; an empty tuple allows none.
+
+    Raises:
+        SettingsError: An unknown fallback or engine name.
+    """
+
+    fallback: str | None = None
+    engines: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fallback not in (None, *FALLBACKS):
+            raise SettingsError(
+                f"fallback is {self.fallback!r}",
+                f"one of {', '.join(map(repr, FALLBACKS))}",
+                "choose a fallback from the list",
+            )
+        for name in self.engines or ():
+            if name not in registry.names():
+                raise SettingsError(
+                    f"a policy names the engine {name!r}",
+                    f"one of {', '.join(map(repr, registry.names()))}",
+                    "correct the name",
+                )
+
+    def over(self, weaker: Policy) -> Policy:
+        """This policy, with `weaker` where it leaves a field open."""
+        return Policy(
+            self.fallback if self.fallback is not None else weaker.fallback,
+            self.engines if self.engines is not None else weaker.engines,
+        )
+
+
+_OPEN = Policy()
+_DEFAULT = Policy(fallback="eager")
+
+# The policy of the innermost `with policy(...)`; None outside.
+CONTEXT: ContextVar[Policy | None] = ContextVar("portrt_policy", default=None)
+
+
+@contextmanager
+def policy(
+    *, fallback: str | None = None, engines: Sequence[str] | str | None = None
+) -> Iterator[Policy]:
+    """Calls within the `with` block follow this policy, in this thread or task.
+
+    Args:
+        fallback: "eager" or "error"; None leaves it as it is outside.
+        engines: Backends that may run; None leaves it as it is outside.
+
+    Raises:
+        SettingsError: An unknown fallback or engine name.
+    """
+    inner = Policy(fallback, _names(engines)).over(CONTEXT.get() or _OPEN)
+    token = CONTEXT.set(inner)
+    try:
+        yield inner
+    finally:
+        CONTEXT.reset(token)
+
+
+def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
+    """The policy for a block whose manifest has `stored`, in `context`."""
+    return (context or _OPEN).over(_of_manifest(stored)).over(_of_environment()).over(_DEFAULT)
+
+
+def _names(engines: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    if engines is None:
+        return None
+    return (engines,) if isinstance(engines, str) else tuple(engines)
+
+
+def _of_manifest(stored: Mapping[str, Any]) -> Policy:
+    return Policy(stored.get("fallback"), _names(stored.get("engines")))
+
+
+def _of_environment() -> Policy:
+    fallback = os.environ.get(ENV_FALLBACK) or None
+    listed = os.environ.get(ENV_ENGINES)
+    names = None if listed is None else [part.strip() for part in listed.split(",") if part.strip()]
+    try:
+        return Policy(fallback, _names(names))
+    except SettingsError as err:
+        raise SettingsError(
+            f"the environment says {ENV_FALLBACK}={fallback!r}, {ENV_ENGINES}={listed!r}: "
+            f"{err.happened}",
+            err.expected,
+            "correct or unset the variable",
+        ) from err

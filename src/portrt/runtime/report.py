@@ -1,0 +1,72 @@
+"""What runs here, and why: the blocks of a program with the verdict on each stored engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.artifacts import Verdict
+from portrt.package.manifest import decode
+from portrt.runtime.policy import CONTEXT, effective
+from portrt.runtime.select import EAGER, verdict_of
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """One block on this machine.
+
+    Attributes:
+        name: Of the block.
+        node_count: Operators in it.
+        runs_as: Backend of the first engine that fits, "eager", or "" when nothing may run it.
+        verdicts: (backend, verdict) of each stored engine, in order of preference.
+    """
+
+    name: str
+    node_count: int
+    runs_as: str
+    verdicts: tuple[tuple[str, Verdict], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} ({self.node_count} operators) runs as {self.runs_as or 'nothing'}"]
+        lines += [f"  {name}: {verdict}" for name, verdict in self.verdicts]
+        return "\n".join(lines)
+
+
+def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> list[BlockReport]:
+    """Judge every stored engine for tensors on `device`, without opening any.
+
+    Args:
+        program: A compiled program or its module.
+        device: Device type of the inputs: "cpu" or "cuda".
+    """
+    reports = []
+    for text in manifests_of(program):
+        manifest = decode(text)
+        policy = effective(manifest.policy, CONTEXT.get())
+        verdicts = tuple(
+            (item.backend, verdict_of(item, device, policy)) for item in manifest.engines
+        )
+        fallback = EAGER if manifest.source and policy.fallback == "eager" else ""
+        chosen = next((name for name, verdict in verdicts if verdict), fallback)
+        reports.append(BlockReport(manifest.name, manifest.node_count, chosen, verdicts))
+    return reports
+
+
+def manifests_of(program: ExportedProgram | torch.nn.Module) -> list[str]:
+    """The manifests of all engine calls in a program, in call order."""
+    return [str(node.args[2]) for node in engine_calls(program)]
+
+
+def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
+    """The graph nodes that call `execute_engine`."""
+    root = program.graph_module if isinstance(program, ExportedProgram) else program
+    for module in root.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                if node.target is torch.ops.portrt.execute_engine.default:
+                    yield node

@@ -1,0 +1,132 @@
+"""select: a verdict on each stored engine, in order of preference; the first yes runs."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from portrt.artifacts import Verdict
+from portrt.backends import registry
+from portrt.backends.base import Session
+from portrt.backends.eager import SourceSession
+from portrt.errors import BackendUnavailableError, EngineError, NoUsableEngineError
+from portrt.package.manifest import EngineSpec, Manifest, check_digest
+from portrt.package.weights import WeightsImage
+from portrt.runtime.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+EAGER = "eager"
+
+
+class FallbackWarning(UserWarning):
+    """A block runs in PyTorch because no stored engine fits this machine."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What runs a block, and why.
+
+    Attributes:
+        session: The opened engine, or the source.
+        name: Backend of the engine, or "eager".
+        verdicts: (backend, verdict) for each engine that was asked, in order.
+    """
+
+    session: Session
+    name: str
+    verdicts: tuple[tuple[str, Verdict], ...]
+
+
+def verdict_of(engine: EngineSpec, device: str, policy: Policy) -> Verdict:
+    """Whether an engine may run here on tensors of a device type, without opening it."""
+    if policy.engines is not None and engine.backend not in policy.engines:
+        return Verdict(False, f"the policy allows {', '.join(policy.engines) or 'no engine'}")
+    if device not in engine.requires.get("device", [device]):
+        wanted = " or ".join(map(str, engine.requires["device"]))
+        return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device}")
+    try:
+        backend = registry.backend(engine.backend)
+    except BackendUnavailableError:
+        return Verdict(
+            False, "this version of portrt does not know it", "install a newer version of portrt"
+        )
+    return backend.accepts(engine, device)
+
+
+def select(
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+    policy: Policy,
+) -> Selection:
+    """Open the first engine that this machine accepts, or else the source.
+
+    Args:
+        manifest: The block.
+        blobs: The blobs of its call, on the CPU, of the sizes that the manifest says.
+        weights: The weights image among them.
+        device: Where the inputs are.
+        policy: Complete: its fallback is set.
+
+    Raises:
+        NoUsableEngineError: No engine fits, and the policy or the file has no fallback.
+        PackageError: The bytes to be opened are not those that the manifest describes.
+    """
+    verdicts: list[tuple[str, Verdict]] = []
+    for engine in manifest.engines:
+        verdict = verdict_of(engine, device.type, policy)
+        if verdict:
+            data = blobs[engine.data.index]
+            check_digest(data.numpy(), engine.data, f"engine {engine.backend} of {manifest.name}")
+            try:
+                session = registry.backend(engine.backend).open(engine, manifest, data, weights)
+            except EngineError as err:
+                verdict = Verdict(False, f"it could not be opened: {err.happened}", err.remedy)
+            else:
+                verdicts.append((engine.backend, verdict))
+                logger.info(
+                    "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])
+                )
+                return Selection(session, engine.backend, tuple(verdicts))
+        verdicts.append((engine.backend, verdict))
+    return _source(manifest, blobs, weights, device, policy, tuple(verdicts))
+
+
+def _source(
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+    policy: Policy,
+    verdicts: tuple[tuple[str, Verdict], ...],
+) -> Selection:
+    lines = "".join(f"\n    {name}: {verdict}" for name, verdict in verdicts) or " none is stored"
+    if policy.fallback == "error" or manifest.source is None:
+        why = "the policy forbids PyTorch" if manifest.source else "the file has no source"
+        raise NoUsableEngineError(
+            f"no engine of {manifest.name} can run here on {device.type} tensors, and {why}:{lines}",
+            "a stored engine that this machine accepts",
+            "compile with an engine for this machine, or run with fallback='eager'",
+        )
+    check_digest(
+        blobs[manifest.source.index].numpy(), manifest.source, f"the source of {manifest.name}"
+    )
+    session = SourceSession(manifest, blobs[manifest.source.index], weights, device)
+    warnings.warn(
+        f"{manifest.name} runs in PyTorch: no stored engine can run here on {device.type} "
+        f"tensors.{lines}",
+        FallbackWarning,
+        stacklevel=2,
+    )
+    logger.info("%s runs as %s%s", manifest.name, EAGER, _not_chosen(verdicts))
+    return Selection(session, EAGER, verdicts)
+
+
+def _not_chosen(verdicts: Sequence[tuple[str, Verdict]]) -> str:
+    return "".join(f"; {name}: {verdict}" for name, verdict in verdicts)

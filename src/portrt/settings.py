@@ -1,0 +1,221 @@
+"""The options of `compile`, in one frozen place: defaults, checks and which of them force a rebuild."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from portrt.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_FORMATS = ("module", "exported_program")
+FALLBACKS = ("eager", "error")
+
+# Torch-TensorRT options that have no meaning here. They are accepted, so that a call can be moved
+# with only the import changed, and named once in the log with the reason.
+WITHOUT_MEANING = {
+    "device": "the program runs on the device of its inputs",
+    "enabled_precisions": "the model's dtypes decide the precision of an engine",
+    "use_explicit_typing": "engines are always strongly typed",
+    "use_python_runtime": "the file is the same for both runtimes; the one that is there is used",
+    "immutable_weights": "weights are constants of the program",
+    "truncate_double": "float64 nodes stay in PyTorch where a backend lacks them",
+    "pass_through_build_failures": "a failed engine is left out with its reason",
+    "use_fast_partitioner": "there is one partitioner",
+    "enable_experimental_decompositions": "the decompositions of torch.onnx are used",
+    "assume_dynamic_shape_support": "dynamic shapes are always supported",
+    "debug": "use the logger named 'portrt'",
+    "cache_built_engines": "this version has no engine cache",
+    "reuse_cached_engines": "this version has no engine cache",
+    "lazy_engine_init": "engines are always opened at their first call",
+    "make_refittable": "this version does not refit engines",
+    "strip_engine_weights": "this version does not strip engines",
+    "offload_module_to_cpu": "engines are built in another process",
+}
+
+_said_once: set[str] = set()
+
+
+def setting(default: Any, *, rebuilds: bool) -> Any:
+    """A field of `Settings`; `rebuilds` says whether another value gives another engine."""
+    return dataclasses.field(default=default, metadata={"rebuilds": rebuilds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `compile` was asked for.
+
+    Attributes:
+        engines: Backends to build for, in order of preference; None means every backend that can
+            build on this machine.
+        output_format: "module" (a callable `torch.nn.Module`) or "exported_program".
+        min_block_size: Smallest number of operators in a block; smaller ones stay in PyTorch,
+            unless the block is the whole model.
+        torch_executed_ops: Operators that stay in PyTorch, as `torch.ops` objects or as names such
+            as "aten.relu" or "aten.relu.default".
+        require_full_compilation: Refuse a model of which a node would stay in PyTorch.
+        dryrun: Print what would be compiled and build nothing.
+        fallback: "eager" (the source runs in PyTorch where no engine fits) or "error"; None leaves
+            it to the place where the program runs.
+        optimization_level: TensorRT's builder level, 0 to 5; None is the builder's default.
+        workspace_size: Scratch memory of a TensorRT engine in bytes; 0 is the builder's default.
+        version_compatible: Build a TensorRT engine that later versions can run.
+        hardware_compatible: Build a TensorRT engine for other GPU architectures than this one.
+        target_compute_capabilities: GPUs that a TensorRT-RTX engine must run on, such as "8.9" or
+            "sm_89"; empty means the builder's portable default (8.0 and newer).
+        builder_python: Python interpreter that runs the engine builder, for a TensorRT that is
+            installed elsewhere; None is this one.
+        build_timeout_s: Seconds after which an engine build is given up.
+        strict: Passed to `torch.export.export`.
+    """
+
+    engines: tuple[str, ...] | None = setting(None, rebuilds=False)
+    output_format: str = setting("module", rebuilds=False)
+    min_block_size: int = setting(5, rebuilds=True)
+    torch_executed_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
+    require_full_compilation: bool = setting(False, rebuilds=False)
+    dryrun: bool = setting(False, rebuilds=False)
+    fallback: str | None = setting(None, rebuilds=False)
+    optimization_level: int | None = setting(None, rebuilds=True)
+    workspace_size: int = setting(0, rebuilds=True)
+    version_compatible: bool = setting(False, rebuilds=True)
+    hardware_compatible: bool = setting(False, rebuilds=True)
+    target_compute_capabilities: tuple[str, ...] = setting((), rebuilds=True)
+    builder_python: str | None = setting(None, rebuilds=True)
+    build_timeout_s: float = setting(3600.0, rebuilds=False)
+    strict: bool = setting(False, rebuilds=True)
+
+    def __post_init__(self) -> None:
+        _one_of("output_format", self.output_format, OUTPUT_FORMATS)
+        if self.fallback is not None:
+            _one_of("fallback", self.fallback, FALLBACKS)
+        _whole_number("min_block_size", self.min_block_size, 1, None)
+        _whole_number("workspace_size", self.workspace_size, 0, None)
+        if self.optimization_level is not None:
+            _whole_number("optimization_level", self.optimization_level, 0, 5)
+        if not self.build_timeout_s > 0:
+            raise SettingsError(
+                f"build_timeout_s is {self.build_timeout_s!r}",
+                "a number of seconds above 0",
+                "give a larger build_timeout_s",
+            )
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Settings:
+        """Settings from the keyword arguments of a `compile` call.
+
+        Raises:
+            SettingsError: An option is unknown (the nearest known one is named) or its value is
+                not usable.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in options.items():
+            if name in known:
+                values[name] = _NORMAL.get(name, _same)(value)
+            elif name in WITHOUT_MEANING:
+                _say_once(name)
+            else:
+                near = difflib.get_close_matches(name, [*known, *WITHOUT_MEANING], n=1)
+                raise SettingsError(
+                    f"compile() has no option {name!r}",
+                    f"one of {', '.join(sorted(known))}",
+                    f"did you mean {near[0]!r}?" if near else "leave the option out",
+                )
+        return cls(**values)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _engines(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not names:
+        raise SettingsError(
+            "engines is empty",
+            "at least one engine name, or None for every backend that can build here",
+            "leave the option out, or name an engine such as 'onnxruntime'",
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def operator_name(op: Any) -> str:
+    """`aten.relu.default` for an overload, `aten.relu` for a packet or a name, however it is spelled."""
+    name = op if isinstance(op, str) else str(op)
+    name = name.removeprefix("torch.ops.").replace("::", ".")
+    if not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
+        raise SettingsError(
+            f"torch_executed_ops names {op!r}",
+            "an operator such as torch.ops.aten.relu.default or 'aten.relu'",
+            "write the operator as torch prints it in an exported graph",
+        )
+    return name
+
+
+def _operators(value: Any) -> frozenset[str]:
+    return frozenset(operator_name(op) for op in value)
+
+
+def _capabilities(value: Any) -> tuple[str, ...]:
+    return tuple(compute_capability(item) for item in ([value] if isinstance(value, str) else value))
+
+
+def compute_capability(text: Any) -> str:
+    """"8.9" for "8.9", "sm_89", "sm89", 89 or (8, 9).
+
+    Raises:
+        SettingsError: It is none of these.
+    """
+    if isinstance(text, (tuple, list)) and len(text) == 2:
+        return f"{int(text[0])}.{int(text[1])}"
+    found = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", str(text))
+    if not found:
+        raise SettingsError(
+            f"{text!r} is not a compute capability",
+            "a value such as '8.9' or 'sm_89'",
+            "see NVIDIA's list of compute capabilities for your GPU",
+        )
+    return f"{found[1]}.{found[2]}"
+
+
+_NORMAL = {
+    "engines": _engines,
+    "torch_executed_ops": _operators,
+    "target_compute_capabilities": _capabilities,
+}
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(
+            f"{name} is {value!r}",
+            f"one of {', '.join(map(repr, allowed))}",
+            f"choose a {name} from the list",
+        )
+
+
+def _whole_number(name: str, value: Any, least: int, most: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        fits = False
+    else:
+        fits = most is None or value <= most
+    if not fits:
+        bounds = f"from {least}" + ("" if most is None else f" to {most}")
+        raise SettingsError(
+            f"{name} is {value!r}", f"a whole number {bounds}", f"choose a {name} in that range"
+        )
+
+
+def _say_once(name: str) -> None:
+    if name not in _said_once:
+        _said_once.add(name)
+        logger.info("option %s has no effect: %s", name, WITHOUT_MEANING[name])

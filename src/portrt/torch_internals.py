@@ -1,0 +1,173 @@
+"""Every private torch API that portrt uses, each with the reason. tests/unit/test_torch_internals.py
+fails when torch moves one of them.
+
+- The ONNX exporter's parts: `torch.onnx.export` runs as a whole only (decompose, translate and
+  optimize a model), while portrt must know which nodes have a translation before it cuts the
+  graph, and must not decompose every block a second time.
+- `ExportedProgram`'s attributes: a graph in which blocks were replaced is put together directly, so
+  that symbols, guards and the calling convention stay what `torch.export` made them.
+- `torch.fx.passes.utils.fuser_utils`: moves a group of nodes to a submodule.
+- The reader of a .pt2 archive: `torch.export.load` offers no memory-mapped constants.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+Table = dict[Any, Callable[..., Any]]
+
+
+@lru_cache(maxsize=8)
+def _registry(opset: int) -> Any:
+    from torch.onnx._internal.exporter import _registration
+
+    _registration.logger.addFilter(_not_about_torchvision)
+    return _registration.ONNXRegistry().from_torchlib(opset_version=opset)
+
+
+def _not_about_torchvision(record: logging.LogRecord) -> bool:
+    """torch warns of each torchvision operator when torchvision is not there; nobody asked."""
+    return "torchvision" not in record.getMessage()
+
+
+def has_onnx_translation(node: torch.fx.Node, opset: int) -> bool:
+    """Whether torch.onnx translates this operator call, with these dtypes, at this opset."""
+    from torch.onnx._internal.exporter import _dispatching
+
+    found, _ = _dispatching.dispatch(node, _registry(opset))
+    return found is not None
+
+
+def onnx_decompositions(opset: int) -> Table:
+    """The decompositions that torch.onnx would run: operators it translates stay whole."""
+    from torch.onnx._internal.exporter import _decomp
+
+    translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset)))
+    table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
+    return table
+
+
+def oblivious_to_size_one() -> AbstractContextManager[Any]:
+    """Decompose without taking a dynamic size of 0 or 1 for a constant, as torch.onnx does."""
+    import torch.fx.experimental._config as config
+
+    patch: AbstractContextManager[Any] = config.patch(backed_size_oblivious=True)
+    return patch
+
+
+def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
+    """Translate a decomposed program to ONNX and optimize it. Changes the graph of `program`.
+
+    Raises:
+        torch.onnx.errors.OnnxExporterError: A node has no translation; see `untranslated_node`.
+    """
+    from torch.onnx._internal.exporter import _core, _fx_passes
+
+    _fx_passes.insert_type_promotion_nodes(program.graph_module)
+    graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
+    graph_module.recompile()
+    onnx_program = _core._exported_program_to_onnx_program(program, registry=_registry(opset))
+    onnx_program.optimize()
+    model: onnx_ir.Model = onnx_program.model
+    return model
+
+
+def torch_tensor_of(value: Any) -> torch.Tensor | None:
+    """The torch tensor behind an initializer that the exporter made, else None."""
+    raw = getattr(value, "raw", None)
+    return raw if isinstance(raw, torch.Tensor) else None
+
+
+def fuse(graph_module: torch.fx.GraphModule, groups: Iterable[Iterable[torch.fx.Node]]) -> None:
+    """Move each group of nodes to a submodule `block_0`, `block_1`, ... that returns a tuple."""
+    from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
+
+    names = placeholder_names(graph_module.graph)
+    fuse_by_partitions(
+        graph_module,
+        [dict.fromkeys(group) for group in groups],
+        prefix="block_",
+        always_return_tuple=True,
+    )
+    name_placeholders(graph_module.graph, names)
+
+
+def placeholder_names(graph: torch.fx.Graph) -> list[str]:
+    """Names of the placeholders, in order."""
+    return [node.name for node in graph.nodes if node.op == "placeholder"]
+
+
+def name_placeholders(graph: torch.fx.Graph, names: Iterable[str]) -> None:
+    """Give the placeholders exactly these names, as torch.export does.
+
+    A copied graph has `input_1` for `input`: fx avoids the names of Python's builtins.
+    """
+    nodes = [node for node in graph.nodes if node.op == "placeholder"]
+    for node, name in zip(nodes, names, strict=True):
+        node.name = node.target = name
+
+
+def program_from_graph(
+    like: ExportedProgram,
+    graph_module: torch.fx.GraphModule,
+    signature: ExportGraphSignature,
+    state_dict: Mapping[str, Any],
+    constants: Mapping[str, Any],
+) -> ExportedProgram:
+    """A program with another graph, and the symbols, guards and calling convention of `like`."""
+    program = ExportedProgram(
+        root=graph_module,
+        graph=graph_module.graph,
+        graph_signature=signature,
+        state_dict=dict(state_dict),
+        range_constraints=dict(like.range_constraints),
+        module_call_graph=[entry for entry in like.module_call_graph if entry.fqn == ""],
+        example_inputs=like.example_inputs,
+        constants=dict(constants),
+        verifiers=like.verifiers,
+    )
+    program._guards_code = list(like._guards_code)
+    return program
+
+
+def is_symbolic_call(node: torch.fx.Node) -> bool:
+    """Whether a node computes a size (an int, float or bool) rather than tensors."""
+    value = node.meta.get("val")
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def expression_of(size: torch.SymInt) -> Any:
+    """The sympy expression of a symbolic size."""
+    return size.node.expr
+
+
+def hint_of(size: Any) -> int | None:
+    """The size that the example had, or None for a size that depends on data."""
+    if isinstance(size, int):
+        return size
+    return int(size.node.hint) if size.node.has_hint() else None
+
+
+def is_data_dependent(value: Any) -> bool:
+    """Whether a fake value has a size that only the data decides (an unbacked symbol)."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(value))
+
+
+def fake_mode_of(graph: torch.fx.Graph) -> Any:
+    """The mode that the graph's fake tensors belong to."""
+    from torch._guards import detect_fake_mode
+
+    return detect_fake_mode([node.meta.get("val") for node in graph.nodes])
