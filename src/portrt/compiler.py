@@ -16,7 +16,12 @@ from portrt.backends import registry
 from portrt.backends.base import Backend, Material
 from portrt.capture import capture
 from portrt.convert import OnnxModel, onnx_from_block, translation
-from portrt.errors import BackendUnavailableError, BuildError, ConvertError, SettingsError
+from portrt.errors import (
+    BackendUnavailableError,
+    BuildError,
+    ConvertError,
+    SettingsError,
+)
 from portrt.lower import lower
 from portrt.package.assemble import assemble
 from portrt.package.weights import WeightsImage, image_from_tensors

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature
 
 if TYPE_CHECKING:
@@ -27,18 +27,24 @@ if TYPE_CHECKING:
 
 Table = dict[Any, Callable[..., Any]]
 
+# The newest opset that torch.onnx of torch 2.11 to 2.14 can write. With it attention, RMS norm and
+# rotary embedding are one node each.
+NEWEST_OPSET = 23
+
 
 @lru_cache(maxsize=8)
 def _registry(opset: int) -> Any:
-    from torch.onnx._internal.exporter import _registration
+    from torch.onnx._internal.exporter import _core, _registration
 
-    _registration.logger.addFilter(_not_about_torchvision)
+    _registration.logger.addFilter(_is_news)
+    _core.logger.addFilter(_is_news)
     return _registration.ONNXRegistry().from_torchlib(opset_version=opset)
 
 
-def _not_about_torchvision(record: logging.LogRecord) -> bool:
-    """torch warns of each torchvision operator when torchvision is not there; nobody asked."""
-    return "torchvision" not in record.getMessage()
+def _is_news(record: logging.LogRecord) -> bool:
+    """The exporter warns of torchvision when it is not there, and of nodes without a module."""
+    message = record.getMessage()
+    return "torchvision" not in message and "nn_module_stack not found" not in message
 
 
 def has_onnx_translation(node: torch.fx.Node, opset: int) -> bool:
@@ -67,19 +73,20 @@ def oblivious_to_size_one() -> AbstractContextManager[Any]:
 
 
 def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
-    """Translate a decomposed program to ONNX and optimize it. Changes the graph of `program`.
+    """Translate a decomposed program to ONNX. Changes the graph of `program`.
 
     Raises:
-        torch.onnx.errors.OnnxExporterError: A node has no translation; see `untranslated_node`.
+        torch.onnx.errors.OnnxExporterError: A node has no translation.
     """
+    from torch.onnx._internal._lazy_import import onnxscript_apis
     from torch.onnx._internal.exporter import _core, _fx_passes
 
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(program, registry=_registry(opset))
-    onnx_program.optimize()
-    model: onnx_ir.Model = onnx_program.model
+    # Without operators that name a newer opset the exporter writes 18, whatever the registry.
+    model: onnx_ir.Model = onnxscript_apis.convert_version(onnx_program.model, opset)
     return model
 
 
@@ -124,15 +131,20 @@ def program_from_graph(
     signature: ExportGraphSignature,
     state_dict: Mapping[str, Any],
     constants: Mapping[str, Any],
+    module_call_graph: list[ModuleCallEntry] | None = None,
 ) -> ExportedProgram:
-    """A program with another graph, and the symbols, guards and calling convention of `like`."""
+    """A program with another graph, and the symbols and guards of `like`.
+
+    Its calling convention too, unless `module_call_graph` gives another.
+    """
+    root_entry = [entry for entry in like.module_call_graph if entry.fqn == ""]
     program = ExportedProgram(
         root=graph_module,
         graph=graph_module.graph,
         graph_signature=signature,
         state_dict=dict(state_dict),
         range_constraints=dict(like.range_constraints),
-        module_call_graph=[entry for entry in like.module_call_graph if entry.fqn == ""],
+        module_call_graph=module_call_graph or root_entry,
         example_inputs=like.example_inputs,
         constants=dict(constants),
         verifiers=like.verifiers,

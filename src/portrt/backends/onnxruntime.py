@@ -184,6 +184,8 @@ def _session(data: bytes, names: Sequence[str], image: WeightsImage | None) -> A
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if names:
         assert image is not None  # decode() checked it
         # The tensors are views of the image: the values hold no memory of their own.

@@ -16,15 +16,13 @@ from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
+from portrt.partition.block import positional_call_graph
+from portrt.torch_internals import NEWEST_OPSET
 
 if TYPE_CHECKING:
     import onnx_ir
 
 logger = logging.getLogger(__name__)
-
-# The newest opset that torch.onnx of torch 2.11 to 2.14 can write. With it attention, RMS norm and
-# rotary embedding are one node each.
-NEWEST_OPSET = 23
 
 # Where the model says that its weights are: the weights image, beside the model.
 WEIGHTS_LOCATION = "weights.safetensors"
@@ -78,10 +76,13 @@ def onnx_from_block(
     weights = {name: tensors[name] for name in block.weights}
     program = _with_weights(block, weights)
     try:
-        if opset < NEWEST_OPSET:
+        if not _is_translated(program, opset):
             with torch_internals.oblivious_to_size_one():
                 program = program.run_decompositions(torch_internals.onnx_decompositions(opset))
         model = torch_internals.onnx_ir_from_program(program, opset)
+        for value, entry in zip(model.graph.inputs, block.inputs, strict=True):
+            value.name = entry["name"]  # decomposing renames them
+        _simplify(model)
     except Exception as err:
         raise ConvertError(
             f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
@@ -101,6 +102,14 @@ def onnx_from_block(
     return OnnxModel(data, external, opset, len(model.graph))
 
 
+def _is_translated(program: ExportedProgram, opset: int) -> bool:
+    return all(
+        torch_internals.has_onnx_translation(node, opset)
+        for node in program.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+    )
+
+
 def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> ExportedProgram:
     """The block's program with its trailing inputs turned into buffers, on a graph of its own."""
     program = block.program
@@ -114,7 +123,44 @@ def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> Exported
     graph.output(graph.graph_copy(program.graph, copied))
     torch_internals.name_placeholders(graph, torch_internals.placeholder_names(program.graph))
     module = torch.fx.GraphModule(torch.nn.Module(), graph)
-    return torch_internals.program_from_graph(program, module, signature, weights, {})
+    call_graph = positional_call_graph(signature)
+    return torch_internals.program_from_graph(program, module, signature, weights, {}, call_graph)
+
+
+def _simplify(model: onnx_ir.Model) -> None:
+    """Fold what does not depend on inputs or weights, and drop what is not used.
+
+    Not `ONNXProgram.optimize()`: it folds weights into new ones (transposed, or with a batch norm
+    multiplied in), which would be stored beside the originals. The engines' own optimizers do the
+    same when they open or build, in memory.
+    """
+    import onnx_ir.passes.common as common
+    from onnxscript import optimizer
+
+    def should_fold(node: onnx_ir.Node) -> bool | None:
+        for value in node.inputs:
+            if value is not None and value.is_initializer() and _is_large(value.const_value):
+                return False
+        return None
+
+    common.InlinePass()(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
+    for clean_up in (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+    ):
+        clean_up(model)
+
+
+def _is_large(value: onnx_ir.TensorProtocol | None) -> bool:
+    return value is not None and value.nbytes > _SMALL_WEIGHT_BYTES
 
 
 def _externalize(

@@ -10,10 +10,11 @@ from torch.export import ExportedProgram
 from portrt.lower.decompose import decompose
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
+from portrt.lower.view_to_reshape import view_to_reshape
 
 logger = logging.getLogger(__name__)
 
-GRAPH_PASSES = (drop_metadata_asserts, hoist_sizes)
+GRAPH_PASSES = (drop_metadata_asserts, hoist_sizes, view_to_reshape)
 
 
 def lower(program: ExportedProgram) -> ExportedProgram:

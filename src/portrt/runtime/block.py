@@ -12,7 +12,6 @@ from portrt.package import expr
 from portrt.package.manifest import (
     Dimension,
     InputSpec,
-    Manifest,
     check_blob_sizes,
     check_digest,
     decode,

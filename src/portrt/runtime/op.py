@@ -94,9 +94,9 @@ def fake_execute_engine(
     """Shapes and dtypes of the outputs, with symbolic sizes where the inputs have them."""
     import torch
 
-    from portrt.lower.symbols import SYMBOLIC
     from portrt.package import expr
     from portrt.package.manifest import decode
+    from portrt.symbols import SYMBOLIC
 
     block = decode(manifest)
 

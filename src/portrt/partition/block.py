@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
-from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
@@ -18,10 +17,9 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from portrt import torch_internals
+from portrt import symbols, torch_internals
 from portrt.artifacts import Block
 from portrt.errors import PartitionError
-from portrt.lower import symbols
 
 # Facts about the user's files and modules: not needed to run a block, and they would make two
 # exports of one model differ.
@@ -143,7 +141,7 @@ def _program(like: ExportedProgram, graph: torch.fx.Graph) -> ExportedProgram:
         graph_signature=signature,
         state_dict={},
         range_constraints={k: v for k, v in like.range_constraints.items() if k in used},
-        module_call_graph=[_calling_convention(signature, len(placeholders), len(results))],
+        module_call_graph=positional_call_graph(signature),
         example_inputs=None,
         constants={},
         verifiers=like.verifiers,
@@ -162,22 +160,18 @@ def _symbols(node: torch.fx.Node) -> set[Any]:
     }
 
 
-def _calling_convention(
-    signature: ExportGraphSignature, input_count: int, output_count: int
-) -> ModuleCallEntry:
-    """Positional tensors in, a tuple of tensors out."""
-    in_spec = pytree.tree_structure(((0,) * input_count, {}))
-    out_spec = pytree.tree_structure((0,) * output_count)
-    return ModuleCallEntry(
-        "",
-        ModuleCallSignature(
-            inputs=[spec.arg for spec in signature.input_specs],
-            outputs=[spec.arg for spec in signature.output_specs],
-            in_spec=in_spec,
-            out_spec=out_spec,
-            forward_arg_names=None,
-        ),
+def positional_call_graph(signature: ExportGraphSignature) -> list[ModuleCallEntry]:
+    """The calling convention of a block: positional tensors in, a tuple of tensors out."""
+    inputs = [spec.arg for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    outputs = [spec.arg for spec in signature.output_specs]
+    convention = ModuleCallSignature(
+        inputs=inputs,
+        outputs=outputs,
+        in_spec=pytree.tree_structure(((0,) * len(inputs), {})),
+        out_spec=pytree.tree_structure((0,) * len(outputs)),
+        forward_arg_names=None,
     )
+    return [ModuleCallEntry("", convention)]
 
 
 def _dtype_name(value: torch.Tensor) -> str:

@@ -1,0 +1,86 @@
+"""For each node: can any engine hold it, and if not, why."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+
+import torch
+
+from portrt import symbols, torch_internals
+from portrt.artifacts import YES, Verdict
+from portrt.settings import Settings, operator_name
+
+Supports = Callable[[torch.fx.Node], Verdict]
+
+
+def verdicts_of(
+    graph_module: torch.fx.GraphModule,
+    settings: Settings,
+    supports: Supports,
+    excluded: Mapping[str, str],
+) -> dict[torch.fx.Node, Verdict]:
+    """A verdict for each node that computes tensors; sizes are computed where they are needed."""
+    device = _main_device(graph_module)
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    known = symbols.dimensions_of(placeholders)
+    found: dict[torch.fx.Node, Verdict] = {}
+    for node in graph_module.graph.nodes:
+        if node.op != "call_function" or torch_internals.is_symbolic_call(node):
+            continue
+        if node.target is operator.getitem:
+            found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
+        elif node.name in excluded:
+            found[node] = Verdict(False, excluded[node.name])
+        else:
+            found[node] = _verdict(node, settings, device, known) and supports(node)
+    return found
+
+
+def _verdict(
+    node: torch.fx.Node, settings: Settings, device: torch.device, known: symbols.Dimensions
+) -> Verdict:
+    """Whether any engine could hold the node."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return Verdict(False, "it is not a plain operator")
+    name = operator_name(target)
+    if name in settings.torch_executed_ops or name.rpartition(".")[0] in settings.torch_executed_ops:
+        return Verdict(False, "named in torch_executed_ops")
+    if target._schema.is_mutable:
+        return Verdict(False, "it writes to its inputs")
+    if torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node):
+        return Verdict(False, "it draws random numbers from torch's generator")
+    value = node.meta.get("val")
+    values = [value] if isinstance(value, torch.Tensor) else list(value or ())
+    tensors = [item for item in values if isinstance(item, torch.Tensor)]
+    if not tensors or len(tensors) != len(values):
+        return Verdict(False, "it does not return tensors alone")
+    taken = [source.meta.get("val") for source in node.all_input_nodes]
+    taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
+    sizes = [size for item in (*tensors, *taken_tensors) for size in item.shape]
+    sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
+    if any(torch_internals.is_data_dependent(size) for size in sizes):
+        return Verdict(False, "a size of its tensors depends on data")
+    for size in sizes:
+        if symbols.tree_of_size(size, known) is None:
+            return Verdict(False, f"the size {size} is no whole-number arithmetic on input sizes")
+    if any(item.device != device for item in tensors):
+        return Verdict(False, f"it runs on {tensors[0].device}, the model on {device}")
+    return YES
+
+
+def _drops_nothing(node: torch.fx.Node) -> bool:
+    """Whether an operator that could drop out at random is told not to, as attention usually is."""
+    arguments = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
+    return arguments is not None and arguments.kwargs.get("dropout_p") == 0.0
+
+
+def _main_device(graph_module: torch.fx.GraphModule) -> torch.device:
+    """The device of most of the graph's tensors, or the CPU."""
+    counts: dict[torch.device, int] = {}
+    for node in graph_module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            counts[value.device] = counts.get(value.device, 0) + 1
+    return max(counts, key=lambda device: counts[device]) if counts else torch.device("cpu")
