@@ -24,6 +24,7 @@ from portrt.errors import (
 )
 from portrt.lower import lower
 from portrt.package.assemble import assemble
+from portrt.package.save import PROGRAM
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.partition import partition
 from portrt.settings import Settings
@@ -104,7 +105,9 @@ def _check_ir(ir: str) -> None:
 def _formatted(program: ExportedProgram, settings: Settings) -> torch.nn.Module | ExportedProgram:
     if settings.output_format == "exported_program":
         return program
-    return program.module()
+    module = program.module()
+    module.meta[PROGRAM] = program  # for portrt.save
+    return module
 
 
 def _usable_backends(settings: Settings) -> list[Backend]:
@@ -145,30 +148,27 @@ def _plan(captured: ExportedProgram, settings: Settings, backends: Sequence[Back
 
 
 def _build(plan: Plan, settings: Settings, backends: Sequence[Backend]) -> ExportedProgram:
-    image = image_from_tensors(plan.tensors) if plan.tensors else None
+    image = image_from_tensors(plan.tensors)
     engines = {block.name: _engines(plan, block, image, settings, backends) for block in plan.blocks}
     if not plan.blocks:
         logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
     policy = {"fallback": settings.fallback}
-    return assemble(plan, image, engines, policy)
+    return assemble(plan, image if plan.tensors else None, engines, policy)
 
 
 def _engines(
     plan: Plan,
     block: Block,
-    image: torch.Tensor | None,
+    image: torch.Tensor,
     settings: Settings,
     backends: Sequence[Backend],
 ) -> list[Engine]:
     """The engines of one block; a backend that fails is left out with its reason in the log."""
-    weights = torch.empty(0, dtype=torch.uint8) if image is None else image
-
     @lru_cache
     def convert(opset: int) -> OnnxModel:
-        places = WeightsImage(image_from_tensors({}) if image is None else image)
-        return onnx_from_block(block, plan.tensors, places, opset)
+        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset)
 
-    material = Material(block, plan.tensors, weights, convert)
+    material = Material(block, plan.tensors, image, convert)
     built: list[Engine] = []
     failures: list[BuildError | ConvertError] = []
     for backend in backends:

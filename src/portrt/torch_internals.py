@@ -13,6 +13,7 @@ fails when torch moves one of them.
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature
+
+from portrt.package.archive import MODEL, Archive
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -183,3 +186,45 @@ def fake_mode_of(graph: torch.fx.Graph) -> Any:
     from torch._guards import detect_fake_mode
 
     return detect_fake_mode([node.meta.get("val") for node in graph.nodes])
+
+
+def map_file(path: str) -> mmap.mmap:
+    """A file as memory, private to this process: what is written to it never reaches the file."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+class _MappedRecords:
+    """What torch's archive reader asks of `torch._C.PyTorchFileReader`, over a mapped file."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._memory = map_file(str(archive.path))
+
+    def get_record_size(self, name: str) -> int:
+        return self._archive.record(name).size
+
+    def get_record(self, name: str) -> bytes:
+        record = self._archive.record(name)
+        return bytes(self._memory[record.offset : record.offset + record.size])
+
+    def get_storage_from_record(self, name: str, numel: int, dtype: torch.dtype) -> torch.Tensor:
+        record = self._archive.record(name)
+        if numel * dtype.itemsize != record.size:
+            raise ValueError(f"record {name} has {record.size} bytes")
+        return torch.frombuffer(self._memory, dtype=dtype, count=numel, offset=record.offset)
+
+    def get_all_records(self) -> list[str]:
+        return list(self._archive.records)
+
+
+def load_mapped(archive: Archive) -> ExportedProgram:
+    """The program named "model" of a .pt2 file, with its tensors mapped rather than read."""
+    from torch.export.pt2_archive import _package
+
+    reader = object.__new__(_package.PT2ArchiveReader)
+    reader.archive_file = _MappedRecords(archive)
+    names = [name for name in archive.records if name == MODEL]
+    programs = _package._load_exported_programs(reader, names, None)
+    program: ExportedProgram = programs["model"]
+    return program

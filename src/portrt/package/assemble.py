@@ -142,6 +142,9 @@ def _own_version() -> str:
 def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
     """Drop what the blocks took over, and put graph, signature and tensors together."""
     old, graph = plan.program, plan.graph_module.graph
+    for node in reversed(list(graph.nodes)):
+        if torch_internals.is_symbolic_call(node) and node.op == "call_function" and not node.users:
+            graph.erase_node(node)
     by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     specs = []
     for spec in old.graph_signature.input_specs:

@@ -1,0 +1,55 @@
+"""The command line `portrt`. To add a command: a module with one click command, and a line below."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module, metadata
+from typing import Any
+
+import click
+
+from portrt.errors import PortrtError
+
+# Imported when called: `portrt inspect` needs no torch, and should not wait for it.
+COMMANDS = {
+    "compile": "portrt.cli.compile",
+    "doctor": "portrt.cli.doctor",
+    "inspect": "portrt.cli.inspect",
+    "run": "portrt.cli.run",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name]).command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            ctx.fail(f"there is no command {args[0]!r}; there are {', '.join(sorted(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("portrt"), prog_name="portrt")
+@click.option("-v", "--verbose", count=True, help="Log what happens; twice for details.")
+def cli(verbose: int) -> None:
+    """PyTorch models as inference engines that save as ordinary torch.export programs."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("portrt").setLevel(level)
+
+
+def main() -> None:
+    """Entry point: an error of ours is one message and exit code 2, never a traceback."""
+    try:
+        cli()
+    except PortrtError as err:
+        click.echo(f"portrt: {err}", err=True)
+        sys.exit(2)

@@ -1,0 +1,124 @@
+"""`portrt compile`: a model to a compiled file."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from portrt.errors import SettingsError
+
+if TYPE_CHECKING:
+    from portrt.inputs import Input
+
+_SPEC = re.compile(r"(?:(?P<name>\w+)=)?(?P<shape>[\d.x]*)(?::(?P<dtype>\w+))?")
+_RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
+
+
+@click.command()
+@click.argument("source")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
+@click.option("--engine", "engines", multiple=True, help="A backend; repeat for several, best first.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    help="[NAME=]SHAPE[:DTYPE] of one argument, in order; a size is N or MIN..OPT..MAX, as in "
+    "1..8..64x128:int64.",
+)
+@click.option("--min-block-size", type=int, help="Smallest number of operators in a block.")
+@click.option("--torch-executed-op", "torch_executed_ops", multiple=True, help="Stays in PyTorch.")
+@click.option("--require-full-compilation", is_flag=True, help="Refuse to leave nodes in PyTorch.")
+@click.option("--target", "targets", multiple=True, help="Compute capability for tensorrt_rtx.")
+@click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")
+@click.option("--dryrun", is_flag=True, help="Print what would be compiled; write nothing.")
+def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -> None:
+    """Compile SOURCE: a file of torch.export.save, or PACKAGE.MODULE:FACTORY.
+
+    The factory is called without arguments and returns a module, a pair (module, args), a triple
+    (module, args, kwargs), or an ExportedProgram. Give --input where it returns a module alone.
+    """
+    import portrt
+    from portrt.package.save import save
+
+    model, args, kwargs = _model_and_inputs(source, [_input_from_spec(spec) for spec in inputs])
+    chosen = _chosen(options)
+    program = portrt.compile(
+        model, arg_inputs=args, kwarg_inputs=kwargs, output_format="exported_program", **chosen
+    )
+    if not options["dryrun"]:
+        save(program, output)
+        click.echo(f"wrote {output}")
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    named = {"targets": "target_compute_capabilities"}
+    return {
+        named.get(name, name): value for name, value in options.items() if value not in (None, (), False)
+    }
+
+
+def _model_and_inputs(source: str, given: list[Input]) -> tuple[Any, Any, Any]:
+    import torch
+
+    made = _load_program(source) if os.path.exists(source) else _call_factory(source)
+    parts = made if isinstance(made, tuple) else (made,)
+    if isinstance(parts[0], torch.export.ExportedProgram):
+        return parts[0], None, None
+    args = given or (parts[1] if len(parts) > 1 else None)
+    kwargs = parts[2] if len(parts) > 2 else None
+    return parts[0], args, kwargs
+
+
+def _load_program(source: str) -> Any:
+    from portrt.package.load import load
+
+    return load(source)
+
+
+def _call_factory(source: str) -> Any:
+    module, _, name = source.partition(":")
+    if not name or not re.fullmatch(r"[\w.]+", module):
+        raise SettingsError(
+            f"{source!r} is neither a file nor PACKAGE.MODULE:FACTORY",
+            "a file of torch.export.save, or a function such as my_package.models:make",
+            "correct the path or the name",
+        )
+    sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(import_module(module), name)
+        return factory()
+    except Exception as err:
+        raise SettingsError(
+            f"{source} could not be called: {type(err).__name__}: {err}",
+            "a function that takes no arguments and returns a model",
+            "call it from Python and see where it fails",
+        ) from err
+
+
+def _input_from_spec(spec: str) -> Input:
+    """An `Input` from "[NAME=]SHAPE[:DTYPE]".
+
+    Raises:
+        SettingsError: It does not read so.
+    """
+    import torch
+
+    from portrt.inputs import Input
+
+    found = _SPEC.fullmatch(spec)
+    sizes = [_RANGE.fullmatch(part) for part in found["shape"].split("x") if part] if found else []
+    dtype = getattr(torch, (found["dtype"] if found else None) or "float32", None)
+    if not found or not all(sizes) or not isinstance(dtype, torch.dtype):
+        raise SettingsError(
+            f"--input {spec!r} cannot be read",
+            "[NAME=]SHAPE[:DTYPE], such as 1x3x224x224 or ids=1..8..64x128:int64",
+            "write sizes between x, a range as MIN..OPT..MAX, and a torch dtype behind the colon",
+        )
+    bounds = [(s[1], s[2] or s[1], s[3] or s[1]) for s in sizes if s]
+    least, best, most = ([int(b[i]) for b in bounds] for i in range(3))
+    return Input(min_shape=least, opt_shape=best, max_shape=most, dtype=dtype, name=found["name"])

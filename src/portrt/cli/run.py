@@ -1,0 +1,149 @@
+"""`portrt run`: a compiled file on given or random inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from portrt.cli.tables import print_table
+from portrt.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("inputs", nargs=-1, type=click.Path(exists=True))
+@click.option("--random", "use_random", is_flag=True, help="Random inputs from the signature.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
+@click.option("-o", "--output", type=click.Path(), help="Write the outputs: .npz or .safetensors.")
+@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
+@click.option("--engine", "engines", multiple=True, help="Allow this engine only; repeatable.")
+@click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")
+@click.option("--repeat", type=int, default=1, show_default=True, help="Calls to time.")
+def command(
+    file: str,
+    inputs: tuple[str, ...],
+    use_random: bool,
+    seed: int,
+    output: str | None,
+    device: str,
+    engines: tuple[str, ...],
+    fallback: str | None,
+    repeat: int,
+) -> None:
+    """Run FILE on INPUTS: one .npy for each argument in order, or one .npz or .safetensors by name."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from portrt.package.load import load
+    from portrt.package.signature import flat_signature, random_inputs
+    from portrt.runtime import policy, report
+
+    if bool(inputs) == use_random:
+        raise SettingsError(
+            "inputs were given together with --random" if inputs else "no inputs were given",
+            "files with inputs, or --random",
+            "leave one of them out" if inputs else "give .npy, .npz or .safetensors files",
+        )
+    program = load(file)
+    names = flat_signature(program)
+    flat = random_inputs(program, seed) if use_random else _read(inputs, names)
+    flat = [item.to(device) if isinstance(item, torch.Tensor) else item for item in flat]
+    args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+    module = program.module()
+    with policy(fallback=fallback, engines=engines or None), torch.no_grad():
+        results, seconds = [], []
+        for _ in range(max(repeat, 1)):
+            started = time.perf_counter()
+            results = pytree.tree_leaves(module(*args, **kwargs))
+            seconds.append(time.perf_counter() - started)
+        for block in report(program, torch.device(device).type):
+            click.echo(str(block))
+    outputs = {f"output_{i}": r for i, r in enumerate(results) if isinstance(r, torch.Tensor)}
+    print_table(["output", "dtype", "shape", "min", "mean", "max"], _rows(outputs))
+    later = sorted(seconds[1:])
+    click.echo(f"first call {seconds[0] * 1e3:.2f} ms")
+    if later:
+        click.echo(f"median of {len(later)} more {later[len(later) // 2] * 1e3:.3f} ms")
+    if output:
+        _write(output, outputs)
+        click.echo(f"wrote {output}")
+
+
+def _read(paths: tuple[str, ...], names: list[str]) -> list[Any]:
+    """The flat inputs, in the order of the signature.
+
+    Raises:
+        InputError: They are not the inputs of the program.
+    """
+    import numpy as np
+    import torch
+
+    if all(path.endswith(".npy") for path in paths):
+        found: dict[str, Any] = {}
+        if len(paths) != len(names):
+            raise InputError(
+                f"{len(paths)} .npy files were given", f"{len(names)}: {', '.join(names)}",
+                "give one file for each argument, in that order",
+            )
+        for name, path in zip(names, paths, strict=True):
+            found[name] = torch.from_numpy(np.load(path, allow_pickle=False))
+    elif len(paths) == 1 and paths[0].endswith(".npz"):
+        with np.load(paths[0], allow_pickle=False) as arrays:
+            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    elif len(paths) == 1 and paths[0].endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        found = load_file(paths[0])
+    else:
+        raise InputError(
+            f"the inputs are {', '.join(paths)}",
+            ".npy files, or one .npz, or one .safetensors",
+            "convert them to one of these formats",
+        )
+    if set(found) != set(names):
+        raise InputError(
+            f"{paths[0]} has the tensors {', '.join(sorted(found))}",
+            f"the inputs of the program: {', '.join(names)}",
+            "name the tensors like the inputs",
+        )
+    return [found[name] for name in names]
+
+
+def _rows(outputs: dict[str, torch.Tensor]) -> list[list[str]]:
+    rows = []
+    for name, value in outputs.items():
+        numbers = ["-"] * 3
+        if value.numel() and not value.is_complex():
+            wide = value.double()
+            numbers = [f"{v:.6g}" for v in (wide.min(), wide.mean(), wide.max())]
+        dtype = str(value.dtype).removeprefix("torch.")
+        rows.append([name, dtype, str(tuple(value.shape)), *numbers])
+    return rows
+
+
+def _write(path: str, outputs: dict[str, torch.Tensor]) -> None:
+    import numpy as np
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in outputs.items()}
+    if path.endswith(".safetensors"):
+        save_file(tensors, path)
+    elif path.endswith(".npz"):
+        arrays: dict[str, Any] = {}
+        for name, value in tensors.items():
+            with contextlib.suppress(TypeError):
+                arrays[name] = value.numpy()
+            if name not in arrays:  # numpy has no bfloat16
+                arrays[name] = value.float().numpy()
+        np.savez(path, **arrays)
+    else:
+        raise SettingsError(
+            f"--output {Path(path).name!r} has an unknown ending", ".npz or .safetensors", "rename it"
+        )

@@ -1,0 +1,123 @@
+"""load: a file to a program; what will not be used is not read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+from portrt.errors import LoadError
+from portrt.package import manifest as manifests
+from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
+from portrt.package.manifest import Blob, Manifest
+from portrt.progress import progress_bar
+from portrt.runtime.policy import Policy
+from portrt.runtime.report import engine_calls as calls_of_program
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    fallback: str | None = None,
+    engines: Sequence[str] | str | None = None,
+    verify: bool = False,
+    progress: bool | None = None,
+) -> ExportedProgram:
+    """Read a program that `portrt.save` or `torch.export.save` wrote.
+
+    The file is mapped: engines that do not run here are not read from disk, and it must not be
+    changed in place while the program lives (`portrt.save` replaces, and never changes, a file).
+    Manifests and blob sizes are checked now; the digest of an engine or source is checked before it
+    is used, or now with `verify`.
+
+    Args:
+        path: The file.
+        fallback: "eager" or "error", in place of what the program was compiled with.
+        engines: Names of the backends that may run, likewise.
+        verify: Check the digests of all blobs, the weights' included.
+        progress: Show a progress bar while verifying; None shows it where standard error is a
+            terminal and there is much to read.
+
+    Returns:
+        The program; `.module()` gives the callable.
+
+    Raises:
+        LoadError: The file is not there, no torch.export archive, damaged, or refused by torch.
+        PackageError: A manifest is malformed, of an unknown format, or does not describe the blobs;
+            with `verify` also a digest that differs.
+        SettingsError: An unknown fallback or engine name.
+    """
+    started = time.perf_counter()
+    policy = Policy(fallback, (engines,) if isinstance(engines, str) else _tuple(engines))
+    archive = Archive(os.fspath(path))
+    if MODEL not in archive.records:
+        raise LoadError(
+            f"{str(path)!r} has no program named 'model'",
+            "a file of portrt.save or torch.export.save",
+            "for a file of several programs use torch.export.pt2_archive",
+        )
+    calls = engine_calls(archive)
+    if verify:
+        verify_digests(archive, calls, progress)
+    try:
+        program = torch_internals.load_mapped(archive)
+    except Exception as err:
+        raise LoadError(
+            f"torch {torch.__version__} cannot read the program in {str(path)!r}: {err}",
+            "a program that this version of torch reads",
+            "use the torch version that wrote the file, or a newer one",
+        ) from err
+    if policy != Policy():
+        _store_policy(program, policy)
+    seconds = time.perf_counter() - started
+    logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
+    return program
+
+
+def _tuple(engines: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if engines is None else tuple(engines)
+
+
+def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool | None) -> None:
+    """Check the digest of every blob in a file, each once.
+
+    Raises:
+        PackageError: One of them differs.
+    """
+    wanted = {
+        (record.offset, record.size): (blob, f"{label} of {call.manifest.name}")
+        for call in calls
+        for label, blob in labelled_blobs(call.manifest)
+        for record in [call.blobs[blob.index]]
+    }
+    total = sum(size for _, size in wanted)
+    with progress_bar(f"verifying {archive.path.name}", total, progress) as bar:
+        mapped = torch_internals.map_file(str(archive.path))
+        for (offset, size), (blob, label) in wanted.items():
+            manifests.check_digest(memoryview(mapped)[offset : offset + size], blob, label)
+            bar(size)
+
+
+def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
+    """Every blob of a call with a name for messages."""
+    labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
+    labelled += [(f"engine {engine.backend}", engine.data) for engine in manifest.engines]
+    return [(label, blob) for label, blob in labelled if blob is not None]
+
+
+def _store_policy(program: ExportedProgram, policy: Policy) -> None:
+    """Put the policy into the manifests, so that it goes where the program goes."""
+    for node in calls_of_program(program):
+        entry = manifests.parse(node.args[2])
+        kept = Policy(entry["policy"].get("fallback"), _tuple(entry["policy"].get("engines")))
+        merged = policy.over(kept)
+        entry["policy"] = {"fallback": merged.fallback, "engines": merged.engines}
+        node.update_arg(2, manifests.encode(entry))
+    program.graph_module.recompile()

@@ -1,0 +1,221 @@
+"""save: a program to a file, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+from portrt.errors import PortrtError, SaveError, SettingsError
+from portrt.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_FORMATS = ("exported_program", "torchscript")
+
+# Key of a compiled module's `meta` under which its program is kept.
+PROGRAM = "portrt_program"
+
+
+def save(
+    program: ExportedProgram | torch.nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    output_format: str = "exported_program",
+    progress: bool | None = None,
+) -> None:
+    """Write a program. What is at `path` is replaced when the new file is complete, or not at all.
+
+    Args:
+        program: A compiled program, or the module that `compile` returned.
+        path: The file, by custom *.pt2 (or *.ts for TorchScript).
+        output_format: "exported_program": the file that `torch.export.save` writes.
+            "torchscript": for `torch.jit.load`; called with positional tensors, keyword arguments
+            behind them in the order of the exported signature.
+        progress: Show a progress bar on standard error; None shows it where that is a terminal and
+            the file is large.
+
+    Raises:
+        SettingsError: The format is unknown, or the program has no form in it.
+        SaveError: The file cannot be written; its cause is chained.
+    """
+    exported = program_of(program)
+    if output_format not in OUTPUT_FORMATS:
+        raise SettingsError(
+            f"output_format is {output_format!r}",
+            f"one of {', '.join(map(repr, OUTPUT_FORMATS))}",
+            "choose an output_format from the list",
+        )
+    started = time.perf_counter()
+    if output_format == "torchscript":
+        script = _torchscript(exported)
+        _write(path, lambda file: torch.jit.save(script, file), exported, progress)
+    else:
+        _write(path, lambda file: torch.export.save(exported, file), exported, progress)
+    size = os.path.getsize(path)
+    logger.info("saved %d bytes to %s in %.2f s", size, path, time.perf_counter() - started)
+
+
+def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
+    """The program itself, also behind the module that `compile` returned.
+
+    Raises:
+        SettingsError: It is neither.
+    """
+    if isinstance(program, torch.fx.GraphModule):
+        program = program.meta.get(PROGRAM, program)
+    if not isinstance(program, ExportedProgram):
+        raise SettingsError(
+            f"a {type(program).__module__}.{type(program).__qualname__} was given to save",
+            "an ExportedProgram, or a module that portrt.compile returned",
+            "compile with output_format='exported_program'",
+        )
+    return program
+
+
+def _write(
+    path: str | os.PathLike[str],
+    write: Callable[[Any], None],
+    program: ExportedProgram,
+    progress: bool | None,
+) -> None:
+    target = Path(path)
+    total = _byte_size(program)
+    try:
+        with _replacing(target) as file, progress_bar(f"saving {target.name}", total, progress) as bar:
+            counted = _Counted(file, bar)
+            try:
+                write(counted)
+            except Exception:
+                if counted.error is not None:  # torch reports its own failure in place of the cause
+                    raise counted.error from None
+                raise
+    except PortrtError:
+        raise
+    except Exception as err:
+        raise SaveError(
+            f"{str(target)!r} could not be written: {err}",
+            f"a folder that is there and writable, with about {total} bytes free",
+            "correct the path or make room; a file that was there is unchanged",
+        ) from err
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside `target` that takes its place when the block ends without error."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _copy_mode(target, name)
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _copy_mode(target: Path, name: str) -> None:
+    """The permissions that the file had, or that a new file would get."""
+    if target.exists():
+        os.chmod(name, target.stat().st_mode & 0o7777)
+    else:
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+
+
+class _Counted(io.RawIOBase):
+    """A file that tells a progress bar what was written, and remembers the first error."""
+
+    def __init__(self, file: IO[bytes], bar: Callable[[int], None]) -> None:
+        super().__init__()
+        self._file = file
+        self._bar = bar
+        self.error: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is not None:
+            return 0
+        try:
+            count = self._file.write(data)
+            self._bar(count)
+        except BaseException as err:
+            self.error = err
+            raise
+        return count
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)  # torch rewinds when it is done
+
+
+def _byte_size(program: ExportedProgram) -> int:
+    tensors = [*program.state_dict.values(), *program.constants.values()]
+    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
+
+
+def _torchscript(program: ExportedProgram) -> torch.jit.ScriptModule:
+    """The program as TorchScript, traced with its example inputs.
+
+    Raises:
+        SettingsError: It has no example inputs, or sizes that tracing would freeze.
+    """
+    if program.example_inputs is None:
+        raise SettingsError(
+            "the program has no example inputs",
+            "example inputs to trace it with",
+            "compile the model again, with tensors as inputs",
+        )
+    for node in program.graph.nodes:
+        if node.op == "call_function" and torch_internals.is_symbolic_call(node) and node.users:
+            raise SettingsError(
+                f"PyTorch computes the size {node.name!r} from the shapes of a call, and TorchScript "
+                "would keep the example's",
+                "a program whose dynamic sizes are inside engines",
+                "save it as an exported program, or compile it with static shapes",
+            )
+    args, kwargs = program.example_inputs
+    module = _Positional(program.module(check_guards=False), list(kwargs), len(args))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced: torch.jit.ScriptModule = torch.jit.trace(
+            module, (*args, *kwargs.values()), strict=False, check_trace=False
+        )
+    return traced
+
+
+class _Positional(torch.nn.Module):
+    """Takes keyword arguments behind the positional ones: TorchScript is traced with one tuple."""
+
+    def __init__(self, module: torch.nn.Module, names: list[str], positional: int) -> None:
+        super().__init__()
+        self.module = module
+        self._names = names
+        self._positional = positional
+
+    def forward(self, *args: Any) -> Any:
+        kwargs = dict(zip(self._names, args[self._positional :], strict=True))
+        # Not __call__: its hook compares shapes, which tracing does not allow.
+        return self.module.forward(*args[: self._positional], **kwargs)
+
+

@@ -1,0 +1,47 @@
+"""The inputs that a program is called with, flattened: their names, and random ones that fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+
+
+def flat_signature(program: ExportedProgram) -> list[str]:
+    """Name of each flat input, in call order."""
+    return [str(name) for name in _user_input_nodes(program)]
+
+
+def random_inputs(program: ExportedProgram, seed: int) -> list[Any]:
+    """Flat inputs with the sizes that the program was exported with, reproducible by `seed`.
+
+    Floating-point values are normal; whole numbers are 0 or 1, valid indices of any table; an input
+    that is no tensor has the value it was exported with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [_random(node, generator) for node in _user_input_nodes(program).values()]
+
+
+def _user_input_nodes(program: ExportedProgram) -> dict[str, Any]:
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind.name == "USER_INPUT"
+    ]
+    return {name: nodes[name] for name in names}
+
+
+def _random(node: torch.fx.Node, generator: torch.Generator) -> Any:
+    value = node.meta.get("val")
+    if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        return torch_internals.hint_of(value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    shape = [torch_internals.hint_of(size) or 1 for size in value.shape]
+    if value.dtype.is_floating_point or value.dtype.is_complex:
+        return torch.randn(shape, generator=generator).to(value.dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(value.dtype)
