@@ -12,10 +12,13 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from portrt import torch_internals
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
 
 logger = logging.getLogger(__name__)
+
+_DimHint = type(torch.export.Dim.AUTO)
 
 
 def capture(
@@ -48,7 +51,7 @@ def capture(
                 "an ExportedProgram alone: it already knows its dynamic shapes",
                 "give dynamic_shapes to torch.export.export, or give the nn.Module to compile",
             )
-        return model
+        return _admitting_one(model)
     if not isinstance(model, torch.nn.Module):
         raise SettingsError(
             f"the model is a {type(model).__module__}.{type(model).__qualname__}",
@@ -87,7 +90,20 @@ def capture(
         ) from err
     seconds = time.perf_counter() - started
     logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)
-    return program
+    hints = any(isinstance(leaf, _DimHint) for leaf in _leaves(dynamic_shapes))
+    return _admitting_one(program) if hints else program
+
+
+def _admitting_one(program: ExportedProgram) -> ExportedProgram:
+    """The program, with dynamic sizes from 2 taken as sizes from 1.
+
+    torch.export writes 2 for a range that nobody gave (`Dim.AUTO`), while its program takes 1 too.
+    """
+    ranges = {
+        symbol: type(bounds)(1, bounds.upper) if bounds.lower == 2 else bounds
+        for symbol, bounds in program.range_constraints.items()
+    }
+    return torch_internals.with_ranges(program, ranges)
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -1,5 +1,6 @@
-"""Every private torch API that portrt uses, each with the reason. tests/unit/test_torch_internals.py
-fails when torch moves one of them.
+"""Every private torch API that portrt uses, each with the reason.
+
+tests/unit/test_torch_internals.py fails when torch moves one of them.
 
 - The ONNX exporter's parts: `torch.onnx.export` runs as a whole only (decompose, translate and
   optimize a model), while portrt must know which nodes have a translation before it cuts the
@@ -16,7 +17,9 @@ import logging
 import mmap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,7 +74,8 @@ def oblivious_to_size_one() -> AbstractContextManager[Any]:
     """Decompose without taking a dynamic size of 0 or 1 for a constant, as torch.onnx does."""
     import torch.fx.experimental._config as config
 
-    patch: AbstractContextManager[Any] = config.patch(backed_size_oblivious=True)
+    settings: Any = config
+    patch: AbstractContextManager[Any] = settings.patch(backed_size_oblivious=True)
     return patch
 
 
@@ -81,7 +85,7 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
     Raises:
         torch.onnx.errors.OnnxExporterError: A node has no translation.
     """
-    from torch.onnx._internal._lazy_import import onnxscript_apis
+    from torch.onnx._internal import _lazy_import
     from torch.onnx._internal.exporter import _core, _fx_passes
 
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
@@ -89,7 +93,9 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(program, registry=_registry(opset))
     # Without operators that name a newer opset the exporter writes 18, whatever the registry.
-    model: onnx_ir.Model = onnxscript_apis.convert_version(onnx_program.model, opset)
+    model: onnx_ir.Model = _lazy_import.onnxscript_apis.convert_version(  # type: ignore[attr-defined]
+        onnx_program.model, opset
+    )
     return model
 
 
@@ -156,6 +162,13 @@ def program_from_graph(
     return program
 
 
+def with_ranges(program: ExportedProgram, ranges: Mapping[Any, Any]) -> ExportedProgram:
+    """The same program, not a copy of it, with other ranges for its symbols."""
+    changed = copy(program)
+    changed._range_constraints = dict(ranges)
+    return changed
+
+
 def is_symbolic_call(node: torch.fx.Node) -> bool:
     """Whether a node computes a size (an int, float or bool) rather than tensors."""
     value = node.meta.get("val")
@@ -190,7 +203,7 @@ def fake_mode_of(graph: torch.fx.Graph) -> Any:
 
 def map_file(path: str) -> mmap.mmap:
     """A file as memory, private to this process: what is written to it never reaches the file."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
@@ -222,7 +235,7 @@ def load_mapped(archive: Archive) -> ExportedProgram:
     """The program named "model" of a .pt2 file, with its tensors mapped rather than read."""
     from torch.export.pt2_archive import _package
 
-    reader = object.__new__(_package.PT2ArchiveReader)
+    reader: Any = object.__new__(_package.PT2ArchiveReader)
     reader.archive_file = _MappedRecords(archive)
     names = [name for name in archive.records if name == MODEL]
     programs = _package._load_exported_programs(reader, names, None)
