@@ -46,12 +46,13 @@ _FROM_SYMPY: dict[str, Callable[..., Any]] = {
 
 
 def dimensions_of(nodes: Sequence[torch.fx.Node]) -> dict[Any, tuple[int, int]]:
-    """Each symbolic size of the nodes' fake tensors -> (index of the node, axis); first one wins."""
+    """Each symbolic size of the nodes' fake tensors -> (index of the node, axis); first wins."""
     found: dict[Any, tuple[int, int]] = {}
     for index, node in enumerate(nodes):
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
-            for axis, size in enumerate(value.shape):
+            shape: Sequence[Any] = value.shape
+            for axis, size in enumerate(shape):
                 if isinstance(size, torch.SymInt):
                     found.setdefault(torch_internals.expression_of(size), (index, axis))
     return found
@@ -75,6 +76,8 @@ def tree_of_size(size: Any, known: Dimensions) -> expr.Tree | None:
 def _tree(expression: Any, known: Dimensions) -> expr.Tree | None:
     if expression in known:
         return ["dim", *known[expression]]
+    if isinstance(expression, sympy.Symbol):
+        return _tree_of_symbol(expression, known)
     if isinstance(expression, sympy.Integer):
         return int(expression)
     if isinstance(expression, sympy.Float):
@@ -88,14 +91,33 @@ def _tree(expression: Any, known: Dimensions) -> expr.Tree | None:
     return make(*arguments)
 
 
+def _tree_of_symbol(symbol: sympy.Symbol, known: Dimensions) -> expr.Tree | None:
+    """A symbol that is no dimension, from a dimension such as 2*s or s + 1 (derived dims)."""
+    for expression, place in known.items():
+        if expression.free_symbols != {symbol}:
+            continue
+        scale = expression.coeff(symbol)
+        offset = expression - scale * symbol
+        if scale.is_Integer and scale > 0 and offset.is_Integer:
+            tree: expr.Tree = ["dim", *place]
+            tree = ["add", tree, -int(offset)] if offset else tree
+            return ["floordiv", tree, int(scale)] if scale > 1 else tree
+    return None
+
+
 def missing_symbols(size: Any, known: Dimensions) -> set[Any]:
-    """Symbols of a size that are no dimension in `known`."""
+    """Symbols of a size that cannot be computed from `known`."""
     if not isinstance(size, torch.SymInt):
         return set()
     expression = torch_internals.expression_of(size)
     if expression in known:
         return set()
-    return {symbol for symbol in expression.free_symbols if symbol not in known}
+    return {symbol for symbol in expression.free_symbols if not knows(symbol, known)}
+
+
+def knows(symbol: Any, known: Dimensions) -> bool:
+    """Whether a symbol can be computed from `known`."""
+    return _tree(symbol, known) is not None
 
 
 def emit(
@@ -148,9 +170,7 @@ def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int
 
 def _whole(value: Any, otherwise: int | None) -> int | None:
     """A bound as an int; infinities and torch's near-infinities are no bound."""
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
+    number = sympy.sympify(value)
+    if not number.is_Integer or abs(number) >= 2**31:
         return otherwise
-    return number if abs(number) < 2**31 else otherwise
-
+    return int(number)

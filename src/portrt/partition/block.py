@@ -43,18 +43,23 @@ def block_from_submodule(
     module = program.graph_module.get_submodule(str(call.target))
     assert isinstance(module, torch.fx.GraphModule)
     inner = [node for node in module.graph.nodes if node.op == "placeholder"]
-    pairs = list(zip(inner, call.args, strict=True))
+    arguments: Any = call.args  # all of them nodes
+    pairs: list[tuple[torch.fx.Node, torch.fx.Node]] = list(zip(inner, arguments, strict=True))
     sizes = [own for own, _ in pairs if not isinstance(own.meta.get("val"), torch.Tensor)]
-    weights = [(own, weight_names[outer.name]) for own, outer in pairs if outer.name in weight_names]
+    weights = [
+        (own, weight_names[outer.name]) for own, outer in pairs if outer.name in weight_names
+    ]
     apart = {*sizes, *(own for own, _ in weights)}
     inputs = [(own, outer) for own, outer in pairs if own not in apart]
-    outputs = list(module.graph.output_node().args[0])
+    results: Any = module.graph.output_node().args[0]
+    outputs: list[torch.fx.Node] = list(results)
     outer_inputs = [outer for _, outer in inputs]
     needed = [own.meta["val"] for own in sizes]
     needed += [size for out in outputs for size in out.meta["val"].shape]
     outer_inputs += _carriers(needed, outer_inputs, placeholders)
 
-    graph, env = torch.fx.Graph(), {}
+    graph = torch.fx.Graph()
+    env: dict[torch.fx.Node, Any] = {}  # the nodes of the submodule -> those of the graph
     new_inputs = [_placeholder(graph, outer) for outer in outer_inputs]
     env.update(zip((own for own, _ in inputs), new_inputs, strict=False))
     by_name: dict[str, torch.fx.Node] = {}
@@ -65,9 +70,13 @@ def block_from_submodule(
     known = symbols.dimensions_of(new_inputs)
     for own in sizes:
         env[own] = symbols.emit(graph, _tree(own.meta["val"], known), new_inputs)
+    for index, node in enumerate(graph.nodes):
+        if node.op == "call_function":
+            node.name = f"portrt_size_{index}"  # leaves the nodes below their names
     for node in module.graph.nodes:
         if node.op == "call_function":
             env[node] = graph.node_copy(node, env.__getitem__)
+            env[node].name = node.name
             for key in _META_TO_DROP:
                 env[node].meta.pop(key, None)
     graph.output(tuple(env[out] for out in outputs))
@@ -90,7 +99,7 @@ def _carriers(
     for size in needed:
         known = symbols.dimensions_of([*inputs, *added])
         for symbol in symbols.missing_symbols(size, known):
-            found = [p for p in placeholders if symbol in symbols.dimensions_of([p])]
+            found = [p for p in placeholders if symbols.knows(symbol, symbols.dimensions_of([p]))]
             if not found:
                 raise PartitionError(
                     f"the size {size} cannot be computed from the sizes of the program's inputs",
@@ -127,8 +136,7 @@ def _count(graph: torch.fx.Graph) -> int:
 def _program(like: ExportedProgram, graph: torch.fx.Graph) -> ExportedProgram:
     """A program in which everything is a user input, with the symbols of `like`."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    results = graph.output_node().args[0]
-    assert isinstance(results, tuple)
+    results: Any = graph.output_node().args[0]
     signature = ExportGraphSignature(
         [InputSpec(InputKind.USER_INPUT, TensorArgument(n.name), None) for n in placeholders],
         [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(n.name), None) for n in results],
@@ -185,7 +193,8 @@ def _input_entries(
     for index, node in enumerate(inputs):
         value = node.meta["val"]
         shape = [
-            _input_size(size, (index, axis), known, program) for axis, size in enumerate(value.shape)
+            _input_size(size, (index, axis), known, program)
+            for axis, size in enumerate(value.shape)
         ]
         entries.append({"name": node.name, "dtype": _dtype_name(value), "shape": shape})
     return tuple(entries)
@@ -199,9 +208,11 @@ def _input_size(
     expression = torch_internals.expression_of(size)
     if known[expression] != place:
         return ["dim", *known[expression]]
-    rest = {key: where for key, where in known.items() if key != expression}
-    if not expression.is_symbol and symbols.tree_of_size(size, rest) is not None:
-        return symbols.tree_of_size(size, rest)
+    # In terms of dimensions that come before, or else as a dimension of its own.
+    earlier = {key: where for key, where in known.items() if where < place}
+    tree = symbols.tree_of_size(size, earlier)
+    if tree is not None:
+        return tree
     least, most = symbols.range_of(size, program.range_constraints)
     best = torch_internals.hint_of(size) or least
     best = max(least, best if most is None else min(best, most))
