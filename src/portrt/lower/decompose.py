@@ -1,13 +1,24 @@
-"""Decompose to the operators that torch.onnx translates; composite ones it takes whole stay whole."""
+"""Decompose to operators that torch.onnx translates; composite ones that it takes stay whole."""
 
 from __future__ import annotations
 
+import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
 
+# torch.onnx translates these to an inference batch norm, whatever they are told: wrong numbers in
+# training mode. They are taken apart to plain arithmetic instead.
+_TRANSLATED_WRONGLY = (
+    torch.ops.aten._native_batch_norm_legit_functional.default,
+    torch.ops.aten._native_batch_norm_legit.default,
+)
+
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """A functional copy of `program`; attention, norms and GELU stay one node each."""
+    table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET)
+    table.update(torch._decomp.get_decompositions(_TRANSLATED_WRONGLY))
     with torch_internals.oblivious_to_size_one():
-        return program.run_decompositions(torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET))
+        lowered: ExportedProgram = program.run_decompositions(table)
+    return lowered

@@ -1,4 +1,4 @@
-"""partition: lowered program -> Plan: which nodes go to engines, and a reason for each other one."""
+"""partition: lowered program -> Plan: the nodes that go to engines, and a reason for each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from portrt import torch_internals
-from portrt.artifacts import Block, LeftOut, Plan, Verdict
+from portrt.artifacts import LeftOut, Plan, Verdict
 from portrt.errors import PartitionError
 from portrt.package.weights import storable
 from portrt.partition.block import block_from_submodule
@@ -91,7 +91,9 @@ class _Support(OperatorSupportBase):
         self._allowed = allowed
 
     def is_node_supported(
-        self, submodules: Mapping[str, torch.nn.Module], node: torch.fx.Node
+        self,
+        submodules: Mapping[str, torch.nn.Module],  # noqa: ARG002  (torch's signature)
+        node: torch.fx.Node,
     ) -> bool:
         return node in self._allowed
 
@@ -107,10 +109,16 @@ def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
         assert spec.target is not None
         held = program.state_dict.get(spec.target)
         tensor = program.constants.get(spec.target) if held is None else held
-        if isinstance(tensor, torch.Tensor) and spec.target not in mutated:
-            if storable(tensor.dtype) and type(tensor.detach()) is torch.Tensor:
-                found[spec.arg.name] = (spec.target, tensor)
+        if spec.target not in mutated and _is_plain(tensor):
+            found[spec.arg.name] = (spec.target, tensor)
     return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor, of no subclass, that a weights image can hold."""
+    if not isinstance(value, torch.Tensor) or not storable(value.dtype):
+        return False
+    return type(value.detach()) is torch.Tensor and value.layout is torch.strided
 
 
 def _groups(
@@ -173,7 +181,6 @@ def _plan(
         for node in placeholders
         if node.name in weights and node.users and all(u.op == "call_module" for u in node.users)
     }
-    blocks: list[Block] = []
     tensors: dict[str, torch.Tensor] = {}
     canonical: dict[Any, str] = {}
     names: dict[str, str] = {}
@@ -181,8 +188,7 @@ def _plan(
         target, tensor = weights[name]
         names[name] = canonical.setdefault(_identity(tensor), target)
         tensors.setdefault(names[name], tensor)
-    for call in calls:
-        blocks.append(block_from_submodule(program, call, names, placeholders))
+    blocks = [block_from_submodule(program, call, names, placeholders) for call in calls]
     used = {name for block in blocks for name in block.weights}
     return Plan(
         program=program,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -45,7 +46,10 @@ def _verdict(
     if not isinstance(target, torch._ops.OpOverload):
         return Verdict(False, "it is not a plain operator")
     name = operator_name(target)
-    if name in settings.torch_executed_ops or name.rpartition(".")[0] in settings.torch_executed_ops:
+    if (
+        name in settings.torch_executed_ops
+        or name.rpartition(".")[0] in settings.torch_executed_ops
+    ):
         return Verdict(False, "named in torch_executed_ops")
     if target._schema.is_mutable:
         return Verdict(False, "it writes to its inputs")
@@ -58,7 +62,7 @@ def _verdict(
         return Verdict(False, "it does not return tensors alone")
     taken = [source.meta.get("val") for source in node.all_input_nodes]
     taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
-    sizes = [size for item in (*tensors, *taken_tensors) for size in item.shape]
+    sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
     sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
     if any(torch_internals.is_data_dependent(size) for size in sizes):
         return Verdict(False, "a size of its tensors depends on data")
@@ -72,8 +76,10 @@ def _verdict(
 
 def _drops_nothing(node: torch.fx.Node) -> bool:
     """Whether an operator that could drop out at random is told not to, as attention usually is."""
-    arguments = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
-    return arguments is not None and arguments.kwargs.get("dropout_p") == 0.0
+    found = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
+    given = {} if found is None else found.kwargs
+    rate = given.get("dropout_p", given.get("dropout"))
+    return rate == 0.0 or given.get("train") is False
 
 
 def _main_device(graph_module: torch.fx.GraphModule) -> torch.device:
