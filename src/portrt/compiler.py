@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,11 @@ logger = logging.getLogger(__name__)
 
 _IRS = ("default", "dynamo")
 
+# So many nodes that fail to convert are found one by one; then their whole blocks are given up.
+_MOST_TRIES = 8
 
-def compile(  # the name that users of torch and Torch-TensorRT expect
+
+def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT expect
     module: torch.nn.Module | ExportedProgram,
     ir: str = "default",
     inputs: Sequence[Any] | None = None,
@@ -68,7 +72,8 @@ def compile(  # the name that users of torch and Torch-TensorRT expect
         CaptureError: torch.export cannot capture the model.
         PartitionError: Nodes stay in PyTorch although `require_full_compilation` was set.
         BackendUnavailableError: An engine name is unknown, or none of `engines` can be built here.
-        BuildError: No engine of a block could be built.
+        BuildError: No engine of any block could be built, although engines were asked for by name
+            or `require_full_compilation` was set.
     """
     started = time.perf_counter()
     settings = Settings.from_options(options)
@@ -82,13 +87,13 @@ def compile(  # the name that users of torch and Torch-TensorRT expect
     captured = capture(
         module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
     )
-    plan = _plan(captured, settings, backends)
     if settings.dryrun:
         from portrt.dryrun import print_plan
 
+        plan = _plan(captured, settings, backends, {})
         print_plan(plan, [item.name for item in backends])
         return _formatted(captured, settings)
-    program = _build(plan, settings, backends)
+    program = _build(captured, settings, backends)
     logger.info("compiled in %.2f s", time.perf_counter() - started)
     return _formatted(program, settings)
 
@@ -139,21 +144,77 @@ def _usable_backends(settings: Settings) -> list[Backend]:
     return found
 
 
-def _plan(captured: ExportedProgram, settings: Settings, backends: Sequence[Backend]) -> Plan:
+def _plan(
+    captured: ExportedProgram,
+    settings: Settings,
+    backends: Sequence[Backend],
+    excluded: Mapping[str, str],
+) -> Plan:
     def supports(node: torch.fx.Node) -> Verdict:
         verdicts = (translation(node), *(backend.supports(node) for backend in backends))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
-    return partition(lower(captured), settings, supports)
+    return partition(lower(captured), settings, supports, excluded)
 
 
-def _build(plan: Plan, settings: Settings, backends: Sequence[Backend]) -> ExportedProgram:
-    image = image_from_tensors(plan.tensors)
-    engines = {block.name: _engines(plan, block, image, settings, backends) for block in plan.blocks}
+def _build(
+    captured: ExportedProgram, settings: Settings, backends: Sequence[Backend]
+) -> ExportedProgram:
+    """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again."""
+    excluded: dict[str, str] = {}
+    for tries in itertools.count(1):
+        plan = _plan(captured, settings, backends, excluded)
+        image = image_from_tensors(plan.tensors)
+        engines: dict[str, list[Engine]] = {}
+        refused: dict[str, str] = {}
+        for block in plan.blocks:
+            engines[block.name], failures = _engines(plan, block, image, settings, backends)
+            if not engines[block.name]:
+                refused |= _nodes_to_exclude(block, failures, whole=tries >= _MOST_TRIES)
+        if not refused:
+            break
+        excluded |= refused
     if not plan.blocks:
-        logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
+        _say_that_nothing_is_compiled(excluded, settings, backends)
     policy = {"fallback": settings.fallback}
     return assemble(plan, image if plan.tensors else None, engines, policy)
+
+
+def _nodes_to_exclude(
+    block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
+) -> dict[str, str]:
+    """Node -> reason: the node that a conversion failed at if known, else the whole block."""
+    names = {
+        node.name
+        for node in block.program.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+    }
+    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
+    tried = {failure.node for failure in failures if isinstance(failure, ConvertError)}
+    known = {name for name in names if name in tried}
+    excluded = known if known and not whole else names
+    logger.warning(
+        "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
+        ", ".join(sorted(known)) if excluded is known else "all",
+        len(names),
+        block.name,
+        reason,
+    )
+    return dict.fromkeys(excluded, reason)
+
+
+def _say_that_nothing_is_compiled(
+    excluded: Mapping[str, str], settings: Settings, backends: Sequence[Backend]
+) -> None:
+    """A warning; where engines were asked for by name and failed, a BuildError."""
+    if excluded and (settings.engines is not None or settings.require_full_compilation):
+        reasons = dict.fromkeys(excluded.values())
+        raise BuildError(
+            "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
+            f"an engine by {' or '.join(backend.name for backend in backends)}",
+            "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
+        )
+    logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
 
 
 def _engines(
@@ -162,8 +223,9 @@ def _engines(
     image: torch.Tensor,
     settings: Settings,
     backends: Sequence[Backend],
-) -> list[Engine]:
-    """The engines of one block; a backend that fails is left out with its reason in the log."""
+) -> tuple[list[Engine], list[BuildError | ConvertError]]:
+    """The engines of one block, and the errors of the backends that made none."""
+
     @lru_cache
     def convert(opset: int) -> OnnxModel:
         return onnx_from_block(block, plan.tensors, WeightsImage(image), opset)
@@ -181,14 +243,11 @@ def _engines(
             continue
         seconds = time.perf_counter() - started
         logger.info(
-            "built %s for %s: %d bytes in %.2f s", backend.name, block.name, len(engine.data), seconds
+            "built %s for %s: %d bytes in %.2f s",
+            backend.name,
+            block.name,
+            len(engine.data),
+            seconds,
         )
         built.append(engine)
-    if not built:
-        raise BuildError(
-            f"no engine of {block.name} could be built:"
-            + "".join(f"\n    {failure.happened}" for failure in failures),
-            f"an engine by {' or '.join(backend.name for backend in backends)}",
-            failures[-1].remedy,
-        ) from failures[-1]
-    return built
+    return built, failures

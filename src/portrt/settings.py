@@ -1,4 +1,4 @@
-"""The options of `compile`, in one frozen place: defaults, checks and which of them force a rebuild."""
+"""The options of `compile`, in one frozen place: defaults, checks, and what forces a rebuild."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,7 @@ def _engines(value: Any) -> tuple[str, ...] | None:
 
 
 def operator_name(op: Any) -> str:
-    """`aten.relu.default` for an overload, `aten.relu` for a packet or a name, however it is spelled."""
+    """`aten.relu.default` for an overload, `aten.relu` for a packet, and for names of these."""
     name = op if isinstance(op, str) else str(op)
     name = name.removeprefix("torch.ops.").replace("::", ".")
     if not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
@@ -166,11 +166,13 @@ def _operators(value: Any) -> frozenset[str]:
 
 
 def _capabilities(value: Any) -> tuple[str, ...]:
-    return tuple(compute_capability(item) for item in ([value] if isinstance(value, str) else value))
+    return tuple(
+        compute_capability(item) for item in ([value] if isinstance(value, str) else value)
+    )
 
 
 def compute_capability(text: Any) -> str:
-    """"8.9" for "8.9", "sm_89", "sm89", 89 or (8, 9).
+    """ "8.9" for "8.9", "sm_89", "sm89", 89 or (8, 9).
 
     Raises:
         SettingsError: It is none of these.
@@ -187,7 +189,7 @@ def compute_capability(text: Any) -> str:
     return f"{found[1]}.{found[2]}"
 
 
-_NORMAL = {
+_NORMAL: Mapping[str, Callable[[Any], Any]] = {
     "engines": _engines,
     "torch_executed_ops": _operators,
     "target_compute_capabilities": _capabilities,

@@ -74,7 +74,7 @@ def onnx_from_block(
     """
     started = time.perf_counter()
     weights = {name: tensors[name] for name in block.weights}
-    program = _with_weights(block, weights)
+    program = whole = _with_weights(block, weights)
     try:
         if not _is_translated(program, opset):
             with torch_internals.oblivious_to_size_one():
@@ -88,7 +88,7 @@ def onnx_from_block(
             f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
             "operators that torch.onnx translates",
             "name the operator in torch_executed_ops to keep it in PyTorch",
-            node=_node_name(program, err),
+            node=_node_name(program, err) if program is whole else None,  # else it is a new name
         ) from err
     external = _externalize(model, weights, image)
     data = _serialize(model)
@@ -121,6 +121,8 @@ def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> Exported
     graph = torch.fx.Graph()
     copied: dict[torch.fx.Node, torch.fx.Node] = {}
     graph.output(graph.graph_copy(program.graph, copied))
+    for node, copy in copied.items():
+        copy.name = node.name
     torch_internals.name_placeholders(graph, torch_internals.placeholder_names(program.graph))
     module = torch.fx.GraphModule(torch.nn.Module(), graph)
     call_graph = positional_call_graph(signature)
@@ -147,7 +149,7 @@ def _simplify(model: onnx_ir.Model) -> None:
     optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
     for clean_up in (
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.DeduplicateInitializersPass(),
@@ -176,7 +178,7 @@ def _externalize(
         name = None if tensor is None else names.get(id(tensor))
         if name is None or value.const_value is None:
             continue
-        dtype, shape, offset, length = image.entry(name)
+        _, shape, offset, length = image.entry(name)
         if length <= _SMALL_WEIGHT_BYTES:
             continue
         value.const_value = onnx_ir.ExternalTensor(
