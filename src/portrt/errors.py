@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 
 class PortrtError(Exception):
     """Base class of every error that portrt raises on purpose.
@@ -41,9 +43,7 @@ class ConvertError(PortrtError):
         node: Name of the graph node that has no translation, or None when it is not known.
     """
 
-    def __init__(
-        self, happened: str, expected: str, remedy: str, node: str | None = None
-    ) -> None:
+    def __init__(self, happened: str, expected: str, remedy: str, node: str | None = None) -> None:
         super().__init__(happened, expected, remedy)
         self.args = (happened, expected, remedy, node)
         self.node = node
@@ -66,6 +66,9 @@ class SaveError(PortrtError, OSError):
 
     def __init__(self, happened: str, expected: str, remedy: str) -> None:
         PortrtError.__init__(self, happened, expected, remedy)
+        # OSError takes three arguments for an error number, its text and a file name.
+        self.errno = self.strerror = self.filename = None
+        self.args = (happened, expected, remedy)
 
 
 class LoadError(PortrtError):
@@ -82,3 +85,14 @@ class NoUsableEngineError(PortrtError, RuntimeError):
 
 class EngineError(PortrtError, RuntimeError):
     """An engine failed while it was opened or run."""
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """`repr(value)` cut short, in bounded time, however large or deeply nested the value is."""
+    cutter = reprlib.Repr()
+    cutter.maxlevel = 3
+    cutter.maxstring = cutter.maxother = cutter.maxlong = limit
+    try:
+        return cutter.repr(value)[:limit]
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        return f"a huge {type(value).__name__}"
