@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from portrt.errors import PackageError
+from portrt.errors import PackageError, brief
 from portrt.package import expr
 
 FORMAT = 1
@@ -22,16 +23,22 @@ FORMAT_HISTORY = {1: "2026-11-24: first version"}
 MAX_MANIFEST_CHARS = 16 << 20
 MAX_RANK = 64
 MAX_TENSORS = 65536
+MAX_TEXT_CHARS = 1024
 DTYPES = (
-    "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 bfloat16 float32 float64 "
-    "float8_e4m3fn float8_e5m2 complex64 complex128"
-).split()
+    *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"),
+    *("complex64", "complex128"),
+)
 
 _REMEDY = "get the file again from where it was made, or compile the model again"
 
 
 def encode(manifest: Mapping[str, Any]) -> str:
-    """Canonical JSON: sorted keys, no spaces, ASCII, no NaN."""
+    """Canonical JSON: sorted keys, no spaces, ASCII, no NaN.
+
+    A reader takes any order of keys and any spaces between them: the canonical form is there so
+    that equal contents are equal texts, and checking it would protect nothing.
+    """
     return json.dumps(
         manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
@@ -55,7 +62,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A size that varies between calls: its range, what engines are tuned for, its symbol's name."""
+    """A size that varies between calls: its range, what engines are tuned for, its symbol."""
 
     least: int
     best: int
@@ -137,13 +144,18 @@ def decode(text: str) -> Manifest:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The JSON of a manifest as plain values; only its shape as JSON and its version are checked."""
+    """The JSON of a manifest as plain values; only its shape as JSON and its version are checked.
+
+    Raises:
+        PackageError: It is too long, not strict JSON (a key that stands twice, NaN, a float beyond
+            all bounds), or of a format version that this portrt does not read.
+    """
     if len(text) > MAX_MANIFEST_CHARS:
         raise PackageError(
             f"a manifest of {len(text)} characters", f"at most {MAX_MANIFEST_CHARS}", _REMEDY
         )
     try:
-        raw = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        raw = strict_json(text)
     except (ValueError, RecursionError) as err:
         raise PackageError(f"a manifest is not JSON: {err}", "canonical JSON", _REMEDY) from err
     if not isinstance(raw, dict):
@@ -151,11 +163,33 @@ def parse(text: str) -> dict[str, Any]:
     version = raw.get("format")
     if type(version) is not int or not OLDEST_FORMAT <= version <= FORMAT:
         raise PackageError(
-            f"the program has format version {version!r:.40}",
+            f"the program has format version {brief(version)}",
             f"a version from {OLDEST_FORMAT} to {FORMAT}",
             "install a newer portrt" if type(version) is int and version > FORMAT else _REMEDY,
         )
     return raw
+
+
+def strict_json(text: str) -> Any:
+    """The value of a JSON text, in which no key stands twice and every number is finite.
+
+    Raises:
+        ValueError: It is not.
+        RecursionError: It is nested too deep.
+    """
+    return json.loads(
+        text,
+        object_pairs_hook=_unique_keys,
+        parse_constant=_no_constant,
+        parse_float=_finite,
+    )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no number that can be kept")
+    return number
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -174,24 +208,38 @@ class _Reader:
 
     def __init__(self, raw: Any, where: str) -> None:
         if not isinstance(raw, dict):
-            raise PackageError(f"{where} is {raw!r:.60}", "a JSON object", _REMEDY)
+            raise PackageError(f"{where} is {brief(raw)}", "a JSON object", _REMEDY)
         self.raw = raw
         self.where = where
 
     def take(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
         value = self.raw.get(key)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise PackageError(f"{key!r} of {self.where} is {value!r:.60}", expected, _REMEDY)
+            raise PackageError(f"{key!r} of {self.where} is {brief(value)}", expected, _REMEDY)
         return value
 
     def text(self, key: str) -> str:
-        return str(self.take(key, str, "a string"))
+        """A string that can stand in a message: printable, of one line, not long."""
+        value = str(self.take(key, str, "a string"))
+        if len(value) > MAX_TEXT_CHARS or not value.isprintable():
+            raise PackageError(
+                f"{key!r} of {self.where} is {brief(value)}",
+                f"printable text of up to {MAX_TEXT_CHARS} characters",
+                _REMEDY,
+            )
+        return value
+
+    def is_null(self, key: str) -> bool:
+        """Whether a field that must be there is null."""
+        if key not in self.raw:
+            raise PackageError(f"{self.where} has no {key!r}", "a value, or null", _REMEDY)
+        return self.raw[key] is None
 
     def whole(self, key: str) -> int:
         value = self.take(key, int, "a whole number from 0")
         if not 0 <= value <= expr.MAX_SIZE:
             raise PackageError(
-                f"{key!r} of {self.where} is {value!r:.60}", "a whole number from 0", _REMEDY
+                f"{key!r} of {self.where} is {brief(value)}", "a whole number from 0", _REMEDY
             )
         return int(value)
 
@@ -206,24 +254,28 @@ class _Reader:
     def mapping(self, key: str) -> Mapping[str, Any]:
         return dict(self.take(key, dict, "a JSON object"))
 
+    def texts(self, key: str) -> Mapping[str, str]:
+        part = _Reader(self.mapping(key), f"{key!r} of {self.where}")
+        return {name: part.text(name) for name in part.raw}
+
     def names(self, key: str) -> tuple[str, ...]:
         found = self.items(key)
         if not all(isinstance(name, str) for name in found) or len(set(found)) != len(found):
-            raise PackageError(f"{key!r} of {self.where}", "distinct strings", _REMEDY)
+            raise PackageError(
+                f"{key!r} of {self.where} is {brief(found)}", "distinct strings", _REMEDY
+            )
         return tuple(found)
 
     def dtype(self) -> str:
         name = self.text("dtype")
         if name not in DTYPES:
             raise PackageError(
-                f"'dtype' of {self.where} is {name!r:.60}", f"one of {', '.join(DTYPES)}", _REMEDY
+                f"'dtype' of {self.where} is {brief(name)}", f"one of {', '.join(DTYPES)}", _REMEDY
             )
         return name
 
-    def blob(self, key: str, optional: bool = False) -> Blob | None:
-        if optional and self.raw.get(key) is None:
-            return None
-        part = _Reader(self.raw.get(key), f"{key!r} of {self.where}")
+    def blob(self, key: str) -> Blob:
+        part = _Reader(self.take(key, dict, "a JSON object"), f"{key!r} of {self.where}")
         digest = part.text("sha256")
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             raise PackageError(
@@ -241,11 +293,11 @@ def _decode(raw: dict[str, Any]) -> Manifest:
     manifest = Manifest(
         format=raw["format"],
         name=name,
-        producer=top.mapping("producer"),
+        producer=top.texts("producer"),
         inputs=inputs,
         outputs=_outputs(top, ranks),
-        weights=top.blob("weights", optional=True),
-        source=top.blob("source", optional=True),
+        weights=None if top.is_null("weights") else top.blob("weights"),
+        source=None if top.is_null("source") else top.blob("source"),
         source_weights=top.names("source_weights"),
         node_count=top.whole("node_count"),
         engines=tuple(_engine(item, name) for item in top.items("engines")),
@@ -258,16 +310,16 @@ def _decode(raw: dict[str, Any]) -> Manifest:
 
 def _inputs(top: _Reader) -> tuple[InputSpec, ...]:
     found: list[InputSpec] = []
+    ranks: list[int] = []
     raw = top.items("inputs")
     if not raw:
         raise PackageError(f"{top.where} has no inputs", "at least one", _REMEDY)
     for item in raw:
         part = _Reader(item, f"an input of {top.where}")
         part.where = f"input {part.text('name')!r:.80} of {top.where}"
-        ranks = [len(spec.shape) for spec in found]
         sizes = _sizes(part)
-        own_rank = len(sizes)
-        shape = tuple(_input_size(size, [*ranks, own_rank], part.where) for size in sizes)
+        ranks.append(len(sizes))
+        shape = tuple(_input_size(size, ranks, part.where) for size in sizes)
         found.append(InputSpec(part.text("name"), part.dtype(), shape))
     return tuple(found)
 
@@ -284,7 +336,7 @@ def _input_size(size: Any, ranks: list[int], where: str) -> Any:
         return _size(size, ranks, where)
     part = _Reader(size, f"a dimension of {where}")
     least, best = part.whole("min"), part.whole("opt")
-    most = None if part.raw.get("max") is None else part.whole("max")
+    most = None if part.is_null("max") else part.whole("max")
     if not (least <= best and (most is None or best <= most)):
         raise PackageError(
             f"a dimension of {where} has min {least}, opt {best}, max {most}",
@@ -296,14 +348,17 @@ def _input_size(size: Any, ranks: list[int], where: str) -> Any:
 
 def _size(size: Any, ranks: list[int], where: str) -> Any:
     expr.check(size, ranks, f"a size of {where}")
-    if isinstance(size, float) or (isinstance(size, int) and size < 0):
+    if isinstance(size, int) and size < 0:
         raise PackageError(f"a size of {where} is {size!r}", "a whole number from 0", _REMEDY)
     return size
 
 
 def _outputs(top: _Reader, ranks: list[int]) -> tuple[OutputSpec, ...]:
     found = []
-    for item in top.items("outputs"):
+    raw = top.items("outputs")
+    if not raw:
+        raise PackageError(f"{top.where} has no outputs", "at least one", _REMEDY)
+    for item in raw:
         part = _Reader(item, f"an output of {top.where}")
         part.where = f"output {part.text('name')!r:.80} of {top.where}"
         shape = tuple(_size(size, ranks, part.where) for size in _sizes(part))
@@ -316,11 +371,20 @@ def _engine(item: Any, block: str) -> EngineSpec:
     backend = part.text("backend")
     part.where = f"engine {backend!r:.80} of block {block!r:.80}"
     data = part.blob("data")
-    assert data is not None
-    check = None if part.raw.get("check") is None else part.mapping("check")
+    check = None if part.is_null("check") else part.mapping("check")
     return EngineSpec(
-        backend, data, part.mapping("build"), part.mapping("requires"), part.names("weights"), check
+        backend, data, part.mapping("build"), _requires(part), part.names("weights"), check
     )
+
+
+def _requires(engine: _Reader) -> Mapping[str, Any]:
+    """What backends read without asking again what it is."""
+    part = _Reader(engine.raw.get("requires"), f"'requires' of {engine.where}")
+    if not part.names("device"):
+        raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
+    if "compute_capabilities" in part.raw:
+        part.names("compute_capabilities")
+    return dict(part.raw)
 
 
 def _policy(top: _Reader) -> Mapping[str, Any]:
@@ -328,7 +392,7 @@ def _policy(top: _Reader) -> Mapping[str, Any]:
     part = _Reader(policy, f"'policy' of {top.where}")
     if policy.get("fallback") not in (None, "eager", "error"):
         raise PackageError(
-            f"'fallback' of {part.where} is {policy['fallback']!r:.60}",
+            f"'fallback' of {part.where} is {brief(policy['fallback'])}",
             "'eager' or 'error'",
             _REMEDY,
         )

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from portrt.errors import PackageError
+from portrt.errors import PackageError, brief
+from portrt.package.manifest import MAX_RANK, strict_json
 
 # https://github.com/huggingface/safetensors: 8 bytes little-endian header length, JSON header,
 # then the tensors without holes. The header is padded with spaces, which the format allows.
 _MAX_HEADER_BYTES = 100_000_000
 _ALIGNMENT = 64
+_MOST_ELEMENTS = 2**62  # strides are 64 bits, where another size is 0 too
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -100,14 +102,18 @@ class WeightsImage:
             return self._header[name]
         except KeyError:
             raise PackageError(
-                f"the weights image has no tensor {name!r:.80}", "the tensors it was made with", _REMEDY
+                f"the weights image has no tensor {name!r:.80}",
+                "the tensors it was made with",
+                _REMEDY,
             ) from None
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor, as a view of the image."""
+        """The tensor, as a view of the image; a copy only where it lies unaligned in memory."""
         dtype, shape, start, size = self.entry(name)
+        if size == 0:
+            return torch.empty(shape, dtype=dtype)
         part = self._image[start : start + size]
-        if size and (self._image.data_ptr() + start) % dtype.itemsize:
+        if part.data_ptr() % dtype.itemsize or part.storage_offset() % dtype.itemsize:
             part = part.clone()
         return part.view(dtype).view(shape)
 
@@ -121,7 +127,7 @@ def _read_header(
         raise _bad(f"has {total} bytes and a header of {length}", "a safetensors header")
     start = 8 + length
     try:
-        raw = json.loads(image[8:start].numpy().tobytes())
+        raw = strict_json(image[8:start].numpy().tobytes().decode())
     except (ValueError, RecursionError) as err:
         raise _bad("has a header that is not JSON", "a safetensors header") from err
     if not isinstance(raw, dict):
@@ -138,15 +144,22 @@ def _entry(name: str, item: Any, start: int, total: int) -> Any:
         shape = tuple(item["shape"])
         first, last = item["data_offsets"]
         whole = all(type(part) is int and part >= 0 for part in (*shape, first, last))
+        whole = whole and len(shape) <= MAX_RANK
     except (KeyError, TypeError, ValueError) as err:
         raise _bad(f"describes {name!r:.80} wrongly", "dtype, shape and data_offsets") from err
-    size = dtype.itemsize
+    size, spread = dtype.itemsize, 1
     for part in shape if whole else ():
         size *= part
-    if not whole or last - first != size or start + last > total:
+        spread *= max(part, 1)
+    if not whole or spread > _MOST_ELEMENTS:
         raise _bad(
-            f"puts {name!r:.80} at bytes {first!r:.30} to {last!r:.30}",
-            f"{size} bytes within the {total - start} bytes of data",
+            f"describes {name!r:.80} as {brief(item['shape'])} at {brief([first, last])}",
+            f"up to {MAX_RANK} whole numbers from 0, and two offsets",
+        )
+    if last - first != size or start + last > total:
+        raise _bad(
+            f"puts {name!r:.80} at bytes {brief(first)} to {brief(last)}",
+            f"{brief(size)} bytes within the {total - start} bytes of data",
         )
     return dtype, shape, start + first, size
 
