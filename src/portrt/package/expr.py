@@ -131,7 +131,7 @@ def _is_dimension(tree: list[Any], ranks: Sequence[int]) -> bool:
     if len(tree) != 3 or any(type(part) is not int for part in tree[1:]):
         return False
     _, index, axis = tree
-    return 0 <= index < len(ranks) and 0 <= axis < ranks[index]
+    return bool(0 <= index < len(ranks) and 0 <= axis < ranks[index])
 
 
 def _bad(where: str, fact: str, expected: str) -> PackageError:

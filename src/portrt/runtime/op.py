@@ -20,27 +20,33 @@ if TYPE_CHECKING:
 SCHEMA = "execute_engine(Tensor[] inputs, Tensor[] blobs, str manifest) -> Tensor[]"
 
 _library: Any = None
-_lock = threading.Lock()
+_register_lock = threading.Lock()
 
-# id of a block's last blob, which no other block shares -> the block. A weak reference to the blob
-# removes the entry: a block lives as long as the program that holds its blobs.
+# id of a block's last blob -> the block that was called with it last: one look-up and one
+# comparison of texts a call. As a rule no other block has that blob; where equal constants were
+# merged, `_same_blob` has the others. A weak reference to the blob removes both entries, before its
+# id can be another tensor's: a block lives as long as the program that holds its blobs.
 _blocks: dict[int, LoadedBlock] = {}
+_same_blob: dict[int, dict[str, LoadedBlock]] = {}
 _watchers: dict[int, weakref.ref[torch.Tensor]] = {}
+# No lock: every step is one atomic step of a dict. Calls of a block wait for no other block.
 
 
 def register() -> None:
     """Define the operator, once in a process. The entry point that torch calls at import."""
     global _library
-    if _library is not None:
-        return
-    import torch
+    with _register_lock:
+        if _library is not None:
+            return
+        import torch
 
-    library = torch.library.Library("portrt", "DEF")
-    library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl("execute_engine", execute_engine, "CompositeExplicitAutograd")
-    library.impl("execute_engine", torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake("portrt::execute_engine", fake_execute_engine, lib=library)
-    _library = library
+        untyped: Any = torch.library.Library
+        library = untyped("portrt", "DEF")
+        library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl("execute_engine", execute_engine, "CompositeExplicitAutograd")
+        library.impl("execute_engine", torch.library.fallthrough_kernel, "Autograd")
+        torch.library.register_fake("portrt::execute_engine", fake_execute_engine, lib=library)
+        _library = library
 
 
 def execute_engine(
@@ -69,45 +75,50 @@ def execute_engine(
 
 
 def load_block(blobs: Sequence[torch.Tensor], manifest: str) -> LoadedBlock:
-    """The block of these blobs, made at the first call."""
+    """The block of these blobs, made at the first call.
+
+    Two threads may both make it; both get the one that was kept.
+    """
     from portrt.runtime.block import LoadedBlock
 
-    with _lock:
-        key = id(blobs[-1]) if blobs else 0
-        block = _blocks.get(key)
-        if block is None or block.text != manifest:
-            block = LoadedBlock(manifest, blobs)
-            if blobs:
-                _blocks[key] = block
-                _watchers[key] = weakref.ref(blobs[-1], lambda _: _forget(key))
+    if not blobs:  # nothing can be remembered of it, and nothing can run
+        return LoadedBlock(manifest, blobs)
+    key = id(blobs[-1])
+    known = _same_blob.get(key, {}).get(manifest)
+    made = known or LoadedBlock(manifest, blobs)
+    block = _same_blob.setdefault(key, {}).setdefault(manifest, made)
+    _blocks[key] = block
+    if key not in _watchers:
+        _watchers[key] = weakref.ref(blobs[-1], lambda _: _forget(key))
     return block
 
 
 def _forget(key: int) -> None:
     _watchers.pop(key, None)
+    _same_blob.pop(key, None)
     _blocks.pop(key, None)
 
 
 def fake_execute_engine(
-    inputs: list[torch.Tensor], blobs: list[torch.Tensor], manifest: str
+    inputs: list[torch.Tensor],
+    blobs: list[torch.Tensor],  # noqa: ARG001  (the schema has it)
+    manifest: str,
 ) -> list[torch.Tensor]:
-    """Shapes and dtypes of the outputs, with symbolic sizes where the inputs have them."""
+    """Shapes and dtypes of the outputs, with symbolic sizes where the inputs have them.
+
+    Also what runs for a call with a tensor on the meta device: hence the checks.
+    """
     import torch
 
-    from portrt.package import expr
     from portrt.package.manifest import decode
+    from portrt.runtime.signature import check_inputs, output_shapes
     from portrt.symbols import SYMBOLIC
 
     block = decode(manifest)
-
-    def size(index: int, axis: int) -> Any:
-        return inputs[index].shape[axis]
-
+    check_inputs(block, inputs)
+    shapes = output_shapes(block, inputs, SYMBOLIC)
+    device = inputs[0].device
     return [
-        torch.empty(
-            [expr.evaluate(part, size, SYMBOLIC) for part in spec.shape],
-            dtype=getattr(torch, spec.dtype),
-            device=inputs[0].device,
-        )
-        for spec in block.outputs
+        torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)
+        for spec, shape in zip(block.outputs, shapes, strict=True)
     ]

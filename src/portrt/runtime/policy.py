@@ -95,11 +95,22 @@ def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
 def _names(engines: Sequence[str] | str | None) -> tuple[str, ...] | None:
     if engines is None:
         return None
-    return (engines,) if isinstance(engines, str) else tuple(engines)
+    if isinstance(engines, str):
+        return (engines,)
+    try:
+        return tuple(engines)
+    except TypeError as err:
+        raise SettingsError(
+            f"engines is {engines!r}", "names of engines", "give a list of names"
+        ) from err
 
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
-    return Policy(stored.get("fallback"), _names(stored.get("engines")))
+    """A name that this portrt does not know allows nothing here, and is no error."""
+    names = _names(stored.get("engines"))
+    if names is not None:
+        names = tuple(name for name in names if name in registry.names())
+    return Policy(stored.get("fallback"), names)
 
 
 def _of_environment() -> Policy:

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from portrt.artifacts import Verdict
 from portrt.package.manifest import decode
+from portrt.runtime.op import register
 from portrt.runtime.policy import CONTEXT, effective
 from portrt.runtime.select import EAGER, verdict_of
 
@@ -42,14 +43,15 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
 
     Args:
         program: A compiled program or its module.
-        device: Device type of the inputs: "cpu" or "cuda".
+        device: Where the inputs will be: "cpu" or "cuda".
     """
+    kind = torch.device(device).type
     reports = []
     for text in manifests_of(program):
         manifest = decode(text)
         policy = effective(manifest.policy, CONTEXT.get())
         verdicts = tuple(
-            (item.backend, verdict_of(item, device, policy)) for item in manifest.engines
+            (item.backend, verdict_of(item, kind, policy)) for item in manifest.engines
         )
         fallback = EAGER if manifest.source and policy.fallback == "eager" else ""
         chosen = next((name for name, verdict in verdicts if verdict), fallback)
@@ -64,6 +66,7 @@ def manifests_of(program: ExportedProgram | torch.nn.Module) -> list[str]:
 
 def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
     """The graph nodes that call `execute_engine`."""
+    register()  # where torch loads no backends by itself
     root = program.graph_module if isinstance(program, ExportedProgram) else program
     for module in root.modules():
         if isinstance(module, torch.fx.GraphModule):

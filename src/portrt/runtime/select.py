@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from portrt.artifacts import Verdict
 from portrt.backends import registry
 from portrt.backends.base import Session
 from portrt.backends.eager import SourceSession
-from portrt.errors import BackendUnavailableError, EngineError, NoUsableEngineError
+from portrt.errors import BackendUnavailableError, EngineError, NoUsableEngineError, PackageError
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage
 from portrt.runtime.policy import Policy
@@ -46,7 +46,7 @@ def verdict_of(engine: EngineSpec, device: str, policy: Policy) -> Verdict:
     """Whether an engine may run here on tensors of a device type, without opening it."""
     if policy.engines is not None and engine.backend not in policy.engines:
         return Verdict(False, f"the policy allows {', '.join(policy.engines) or 'no engine'}")
-    if device not in engine.requires.get("device", [device]):
+    if device not in engine.requires["device"]:
         wanted = " or ".join(map(str, engine.requires["device"]))
         return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device}")
     try:
@@ -64,6 +64,7 @@ def select(
     weights: WeightsImage | None,
     device: torch.device,
     policy: Policy,
+    sessions: MutableMapping[tuple[int, torch.device], Session],
 ) -> Selection:
     """Open the first engine that this machine accepts, or else the source.
 
@@ -73,6 +74,7 @@ def select(
         weights: The weights image among them.
         device: Where the inputs are.
         policy: Complete: its fallback is set.
+        sessions: What is open already, by blob and device; what is opened is added.
 
     Raises:
         NoUsableEngineError: No engine fits, and the policy or the file has no fallback.
@@ -82,20 +84,39 @@ def select(
     for engine in manifest.engines:
         verdict = verdict_of(engine, device.type, policy)
         if verdict:
-            data = blobs[engine.data.index]
-            check_digest(data.numpy(), engine.data, f"engine {engine.backend} of {manifest.name}")
-            try:
-                session = registry.backend(engine.backend).open(engine, manifest, data, weights)
-            except EngineError as err:
-                verdict = Verdict(False, f"it could not be opened: {err.happened}", err.remedy)
+            key = (engine.data.index, device)
+            session = sessions.get(key) or _open(engine, manifest, blobs, weights)
+            if isinstance(session, Verdict):
+                verdict = session
             else:
+                sessions[key] = session
                 verdicts.append((engine.backend, verdict))
                 logger.info(
                     "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])
                 )
                 return Selection(session, engine.backend, tuple(verdicts))
         verdicts.append((engine.backend, verdict))
-    return _source(manifest, blobs, weights, device, policy, tuple(verdicts))
+    return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
+
+
+def _open(
+    engine: EngineSpec,
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+) -> Session | Verdict:
+    """The session, or why the engine cannot be opened."""
+    data = blobs[engine.data.index]
+    check_digest(data.numpy(), engine.data, f"engine {engine.backend} of {manifest.name}")
+    try:
+        return registry.backend(engine.backend).open(engine, manifest, data, weights)
+    except PackageError:
+        raise
+    except EngineError as err:
+        return Verdict(False, f"it could not be opened: {err.happened}", err.remedy)
+    except Exception as err:  # a backend that breaks its promise does not take the others down
+        logger.exception("opening %s of %s", engine.backend, manifest.name)
+        return Verdict(False, f"it could not be opened: {type(err).__name__}: {err}")
 
 
 def _source(
@@ -105,27 +126,31 @@ def _source(
     device: torch.device,
     policy: Policy,
     verdicts: tuple[tuple[str, Verdict], ...],
+    sessions: MutableMapping[tuple[int, torch.device], Session],
 ) -> Selection:
     lines = "".join(f"\n    {name}: {verdict}" for name, verdict in verdicts) or " none is stored"
     if policy.fallback == "error" or manifest.source is None:
         why = "the policy forbids PyTorch" if manifest.source else "the file has no source"
         raise NoUsableEngineError(
-            f"no engine of {manifest.name} can run here on {device.type} tensors, and {why}:{lines}",
+            f"no engine of {manifest.name} can run here on {device.type} tensors, "
+            f"and {why}:{lines}",
             "a stored engine that this machine accepts",
             "compile with an engine for this machine, or run with fallback='eager'",
         )
-    check_digest(
-        blobs[manifest.source.index].numpy(), manifest.source, f"the source of {manifest.name}"
-    )
-    session = SourceSession(manifest, blobs[manifest.source.index], weights, device)
-    warnings.warn(
-        f"{manifest.name} runs in PyTorch: no stored engine can run here on {device.type} "
-        f"tensors.{lines}",
-        FallbackWarning,
-        stacklevel=2,
-    )
+    key = (manifest.source.index, device)
+    if key not in sessions:
+        source = blobs[manifest.source.index]
+        check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
+        session = SourceSession(manifest, source, weights, device)
+        warnings.warn(
+            f"{manifest.name} runs in PyTorch: no stored engine can run here on {device.type} "
+            f"tensors.{lines}",
+            FallbackWarning,
+            stacklevel=2,
+        )
+        sessions[key] = session  # last: whoever makes the warning an error is told at each call
     logger.info("%s runs as %s%s", manifest.name, EAGER, _not_chosen(verdicts))
-    return Selection(session, EAGER, verdicts)
+    return Selection(sessions[key], EAGER, verdicts)
 
 
 def _not_chosen(verdicts: Sequence[tuple[str, Verdict]]) -> str:
