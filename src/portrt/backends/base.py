@@ -1,4 +1,4 @@
-"""The contract of a backend. Vendor modules are imported inside the methods, never at module top."""
+"""The contract of a backend. Vendor modules are imported inside methods, never at module top."""
 
 from __future__ import annotations
 
@@ -88,7 +88,11 @@ class Backend(Protocol):
         ...
 
     def open(
-        self, engine: EngineSpec, manifest: Manifest, data: torch.Tensor, weights: WeightsImage | None
+        self,
+        engine: EngineSpec,
+        manifest: Manifest,
+        data: torch.Tensor,
+        weights: WeightsImage | None,
     ) -> Session:
         """Make a session of the engine's bytes, whose digest was checked.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ from portrt.errors import BuildError
 
 WORKER = Path(__file__).parent.parent / "worker" / "build_engine.py"
 _LOG_LINES = 12
+_LOG_BYTES = 1 << 16
+_LINE_CHARS = 500
+_RESULT_KEYS = frozenset({"version", "flags", "layers", "os", "arch"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ def build_in_process(
     """Build one engine in a worker process.
 
     Args:
-        job: As worker/build_engine.py describes it, without the paths.
+        job: As worker/build_engine.py describes it, without the paths; "install" is the command
+            to name where the bindings are missing.
         onnx: The model.
         image: The weights image that the model refers to, if it does.
         what: Backend and block, for messages.
@@ -65,12 +70,12 @@ def build_in_process(
         }
         (room / "job.json").write_text(json.dumps({**job, **paths}), encoding="utf-8")
         code = _run(room, what, python or sys.executable, timeout_s)
-        result = _result(room, what, code)
+        result = _result(room, what, code, str(job.get("install", "install them")))
         return Built((room / "engine").read_bytes(), result)
 
 
 def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
-    """Exit code of the worker; it is never left running."""
+    """Exit code of the worker. Neither it nor a process that it started is left running."""
     with (room / "log").open("wb") as log:
         try:
             process = subprocess.Popen(
@@ -79,6 +84,7 @@ def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # a group of its own, to be ended as a whole
             )
         except OSError as err:
             raise BuildError(
@@ -95,28 +101,50 @@ def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
                 "give a larger build_timeout_s, or a smaller model",
             ) from err
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            _end(process)
 
 
-def _result(room: Path, what: str, code: int) -> Mapping[str, Any]:
-    path = room / "result.json"
-    result: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the worker's group: `builder_python` may be a script that starts the interpreter."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _result(room: Path, what: str, code: int, install: str) -> Mapping[str, Any]:
+    result = _read_result(room)
     if "error" in result:
-        details = "".join(f"\n    {line}" for line in result["details"][-_LOG_LINES:])
+        details = "".join(f"\n    {_cut(line)}" for line in result["details"][-_LOG_LINES:])
+        missing = result.get("missing")
         raise BuildError(
             f"the engine builder of {what} failed: {result['error']}{details}",
-            "a model that the builder takes",
-            "name the operator in torch_executed_ops, or leave this engine out",
+            "bindings that can be imported" if missing else "a model that the builder takes",
+            f"{install}; `portrt doctor` tells more"
+            if missing
+            else "name the operator in torch_executed_ops, or leave this engine out",
         )
-    if code != 0 or not result:
+    if code != 0 or not result or not (room / "engine").exists():
         raise BuildError(
             f"the engine builder of {what} {_ending(code)}.{_log(room)}",
-            "a worker that ends with a result",
+            "a worker that ends with an engine and a result",
             "run `portrt doctor`; the last lines of its log say where it was",
         )
     return result
+
+
+def _read_result(room: Path) -> dict[str, Any]:
+    """What the worker wrote; empty when it is not there, or not what this worker writes."""
+    try:
+        result = json.loads((room / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_error = isinstance(result, dict) and isinstance(result.get("details"), list)
+    if is_error and "error" in result:
+        return dict(result)
+    return dict(result) if isinstance(result, dict) and set(result) >= _RESULT_KEYS else {}
 
 
 def _ending(code: int) -> str:
@@ -129,5 +157,16 @@ def _ending(code: int) -> str:
 
 
 def _log(room: Path) -> str:
-    lines = (room / "log").read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    return " Last lines of its log:" + "".join(f"\n    {line}" for line in lines) if lines else ""
+    """The end of the worker's log; of a log of any size, only the end is read."""
+    with (room / "log").open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
+        text = log.read().decode(errors="replace")
+    lines = text.splitlines()[-_LOG_LINES:]
+    if not lines:
+        return " Its log is empty."
+    return " Last lines of its log:" + "".join(f"\n    {_cut(line)}" for line in lines)
+
+
+def _cut(line: Any) -> str:
+    text = str(line)
+    return text if len(text) <= _LINE_CHARS else f"{text[:_LINE_CHARS]}..."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from portrt.errors import EngineError, PackageError
+from portrt.errors import EngineError, PackageError, brief
 from portrt.package.manifest import Manifest
 from portrt.package.weights import WeightsImage
 
@@ -39,6 +39,7 @@ class SourceSession:
             program = move_to_device_pass(program, device)
         self._module = program.module(check_guards=False)
         self._name = manifest.name
+        self._dtypes = [getattr(torch, spec.dtype) for spec in manifest.outputs]
         self._weights = []
         for name in manifest.source_weights:
             assert weights is not None  # decode() checked it
@@ -57,12 +58,22 @@ class SourceSession:
                 "inputs for which the model itself runs",
                 "run the uncompiled model on these inputs; if it works, report the model",
             ) from err
+        found = [(tuple(result.shape), result.dtype) for result in results]
+        if found != list(zip(map(tuple, shapes), self._dtypes, strict=True)):
+            raise EngineError(
+                f"the source of {self._name} gave {brief(found, 400)}",
+                f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as its manifest says",
+                "compile the model again, and report it",
+            )
         outputs: list[torch.Tensor] = []
         for result in results:
             address = result.untyped_storage().data_ptr()
-            # An operator must not return its inputs, or one tensor twice.
-            outputs.append(result.clone() if address in taken else result)
-            taken.add(address)
+            # An operator must not return its inputs, or one tensor twice, and torch.compile builds
+            # on the strides that the fake kernel promised.
+            if address in taken or not result.is_contiguous():
+                result = result.clone(memory_format=torch.contiguous_format)
+            taken.add(result.untyped_storage().data_ptr())
+            outputs.append(result)
         return outputs
 
 

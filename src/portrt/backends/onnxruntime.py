@@ -1,11 +1,11 @@
-"""ONNX Runtime on the CPU: an engine is an ONNX graph of a few kilobytes over the shared weights."""
+"""ONNX Runtime on the CPU: an engine is a small ONNX graph over the shared weights."""
 
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from portrt.artifacts import Engine, Verdict
 from portrt.backends.base import Material, Session, supports_dtypes
 from portrt.convert import NEWEST_OPSET
-from portrt.errors import BuildError, EngineError
+from portrt.errors import BuildError, EngineError, PackageError
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
@@ -46,6 +46,23 @@ _ELEMENT_TYPES = {
     torch.float64: 11,
     torch.bfloat16: 16,
 }
+# How ONNX Runtime calls them.
+_TYPE_NAMES = {
+    torch.float32: "tensor(float)",
+    torch.uint8: "tensor(uint8)",
+    torch.int8: "tensor(int8)",
+    torch.int16: "tensor(int16)",
+    torch.int32: "tensor(int32)",
+    torch.int64: "tensor(int64)",
+    torch.bool: "tensor(bool)",
+    torch.float16: "tensor(float16)",
+    torch.float64: "tensor(double)",
+    torch.bfloat16: "tensor(bfloat16)",
+}
+
+# ONNX Runtime wants an address for a tensor without elements, too; torch has none.
+_nothing = torch.empty(64, dtype=torch.uint8)
+_NOWHERE = _nothing.data_ptr()
 
 
 class OnnxRuntimeBackend:
@@ -66,7 +83,7 @@ class OnnxRuntimeBackend:
     def supports(self, node: torch.fx.Node) -> Verdict:
         return supports_dtypes(node, _DTYPES, self.name)
 
-    def build(self, material: Material, settings: Settings) -> Engine:
+    def build(self, material: Material, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
         model = material.convert(NEWEST_OPSET)
         data, flags = model.data, []
@@ -75,6 +92,9 @@ class OnnxRuntimeBackend:
 
             data = widen_bfloat16(data)
             flags.append("bfloat16 computed in float32")
+        from portrt.convert.fuse_transposed_matmul import fuse_transposed_matmul
+
+        data = fuse_transposed_matmul(data)
         # Opening it proves that every operator has a kernel here; the session is not kept.
         images = WeightsImage(material.image)
         try:
@@ -102,30 +122,42 @@ class OnnxRuntimeBackend:
             weights=model.weights,
         )
 
-    def accepts(self, engine: EngineSpec, device: str) -> Verdict:
+    def accepts(self, engine: EngineSpec, device: str) -> Verdict:  # noqa: ARG002
         return self.can_run(device)
 
     def open(
-        self, engine: EngineSpec, manifest: Manifest, data: torch.Tensor, weights: WeightsImage | None
+        self,
+        engine: EngineSpec,
+        manifest: Manifest,
+        data: torch.Tensor,
+        weights: WeightsImage | None,
     ) -> Session:
         return OnnxRuntimeSession(engine, manifest, data, weights)
 
     def _installed(self) -> Verdict:
         try:
             import onnxruntime
+
+            return Verdict(True, f"ONNX Runtime {onnxruntime.__version__}")
         except Exception as err:
-            return Verdict(False, f"onnxruntime cannot be imported: {err}", _INSTALL)
-        return Verdict(True, f"ONNX Runtime {onnxruntime.__version__}")
+            reason = f"onnxruntime cannot be imported: {type(err).__name__}: {_first_line(err)}"
+            return Verdict(False, reason, _INSTALL)
 
 
 class OnnxRuntimeSession:
     """torch memory in and out, weights used where they lie."""
 
     def __init__(
-        self, engine: EngineSpec, manifest: Manifest, data: torch.Tensor, weights: WeightsImage | None
+        self,
+        engine: EngineSpec,
+        manifest: Manifest,
+        data: torch.Tensor,
+        weights: WeightsImage | None,
     ) -> None:
         try:
             self._session = _session(data.numpy().tobytes(), engine.weights, weights)
+        except PackageError:
+            raise
         except Exception as err:
             raise EngineError(
                 f"ONNX Runtime {_version()} cannot open the engine of {manifest.name}: "
@@ -134,6 +166,7 @@ class OnnxRuntimeSession:
                 "update onnxruntime, or compile the model again",
             ) from err
         self._weights = weights  # the session reads them, and does not own them
+        _check_signature(self._session, manifest)
         taken = {item.name for item in self._session.get_inputs()}
         self._inputs = [
             (index, spec.name, _element_type(spec.dtype))
@@ -145,6 +178,10 @@ class OnnxRuntimeSession:
             for item, spec in zip(self._session.get_outputs(), manifest.outputs, strict=True)
         ]
         self._name = manifest.name
+        # The binding's native half: the public IOBinding makes an OrtDevice in every bind call,
+        # which doubles what a small call costs.
+        self._cpu = _cpu_device()
+        self._native_run = self._session._sess.run_with_iobinding
         self._bindings: list[Any] = []  # idle ones; append and pop are atomic
 
     def run(
@@ -153,21 +190,23 @@ class OnnxRuntimeSession:
         try:
             binding = self._bindings.pop()
         except IndexError:
-            binding = self._session.io_binding()
-        kept = []
-        for index, name, element_type in self._inputs:
-            tensor = inputs[index]
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()
-                kept.append(tensor)
-            binding.bind_input(name, "cpu", 0, element_type, tensor.shape, tensor.data_ptr())
-        outputs = []
-        for (name, dtype, element_type), shape in zip(self._outputs, shapes, strict=True):
-            output = torch.empty(shape, dtype=dtype)
-            outputs.append(output)
-            binding.bind_output(name, "cpu", 0, element_type, shape, output.data_ptr())
+            binding = self._session.io_binding()._iobinding
+        cpu = self._cpu
+        kept, outputs = [], []
         try:
-            self._session.run_with_iobinding(binding)
+            for index, name, element_type in self._inputs:
+                tensor = inputs[index]
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    kept.append(tensor)
+                address = tensor.data_ptr() or _NOWHERE
+                binding.bind_input(name, cpu, element_type, tensor.shape, address)
+            for (name, dtype, element_type), shape in zip(self._outputs, shapes, strict=True):
+                output = torch.empty(shape, dtype=dtype)
+                outputs.append(output)
+                address = output.data_ptr() or _NOWHERE
+                binding.bind_output(name, cpu, element_type, shape, address)
+            self._native_run(binding, None)
         except Exception as err:
             raise EngineError(
                 f"ONNX Runtime failed in {self._name}: {_first_line(err)}",
@@ -194,6 +233,36 @@ def _session(data: bytes, names: Sequence[str], image: WeightsImage | None) -> A
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
+def _cpu_device() -> Any:
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    device = native.OrtDevice
+    return device(device.cpu(), device.default_memory(), 0)
+
+
+def _check_signature(session: Any, manifest: Manifest) -> None:
+    """Raise EngineError unless an engine takes and gives what the manifest says.
+
+    The addresses of torch's tensors are handed over by name and dtype; sizes are checked by ONNX
+    Runtime at each run.
+    """
+    given = {spec.name: _type_name(spec.dtype) for spec in manifest.inputs}
+    taken = {item.name: item.type for item in session.get_inputs()}
+    made = [item.type for item in session.get_outputs()]
+    wanted = [_type_name(spec.dtype) for spec in manifest.outputs]
+    fits = all(given.get(name) == kind for name, kind in taken.items())
+    if not fits or made != wanted:
+        raise EngineError(
+            f"the onnxruntime engine of {manifest.name} takes {taken} and gives {made}",
+            f"inputs among {given} and outputs {wanted}, as its manifest says",
+            "compile the model again",
+        )
+
+
+def _type_name(dtype: str) -> str:
+    return _TYPE_NAMES.get(getattr(torch, dtype), dtype)
+
+
 def _element_type(dtype: str) -> int:
     return _ELEMENT_TYPES[getattr(torch, dtype)]
 
@@ -205,16 +274,10 @@ def _has_bfloat16(material: Material) -> bool:
 
 
 def _version() -> str:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    """Of the module that is in use, whichever of its packages it came from."""
+    return str(getattr(sys.modules.get("onnxruntime"), "__version__", "unknown"))
 
 
 def _first_line(err: BaseException) -> str:
     text = str(err).strip()
     return text.splitlines()[0] if text else type(err).__name__
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
 from collections.abc import Iterable
@@ -66,6 +67,7 @@ class TensorRTRTXBackend:
         profile = _profile(material.block)
         job = {
             "module": "tensorrt_rtx",
+            "install": _INSTALL,
             "profiles": [profile],
             "optimization_level": settings.optimization_level,
             "workspace_size": settings.workspace_size,
@@ -113,7 +115,11 @@ class TensorRTRTXBackend:
         return Verdict(False, "this version of portrt builds these engines, and runs none yet")
 
     def open(
-        self, engine: EngineSpec, manifest: Manifest, data: torch.Tensor, weights: WeightsImage | None
+        self,
+        engine: EngineSpec,  # noqa: ARG002  (the contract has these)
+        manifest: Manifest,
+        data: torch.Tensor,  # noqa: ARG002
+        weights: WeightsImage | None,  # noqa: ARG002
     ) -> Session:
         raise EngineError(
             f"the tensorrt_rtx engine of {manifest.name} cannot be opened",
@@ -125,40 +131,53 @@ class TensorRTRTXBackend:
 @lru_cache
 def _installed() -> Verdict:
     """By looking for the packages alone: the native library is loaded by the worker only."""
-    try:
-        found = importlib.util.find_spec("tensorrt_rtx")
-        version = metadata.version("tensorrt-rtx-cu13-bindings")
-    except (ImportError, ValueError, metadata.PackageNotFoundError):
-        found, version = None, ""
-    if found is None:
+    if not _is_there("tensorrt_rtx"):
         return Verdict(False, "the package tensorrt_rtx is not installed", _INSTALL)
-    if importlib.util.find_spec("tensorrt_rtx_libs") is None:
+    version = _version("tensorrt-rtx-cu13-bindings")
+    # PyPI's bindings find the libraries in a package beside them; others bring their own.
+    if version is not None and not _is_there("tensorrt_rtx_libs"):
         return Verdict(False, "its libraries are not installed", f"{_INSTALL}-libs")
-    return Verdict(True, f"TensorRT-RTX {version}")
+    return Verdict(True, f"TensorRT-RTX {version or _version('tensorrt_rtx') or ''}".strip())
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _build_at_first_opset(
     material: Material, job: dict[str, Any], settings: Settings
 ) -> tuple[OnnxModel, Built]:
     """Build at the newest opset that the builder takes; the last refusal is raised."""
-    refused: BuildError | ConvertError | None = None
-    for opset in _opsets(material.block):
-        try:
-            model = material.convert(opset)
-            built = build_in_process(
-                job,
-                model.data,
-                material.image if model.weights else None,
-                what=f"{material.block.name} for tensorrt_rtx",
-                python=settings.builder_python,
-                timeout_s=settings.build_timeout_s,
-            )
-        except (BuildError, ConvertError) as err:
-            refused = err
-        else:
-            return model, built
-    assert refused is not None
-    raise refused
+    *attempts, last = _opsets(material.block)
+    for opset in attempts:
+        with contextlib.suppress(BuildError, ConvertError):
+            return _build(material, job, settings, opset)
+    return _build(material, job, settings, last)
+
+
+def _build(
+    material: Material, job: dict[str, Any], settings: Settings, opset: int
+) -> tuple[OnnxModel, Built]:
+    model = material.convert(opset)
+    built = build_in_process(
+        job,
+        model.data,
+        material.image if model.weights else None,
+        what=f"{material.block.name} for tensorrt_rtx",
+        python=settings.builder_python,
+        timeout_s=settings.build_timeout_s,
+    )
+    return model, built
 
 
 def _opsets(block: Block) -> Iterable[int]:
@@ -190,7 +209,8 @@ def _size(block: Block, index: int, axis: int, bound: str) -> int:
         return int(expr.evaluate(size, lambda i, a: _size(block, i, a, bound)))
     if size[bound] is None:
         raise BuildError(
-            f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper bound",
+            f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper "
+            "bound",
             "a largest size for each dynamic dimension, which TensorRT-RTX needs",
             "give torch.export.Dim(..., max=...) or portrt.Input(max_shape=...)",
         )

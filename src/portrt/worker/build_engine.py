@@ -6,7 +6,8 @@ Python, and in the container, that has the TensorRT of the deployment target. Py
 The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH,
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
 "version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}.
-Writes the engine, and a result {"version", "flags", "seconds", "layers"} or {"error", "details"}.
+Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python"},
+or {"error", "details", "missing"}, where missing says that the bindings cannot be imported.
 """
 
 import importlib
@@ -25,7 +26,7 @@ def main(path):
         result = build(job)
         result["seconds"] = round(time.time() - started, 3)
     except Refused as err:
-        result = {"error": str(err), "details": err.details}
+        result = {"error": str(err), "details": err.details, "missing": err.missing}
     partial = job["result"] + ".part"
     with open(partial, "w", encoding="utf-8") as file:
         json.dump(result, file)
@@ -33,16 +34,23 @@ def main(path):
     return 1 if "error" in result else 0
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (it reads as what the builder did)
     """The builder said no; `details` are its own words."""
 
-    def __init__(self, message, details=()):
+    def __init__(self, message, details=(), missing=False):
         super().__init__(message)
         self.details = list(details)
+        self.missing = missing
 
 
 def build(job):
-    trt = importlib.import_module(job["module"])
+    try:
+        trt = importlib.import_module(job["module"])
+    except Exception as err:
+        reason = "%s: %s" % (type(err).__name__, err)
+        raise Refused(
+            "%s cannot be imported by %s" % (job["module"], sys.executable), [reason], missing=True
+        ) from err
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     flags = []
@@ -53,7 +61,8 @@ def build(job):
         raise Refused("the ONNX parser refuses the model", errors + logger.errors)
     config = configure(trt, builder, job, flags)
     for sizes in job["profiles"]:
-        config.add_optimization_profile(make_profile(builder, network, sizes))
+        if config.add_optimization_profile(make_profile(builder, network, sizes)) < 0:
+            raise Refused("the builder refuses the profile %s" % sizes, logger.errors)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise Refused("the builder made no engine", logger.errors)
@@ -119,8 +128,10 @@ def configure(trt, builder, job, flags):
             name = "SM" + capability.replace(".", "")
             if name not in known:
                 have = [item[2:-1] + "." + item[-1] for item in known if item.startswith("SM")]
-                raise Refused("no engines for compute capability %s" % capability, [
-                    "this builder knows " + ", ".join(have)])
+                raise Refused(
+                    "no engines for compute capability %s" % capability,
+                    ["this builder knows " + ", ".join(have)],
+                )
             if not config.set_compute_capability(known[name], index):
                 raise Refused("the builder refuses compute capability %s" % capability)
         flags.append("compute_capabilities")
