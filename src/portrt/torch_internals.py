@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram, ModuleCallEntry
-from torch.export.graph_signature import ExportGraphSignature
+from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from portrt.package.archive import MODEL, Archive
 
@@ -162,6 +162,18 @@ def program_from_graph(
     return program
 
 
+def user_input_values(program: ExportedProgram) -> list[Any]:
+    """The fake tensor, or the number, of each user input, in the order of the flat arguments."""
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
+    }
+    return [
+        values.get(getattr(spec.arg, "name", ""))
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT
+    ]
+
+
 def with_ranges(program: ExportedProgram, ranges: Mapping[Any, Any]) -> ExportedProgram:
     """The same program, not a copy of it, with other ranges for its symbols."""
     changed = copy(program)
@@ -241,3 +253,19 @@ def load_mapped(archive: Archive) -> ExportedProgram:
     programs = _package._load_exported_programs(reader, names, None)
     program: ExportedProgram = programs["model"]
     return program
+
+
+def guards_of(module: torch.fx.GraphModule) -> torch.nn.Module | None:
+    """The submodule of an exported program's module that checks its flat inputs, if it has one."""
+    return getattr(module, "_guards_fn", None)
+
+
+def set_guards(module: torch.fx.GraphModule, guards: torch.nn.Module) -> None:
+    """Put another module in its place."""
+    module._guards_fn = guards
+
+
+def is_tracing() -> bool:
+    """Whether torch.export or torch.jit.trace is running this code with stand-ins for tensors."""
+    untyped: Any = torch.jit
+    return torch.compiler.is_exporting() or bool(untyped.is_tracing())

@@ -22,7 +22,9 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 @click.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
-@click.option("--engine", "engines", multiple=True, help="A backend; repeat for several, best first.")
+@click.option(
+    "--engine", "engines", multiple=True, help="A backend; repeat for several, best first."
+)
 @click.option(
     "--input",
     "inputs",
@@ -58,7 +60,9 @@ def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     named = {"targets": "target_compute_capabilities"}
     return {
-        named.get(name, name): value for name, value in options.items() if value not in (None, (), False)
+        named.get(name, name): value
+        for name, value in options.items()
+        if value not in (None, (), False)
     }
 
 

@@ -59,4 +59,10 @@ def _engine_row(engine: Any) -> list[str]:
     if requires.get("compute_capabilities"):
         runs.append("compute capability " + ", ".join(map(str, requires["compute_capabilities"])))
     checked = json.dumps(engine["check"]) if engine["check"] else "no"
-    return [engine["backend"], size_text(engine["bytes"]), "; ".join(built), "; ".join(runs), checked]
+    return [
+        engine["backend"],
+        size_text(engine["bytes"]),
+        "; ".join(built),
+        "; ".join(runs),
+        checked,
+    ]

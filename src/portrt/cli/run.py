@@ -89,7 +89,8 @@ def _read(paths: tuple[str, ...], names: list[str]) -> list[Any]:
         found: dict[str, Any] = {}
         if len(paths) != len(names):
             raise InputError(
-                f"{len(paths)} .npy files were given", f"{len(names)}: {', '.join(names)}",
+                f"{len(paths)} .npy files were given",
+                f"{len(names)}: {', '.join(names)}",
                 "give one file for each argument, in that order",
             )
         for name, path in zip(names, paths, strict=True):
@@ -145,5 +146,7 @@ def _write(path: str, outputs: dict[str, torch.Tensor]) -> None:
         np.savez(path, **arrays)
     else:
         raise SettingsError(
-            f"--output {Path(path).name!r} has an unknown ending", ".npz or .safetensors", "rename it"
+            f"--output {Path(path).name!r} has an unknown ending",
+            ".npz or .safetensors",
+            "rename it",
         )

@@ -62,7 +62,9 @@ class Archive:
         self.path = Path(path)
         self.records = self._read_records()
         if self.read("archive_format", most=16) != b"pt2":
-            raise self._error("is not a torch.export archive", "a file that torch.export.save wrote")
+            raise self._error(
+                "is not a torch.export archive", "a file that torch.export.save wrote"
+            )
 
     def _read_records(self) -> dict[str, Record]:
         try:
@@ -78,7 +80,9 @@ class Archive:
                 f"{str(self.path)!r} cannot be read: {err}", "a readable file", "correct the path"
             ) from err
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as err:
-            raise self._error(f"is no zip file, or is cut short: {err}", "a complete .pt2 file") from err
+            raise self._error(
+                f"is no zip file, or is cut short: {err}", "a complete .pt2 file"
+            ) from err
         if len(infos) > _MAX_RECORDS:
             raise self._error(f"has {len(infos)} records", f"at most {_MAX_RECORDS}")
         found: dict[str, Record] = {}
@@ -116,7 +120,9 @@ class Archive:
         try:
             return self.records[name]
         except KeyError:
-            raise self._error(f"has no record {name!r:.80}", "a file of torch.export.save") from None
+            raise self._error(
+                f"has no record {name!r:.80}", "a file of torch.export.save"
+            ) from None
 
     def read(self, name: str, most: int = _MAX_JSON_BYTES) -> bytes:
         """The bytes of a small record."""

@@ -18,14 +18,12 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import PortrtError, SaveError, SettingsError
+from portrt.package.module import PROGRAM
 from portrt.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 OUTPUT_FORMATS = ("exported_program", "torchscript")
-
-# Key of a compiled module's `meta` under which its program is kept.
-PROGRAM = "portrt_program"
 
 
 def save(
@@ -93,7 +91,10 @@ def _write(
     target = Path(path)
     total = _byte_size(program)
     try:
-        with _replacing(target) as file, progress_bar(f"saving {target.name}", total, progress) as bar:
+        with (
+            _replacing(target) as file,
+            progress_bar(f"saving {target.name}", total, progress) as bar,
+        ):
             counted = _Counted(file, bar)
             try:
                 write(counted)
@@ -196,9 +197,9 @@ def _torchscript(program: ExportedProgram) -> torch.jit.ScriptModule:
     args, kwargs = program.example_inputs
     module = _Positional(program.module(check_guards=False), list(kwargs), len(args))
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced: torch.jit.ScriptModule = torch.jit.trace(
+        warnings.simplefilter("ignore")  # of tracing what is constant here, and of TorchScript's age
+        trace: Any = torch.jit.trace
+        traced: torch.jit.ScriptModule = trace(
             module, (*args, *kwargs.values()), strict=False, check_trace=False
         )
     return traced
@@ -217,5 +218,3 @@ class _Positional(torch.nn.Module):
         kwargs = dict(zip(self._names, args[self._positional :], strict=True))
         # Not __call__: its hook compares shapes, which tracing does not allow.
         return self.module.forward(*args[: self._positional], **kwargs)
-
-

@@ -12,7 +12,7 @@ from portrt import torch_internals
 
 def flat_signature(program: ExportedProgram) -> list[str]:
     """Name of each flat input, in call order."""
-    return [str(name) for name in _user_input_nodes(program)]
+    return [str(name) for name in user_input_nodes(program)]
 
 
 def random_inputs(program: ExportedProgram, seed: int) -> list[Any]:
@@ -22,10 +22,11 @@ def random_inputs(program: ExportedProgram, seed: int) -> list[Any]:
     that is no tensor has the value it was exported with.
     """
     generator = torch.Generator().manual_seed(seed)
-    return [_random(node, generator) for node in _user_input_nodes(program).values()]
+    return [_random(node, generator) for node in user_input_nodes(program).values()]
 
 
-def _user_input_nodes(program: ExportedProgram) -> dict[str, Any]:
+def user_input_nodes(program: ExportedProgram) -> dict[str, torch.fx.Node]:
+    """Name of each flat input -> its placeholder, in call order."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = [
         spec.arg.name

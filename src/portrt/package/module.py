@@ -1,0 +1,92 @@
+"""The callable of a program, with guards that name the input and both values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import symbols, torch_internals
+from portrt.package import manifest as manifests
+from portrt.package.signature import user_input_nodes
+from portrt.partition.block import input_entries
+from portrt.runtime.signature import check_inputs
+
+_MOST_KNOWN_SHAPES = 1024
+
+# Key of a compiled module's `meta` under which its program is kept, for portrt.save.
+PROGRAM = "portrt_program"
+
+
+def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
+    """`program.module()`, refusing wrong inputs with an InputError.
+
+    torch's own guards say which bound was broken, not what was given; and none of them is about
+    dtypes or devices.
+    """
+    module: torch.fx.GraphModule = program.module()
+    module.meta[PROGRAM] = program
+    guards = torch_internals.guards_of(module)
+    if guards is not None:
+        torch_internals.set_guards(module, InputGuards(program, guards))
+    return module
+
+
+class InputGuards(torch.nn.Module):
+    """Called with the flat inputs before anything else in the graph.
+
+    Args:
+        program: What the inputs are for.
+        guards: torch's own guards, which run after these.
+    """
+
+    def __init__(self, program: ExportedProgram, guards: torch.nn.Module) -> None:
+        super().__init__()
+        self._guards = guards
+        nodes = list(user_input_nodes(program).values())
+        self._tensors = [
+            index for index, node in enumerate(nodes) if isinstance(node.meta["val"], torch.Tensor)
+        ]
+        tensors = [nodes[index] for index in self._tensors]
+        entries = input_entries(tensors, symbols.dimensions_of(tensors), program, {})
+        self._manifest = _manifest(entries) if tensors else None
+        self._known: set[tuple[Any, ...]] = set()
+
+    def forward(self, *flat: Any) -> None:
+        """Raise InputError unless these inputs fit."""
+        if torch.compiler.is_compiling() or torch_internals.is_tracing():
+            self._guards(*flat)
+            return
+        tensors = [flat[index] for index in self._tensors]
+        key = tuple([(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
+        if key in self._known:
+            return
+        if self._manifest is not None:
+            check_inputs(self._manifest, tensors)
+        self._guards(*flat)
+        if len(self._known) >= _MOST_KNOWN_SHAPES:
+            self._known.clear()
+        self._known.add(key)
+
+
+def _manifest(entries: Any) -> manifests.Manifest:
+    """The inputs of a whole program, described as those of a block are; nothing else of it counts."""
+    return manifests.decode(
+        manifests.encode(
+            {
+                "format": manifests.FORMAT,
+                "name": "the program",
+                "producer": {},
+                "inputs": list(entries),
+                "outputs": [{"name": "any", "dtype": "bool", "shape": []}],
+                "weights": None,
+                "source": None,
+                "source_weights": [],
+                "node_count": 0,
+                "engines": [],
+                "policy": {"fallback": None},
+                "blob_count": 0,
+            }
+        )
+    )
