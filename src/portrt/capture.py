@@ -64,6 +64,12 @@ def capture(
             "inputs=[...], or arg_inputs=(...) and kwarg_inputs={...}: tensors or portrt.Input",
             "give one example tensor, or one portrt.Input, for each argument of the model",
         )
+    if isinstance(args, (torch.Tensor, Input)):
+        raise SettingsError(
+            f"inputs is one {type(args).__name__}",
+            "a list or tuple with one entry for each positional argument",
+            "write inputs=[x]",
+        )
     args, kwargs = tuple(args or ()), dict(kwargs or {})
     if dynamic_shapes is None:
         dynamic_shapes = _dynamic_shapes_of_inputs(model, args, kwargs)
@@ -104,6 +110,32 @@ def _admitting_one(program: ExportedProgram) -> ExportedProgram:
         for symbol, bounds in program.range_constraints.items()
     }
     return torch_internals.with_ranges(program, ranges)
+
+
+def best_sizes(
+    program: ExportedProgram, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+) -> dict[Any, int]:
+    """Symbol -> the size that an `Input` wants engines to be tuned for (its `opt_shape`).
+
+    The example that the program was captured with may have another: see `Input.example_shape`.
+
+    Args:
+        program: What `capture` made of these arguments.
+        args: As `capture` took them.
+        kwargs: Likewise.
+    """
+    if program.example_inputs is None:
+        return {}
+    named = {name: (kwargs or {}).get(name) for name in program.example_inputs[1]}
+    values = torch_internals.user_input_values(program)
+    leaves = _leaves((tuple(args or ()), named))
+    return {
+        torch_internals.expression_of(value.shape[axis]): leaf.opt_shape[axis]
+        for leaf, value in zip(leaves, values, strict=False)
+        if isinstance(leaf, Input)
+        for axis in leaf.dynamic_axes
+        if isinstance(value.shape[axis], torch.SymInt)
+    }
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -15,7 +17,7 @@ from torch.export import ExportedProgram
 from portrt.artifacts import YES, Block, Engine, Plan, Verdict
 from portrt.backends import registry
 from portrt.backends.base import Backend, Material
-from portrt.capture import capture
+from portrt.capture import best_sizes, capture
 from portrt.convert import OnnxModel, onnx_from_block, translation
 from portrt.errors import (
     BackendUnavailableError,
@@ -25,7 +27,7 @@ from portrt.errors import (
 )
 from portrt.lower import lower
 from portrt.package.assemble import assemble
-from portrt.package.save import PROGRAM
+from portrt.package.module import module_of
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.partition import partition
 from portrt.settings import Settings
@@ -87,13 +89,14 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
     captured = capture(
         module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
     )
+    best = best_sizes(captured, args, kwarg_inputs)
     if settings.dryrun:
         from portrt.dryrun import print_plan
 
-        plan = _plan(captured, settings, backends, {})
+        plan = _plan(captured, settings, backends, best, {})
         print_plan(plan, [item.name for item in backends])
         return _formatted(captured, settings)
-    program = _build(captured, settings, backends)
+    program = _build(captured, settings, backends, best)
     logger.info("compiled in %.2f s", time.perf_counter() - started)
     return _formatted(program, settings)
 
@@ -110,9 +113,7 @@ def _check_ir(ir: str) -> None:
 def _formatted(program: ExportedProgram, settings: Settings) -> torch.nn.Module | ExportedProgram:
     if settings.output_format == "exported_program":
         return program
-    module = program.module()
-    module.meta[PROGRAM] = program  # for portrt.save
-    return module
+    return module_of(program)
 
 
 def _usable_backends(settings: Settings) -> list[Backend]:
@@ -148,22 +149,26 @@ def _plan(
     captured: ExportedProgram,
     settings: Settings,
     backends: Sequence[Backend],
+    best: Mapping[Any, int],
     excluded: Mapping[str, str],
 ) -> Plan:
     def supports(node: torch.fx.Node) -> Verdict:
         verdicts = (translation(node), *(backend.supports(node) for backend in backends))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
-    return partition(lower(captured), settings, supports, excluded)
+    return partition(lower(captured), settings, supports, excluded, best)
 
 
 def _build(
-    captured: ExportedProgram, settings: Settings, backends: Sequence[Backend]
+    captured: ExportedProgram,
+    settings: Settings,
+    backends: Sequence[Backend],
+    best: Mapping[Any, int],
 ) -> ExportedProgram:
     """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again."""
     excluded: dict[str, str] = {}
     for tries in itertools.count(1):
-        plan = _plan(captured, settings, backends, excluded)
+        plan = _plan(captured, settings, backends, best, excluded)
         image = image_from_tensors(plan.tensors)
         engines: dict[str, list[Engine]] = {}
         refused: dict[str, str] = {}
@@ -177,21 +182,35 @@ def _build(
     if not plan.blocks:
         _say_that_nothing_is_compiled(excluded, settings, backends)
     policy = {"fallback": settings.fallback}
-    return assemble(plan, image if plan.tensors else None, engines, policy)
+    program = assemble(plan, image if plan.tensors else None, engines, policy)
+    _copy_what_is_shared(program, captured)
+    return program
+
+
+def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) -> None:
+    """Give the program its own copies of the model's tensors, such as buffers that calls change."""
+    pairs = (
+        (program.state_dict, captured.state_dict),
+        (program.constants, captured.constants),
+    )
+    seen: dict[int, Any] = {}  # tied tensors stay tied
+    for own, theirs in pairs:
+        for name, held in own.items():
+            if name in theirs and isinstance(held, torch.Tensor):
+                own[name] = copy.deepcopy(held, seen)
 
 
 def _nodes_to_exclude(
     block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
 ) -> dict[str, str]:
-    """Node -> reason: the node that a conversion failed at if known, else the whole block."""
+    """Node -> reason: the nodes that the failures are about if known, else the whole block."""
     names = {
         node.name
         for node in block.program.graph.nodes
         if isinstance(node.target, torch._ops.OpOverload)
     }
     reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
-    tried = {failure.node for failure in failures if isinstance(failure, ConvertError)}
-    known = {name for name in names if name in tried}
+    known = set().union(*(_nodes_named(failure, names) for failure in failures))
     excluded = known if known and not whole else names
     logger.warning(
         "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
@@ -201,6 +220,19 @@ def _nodes_to_exclude(
         reason,
     )
     return dict.fromkeys(excluded, reason)
+
+
+def _nodes_named(failure: BuildError | ConvertError, names: set[str]) -> set[str]:
+    """The nodes of a block that a failure names.
+
+    torch.onnx calls what it makes of `add_1` `node_add_1`, or `node_add_1_0` and so on.
+    """
+    if isinstance(failure, ConvertError):
+        return {failure.node} & names if failure.node else set()
+    found = set()
+    for name in re.findall(r"\bnode_(\w+)", failure.happened):
+        found |= {name, re.sub(r"_\d+$", "", name)} & names if name not in names else {name}
+    return found
 
 
 def _say_that_nothing_is_compiled(

@@ -162,6 +162,8 @@ def operator_name(op: Any) -> str:
 
 
 def _operators(value: Any) -> frozenset[str]:
+    if not isinstance(value, (set, frozenset, list, tuple)):
+        value = [value]
     return frozenset(operator_name(op) for op in value)
 
 

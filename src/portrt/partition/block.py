@@ -31,6 +31,7 @@ def block_from_submodule(
     call: torch.fx.Node,
     weight_names: Mapping[str, str],
     placeholders: Sequence[torch.fx.Node],
+    best: Mapping[Any, int],
 ) -> Block:
     """Make the submodule that `call` calls self-contained; `call` then takes tensors alone.
 
@@ -39,6 +40,7 @@ def block_from_submodule(
         call: A `call_module` node whose submodule returns a tuple. Its arguments are rewritten.
         weight_names: Placeholder name -> name of the weight, for what becomes a weight.
         placeholders: The placeholders of the program: where sizes can be read off.
+        best: Symbol -> size that engines are tuned for, where it is not the example's.
     """
     module = program.graph_module.get_submodule(str(call.target))
     assert isinstance(module, torch.fx.GraphModule)
@@ -85,7 +87,7 @@ def block_from_submodule(
         name=str(call.target),
         program=_program(program, graph),
         weights=tuple(by_name),
-        inputs=_input_entries(new_inputs, known, program),
+        inputs=input_entries(new_inputs, known, program, best),
         outputs=tuple(_output_entry(env[out], known) for out in outputs),
         node_count=_count(graph),
     )
@@ -186,14 +188,17 @@ def _dtype_name(value: torch.Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
-def _input_entries(
-    inputs: Sequence[torch.fx.Node], known: symbols.Dimensions, program: ExportedProgram
+def input_entries(
+    inputs: Sequence[torch.fx.Node],
+    known: symbols.Dimensions,
+    program: ExportedProgram,
+    best: Mapping[Any, int],
 ) -> tuple[Mapping[str, Any], ...]:
     entries = []
     for index, node in enumerate(inputs):
         value = node.meta["val"]
         shape = [
-            _input_size(size, (index, axis), known, program)
+            _input_size(size, (index, axis), known, program, best)
             for axis, size in enumerate(value.shape)
         ]
         entries.append({"name": node.name, "dtype": _dtype_name(value), "shape": shape})
@@ -201,7 +206,11 @@ def _input_entries(
 
 
 def _input_size(
-    size: Any, place: tuple[int, int], known: symbols.Dimensions, program: ExportedProgram
+    size: Any,
+    place: tuple[int, int],
+    known: symbols.Dimensions,
+    program: ExportedProgram,
+    best: Mapping[Any, int],
 ) -> Any:
     if isinstance(size, int):
         return size
@@ -214,9 +223,9 @@ def _input_size(
     if tree is not None:
         return tree
     least, most = symbols.range_of(size, program.range_constraints)
-    best = torch_internals.hint_of(size) or least
-    best = max(least, best if most is None else min(best, most))
-    return {"min": least, "opt": best, "max": most, "symbol": str(expression)}
+    wanted = best.get(expression, torch_internals.hint_of(size) or least)
+    wanted = max(least, wanted if most is None else min(wanted, most))
+    return {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
 
 
 def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:

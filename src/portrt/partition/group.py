@@ -32,6 +32,7 @@ def partition(
     settings: Settings,
     supports: Supports,
     excluded: Mapping[str, str] | None = None,
+    best: Mapping[Any, int] | None = None,
 ) -> Plan:
     """Group the nodes that every requested backend takes.
 
@@ -40,6 +41,7 @@ def partition(
         settings: min_block_size, torch_executed_ops and require_full_compilation.
         supports: Verdict of the requested backends on one node.
         excluded: Node name -> reason, for nodes that were tried and refused.
+        best: Symbol -> size that engines are tuned for, where it is not the example's.
 
     Raises:
         PartitionError: A node stays in PyTorch although the settings forbid it.
@@ -61,7 +63,7 @@ def partition(
             "change the model, or compile with require_full_compilation=False",
         )
     torch_internals.fuse(graph_module, groups)
-    plan = _plan(program, weights, left_out)
+    plan = _plan(program, weights, left_out, best or {})
     logger.info(
         "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
         len(plan.blocks),
@@ -171,6 +173,7 @@ def _plan(
     program: ExportedProgram,
     weights: Mapping[str, tuple[str, torch.Tensor]],
     left_out: Sequence[LeftOut],
+    best: Mapping[Any, int],
 ) -> Plan:
     graph_module = program.graph_module
     calls = [node for node in graph_module.graph.nodes if node.op == "call_module"]
@@ -188,7 +191,7 @@ def _plan(
         target, tensor = weights[name]
         names[name] = canonical.setdefault(_identity(tensor), target)
         tensors.setdefault(names[name], tensor)
-    blocks = [block_from_submodule(program, call, names, placeholders) for call in calls]
+    blocks = [block_from_submodule(program, call, names, placeholders, best) for call in calls]
     used = {name for block in blocks for name in block.weights}
     return Plan(
         program=program,
