@@ -1,0 +1,114 @@
+"""`Settings`: defaults, names and values that are accepted, and errors that help."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from portrt import settings
+from portrt.errors import SettingsError
+from portrt.settings import WITHOUT_MEANING, Settings, compute_capability, operator_name
+
+
+def test_no_option_gives_the_defaults() -> None:
+    assert Settings.from_options({}) == Settings()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().min_block_size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: str(field.name))
+def test_every_field_says_whether_it_forces_a_rebuild(field: Any) -> None:
+    assert isinstance(field.metadata["rebuilds"], bool)
+    assert f"{field.name}:" in str(Settings.__doc__)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'min_block_size'"):
+        Settings.from_options({"min_blocksize": 3})
+
+
+@pytest.mark.parametrize("name", WITHOUT_MEANING)
+def test_torch_tensorrt_options_without_meaning_are_said_once(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "_said_once", set())
+    with caplog.at_level(logging.INFO, logger="portrt"):
+        assert Settings.from_options({name: object()}) == Settings()
+        Settings.from_options({name: object()})
+
+    assert [record.getMessage().split()[1] for record in caplog.records] == [name]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output_format": "torchscript"},
+        {"fallback": "cpu"},
+        {"min_block_size": 0},
+        {"min_block_size": 2.0},
+        {"min_block_size": True},
+        {"workspace_size": -1},
+        {"optimization_level": 6},
+        {"build_timeout_s": 0},
+        {"engines": []},
+        {"torch_executed_ops": ["relu"]},
+        {"torch_executed_ops": {3}},
+        {"target_compute_capabilities": ["ampere"]},
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_used_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_options(options)
+
+    assert caught.value.expected
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, None),
+        ("onnxruntime", ("onnxruntime",)),
+        (["onnxruntime", "tensorrt_rtx"], ("onnxruntime", "tensorrt_rtx")),
+        (("onnxruntime", "onnxruntime"), ("onnxruntime",)),
+    ],
+)
+def test_engines_are_a_name_or_names(given: Any, wanted: Any) -> None:
+    assert Settings.from_options({"engines": given}).engines == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (torch.ops.aten.relu.default, "aten.relu.default"),
+        (torch.ops.aten.relu, "aten.relu"),
+        ("torch.ops.aten.relu.default", "aten.relu.default"),
+        ("aten::relu", "aten.relu"),
+        ("aten.relu", "aten.relu"),
+    ],
+    ids=str,
+)
+def test_operators_have_one_name_however_they_are_given(given: Any, wanted: str) -> None:
+    assert operator_name(given) == wanted
+    assert Settings.from_options({"torch_executed_ops": [given]}).torch_executed_ops == {wanted}
+    assert Settings.from_options({"torch_executed_ops": given}).torch_executed_ops == {wanted}
+
+
+@pytest.mark.parametrize("given", ["8.9", "sm_89", "sm89", 89, (8, 9), 8.9])
+def test_compute_capabilities_are_taken_as_vendors_write_them(given: Any) -> None:
+    assert compute_capability(given) == "8.9"
+
+
+def test_a_compute_capability_of_two_digits_keeps_them() -> None:
+    assert compute_capability("sm_120") == "12.0"
+    assert Settings.from_options({"target_compute_capabilities": "12.0"}) == Settings(
+        target_compute_capabilities=("12.0",)
+    )
