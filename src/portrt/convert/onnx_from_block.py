@@ -14,6 +14,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 
 from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
+from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
 from portrt.partition.block import positional_call_graph
@@ -51,7 +52,10 @@ class OnnxModel:
 
 
 def translation(node: torch.fx.Node, opset: int = NEWEST_OPSET) -> Verdict:
-    """Whether torch.onnx translates this node."""
+    """Whether torch.onnx translates this node, and rightly."""
+    wrong = wrong_translation(node)
+    if wrong:
+        return Verdict(False, wrong)
     if torch_internals.has_onnx_translation(node, opset):
         return YES
     return Verdict(False, "torch.onnx has no translation for it")

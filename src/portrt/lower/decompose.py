@@ -19,6 +19,7 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     """A functional copy of `program`; attention, norms and GELU stay one node each."""
     table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET)
     table.update(torch._decomp.get_decompositions(_TRANSLATED_WRONGLY))
+    table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
     with torch_internals.oblivious_to_size_one():
         lowered: ExportedProgram = program.run_decompositions(table)
     return lowered

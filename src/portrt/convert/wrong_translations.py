@@ -1,0 +1,49 @@
+"""Operator calls that torch.onnx translates to something else, without a word.
+
+Found with torch 2.13 and onnxscript 0.7 by comparing every operator's sample inputs with eager
+PyTorch. These calls stay in PyTorch; tests/unit/test_convert.py fails when one of them is mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+
+def _has_divisor(given: Mapping[str, Any]) -> str:
+    ignored = given.get("divisor_override") is not None
+    return "torch.onnx ignores its divisor_override" if ignored else ""
+
+
+def _has_scales(given: Mapping[str, Any]) -> str:
+    scales = [given.get(name) for name in ("scale_factors", "scales_h", "scales_w")]
+    given_one = any(scale is not None for scale in scales)
+    return "torch.onnx ignores its scale factors" if given_one else ""
+
+
+def _always(reason: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda _: reason
+
+
+_RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
+    aten.atan2.default: _always("torch.onnx gives -pi for pi, and 0 for NaN"),
+    aten.avg_pool2d.default: _has_divisor,
+    aten.avg_pool3d.default: _has_divisor,
+    aten._upsample_bilinear2d_aa.default: _has_scales,
+    aten._upsample_bilinear2d_aa.vec: _has_scales,
+    aten._upsample_bicubic2d_aa.default: _has_scales,
+    aten._upsample_bicubic2d_aa.vec: _has_scales,
+}
+
+
+def wrong_translation(node: torch.fx.Node) -> str:
+    """What torch.onnx gets wrong in this call, or ""."""
+    rule = _RULES.get(node.target)
+    if rule is None:
+        return ""
+    found = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
+    return rule({} if found is None else found.kwargs)
