@@ -376,6 +376,7 @@ def test_a_block_is_forgotten_with_its_program(opened: list[Any]) -> None:
     program = reloaded(shared("onnxruntime"))
     module = program.module()
     module(X)
+    gc.collect()
     known = set(op._blocks)
     assert opened[0]() is not None
     del program, module

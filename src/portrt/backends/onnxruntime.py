@@ -98,7 +98,7 @@ class OnnxRuntimeBackend:
         # Opening it proves that every operator has a kernel here; the session is not kept.
         images = WeightsImage(material.image)
         try:
-            _session(data, model.weights, images)
+            _session(data, _weights(model.weights, images))
         except Exception as err:
             raise BuildError(
                 f"onnxruntime refuses {material.block.name}: {_first_line(err)}",
@@ -155,7 +155,8 @@ class OnnxRuntimeSession:
         weights: WeightsImage | None,
     ) -> None:
         try:
-            self._session = _session(data.numpy().tobytes(), engine.weights, weights)
+            values = _weights(engine.weights, weights)
+            self._session = _session(data.numpy().tobytes(), values)
         except PackageError:
             raise
         except Exception as err:
@@ -165,7 +166,7 @@ class OnnxRuntimeSession:
                 f"an engine as ONNX Runtime {engine.build.get('version', '?')} built it",
                 "update onnxruntime, or compile the model again",
             ) from err
-        self._weights = weights  # the session reads them, and does not own them
+        self._weights = values  # the session reads them, and does not own them
         _check_signature(self._session, manifest)
         taken = {item.name for item in self._session.get_inputs()}
         self._inputs = [
@@ -217,7 +218,18 @@ class OnnxRuntimeSession:
         return outputs
 
 
-def _session(data: bytes, names: Sequence[str], image: WeightsImage | None) -> Any:
+def _weights(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
+    """The weights as ONNX Runtime's values: views of the image, without memory of their own."""
+    import onnxruntime
+
+    if not names:
+        return {}
+    assert image is not None  # decode() checked it
+    return {name: onnxruntime.OrtValue.from_dlpack(image.tensor(name)) for name in names}
+
+
+def _session(data: bytes, weights: dict[str, Any]) -> Any:
+    """A session that uses `weights` where they lie: the caller keeps them as long as it lives."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -225,11 +237,12 @@ def _session(data: bytes, names: Sequence[str], image: WeightsImage | None) -> A
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if names:
-        assert image is not None  # decode() checked it
-        # The tensors are views of the image: the values hold no memory of their own.
-        values = [onnxruntime.OrtValue.from_dlpack(image.tensor(name)) for name in names]
-        options.add_external_initializers(list(names), values)
+    if weights:
+        # The first lets its optimizer read what the model says is in a file; alone, it would copy
+        # each of them. The second makes the session use the very memory.
+        options.add_external_initializers(list(weights), list(weights.values()))
+        for name, value in weights.items():
+            options.add_initializer(name, value)
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
