@@ -16,7 +16,10 @@ with portrt.runtime.policy(engines=()):  # no engine is allowed, and PyTorch is 
     except portrt.errors.NoUsableEngineError as err:
         print(err)
 
-with portrt.runtime.policy(engines=(), fallback="eager"), warnings.catch_warnings(record=True) as said:
+with (
+    portrt.runtime.policy(engines=(), fallback="eager"),
+    warnings.catch_warnings(record=True) as said,
+):
     warnings.simplefilter("always")
     torch.testing.assert_close(compiled(x), model(x))
     print(said[0].message)

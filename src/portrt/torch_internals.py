@@ -230,14 +230,18 @@ class _MappedRecords:
         return self._archive.record(name).size
 
     def get_record(self, name: str) -> bytes:
-        record = self._archive.record(name)
-        return bytes(self._memory[record.offset : record.offset + record.size])
+        return self._archive.read(name)
 
     def get_storage_from_record(self, name: str, numel: int, dtype: torch.dtype) -> torch.Tensor:
         record = self._archive.record(name)
         if numel * dtype.itemsize != record.size:
             raise ValueError(f"record {name} has {record.size} bytes")
-        return torch.frombuffer(self._memory, dtype=dtype, count=numel, offset=record.offset)
+        found = torch.frombuffer(
+            self._memory, dtype=torch.uint8, count=record.size, offset=record.offset
+        )
+        if record.offset % dtype.itemsize:  # another writer than torch's does not align
+            found = found.clone()
+        return found.view(dtype)
 
     def get_all_records(self) -> list[str]:
         return list(self._archive.records)
@@ -269,3 +273,9 @@ def is_tracing() -> bool:
     """Whether torch.export or torch.jit.trace is running this code with stand-ins for tensors."""
     untyped: Any = torch.jit
     return torch.compiler.is_exporting() or bool(untyped.is_tracing())
+
+
+def argument_names(program: ExportedProgram) -> list[str] | None:
+    """Names of the arguments of the exported forward, positional ones first, where torch kept them."""
+    signature = program.module_call_graph[0].signature
+    return None if signature is None else signature.forward_arg_names

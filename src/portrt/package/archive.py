@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,11 @@ _REMEDY = "get the file again from where it was made, or compile the model again
 
 @dataclass(frozen=True)
 class Record:
-    """Where one record lies in the file, in bytes."""
+    """Where one record lies in the file, in bytes, and its CRC-32 as the zip directory has it."""
 
     offset: int
     size: int
+    crc: int
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ class Archive:
             raise self._error(
                 f"is no zip file, or is cut short: {err}", "a complete .pt2 file"
             ) from err
-        if len(infos) > _MAX_RECORDS:
-            raise self._error(f"has {len(infos)} records", f"at most {_MAX_RECORDS}")
+        self._check_directory(infos)
         found: dict[str, Record] = {}
         with self.path.open("rb") as file:
             for info in infos:
@@ -96,6 +97,22 @@ class Archive:
                 found[name] = self._place(file, info, name)
         return found
 
+    def _check_directory(self, infos: list[zipfile.ZipInfo]) -> None:
+        if len(infos) > _MAX_RECORDS:
+            raise self._error(f"has {len(infos)} records", f"at most {_MAX_RECORDS}")
+        names = {info.filename.partition("/")[2] for info in infos}
+        if "archive_format" not in names:
+            script = "constants.pkl" in names
+            raise self._error(
+                "is a TorchScript file" if script else "is not a torch.export archive",
+                "a file that torch.export.save wrote",
+                "use torch.jit.load" if script else _REMEDY,
+            )
+        if min(info.header_offset for info in infos) != 0:
+            # A source lies in the file as an archive of its own: in a file that is cut short behind
+            # it, its directory is the last one.
+            raise self._error("does not begin with its first record", "a complete .pt2 file")
+
     def _place(self, file: Any, info: zipfile.ZipInfo, name: str) -> Record:
         """Behind the local header, whose length only the file itself tells."""
         file.seek(info.header_offset)
@@ -106,10 +123,10 @@ class Archive:
         offset = info.header_offset + _LOCAL_HEADER.size + name_size + extra_size
         if offset + info.file_size > self.size:
             raise self._error(f"ends within the record {name!r:.80}", "a complete file")
-        return Record(offset, info.file_size)
+        return Record(offset, info.file_size, info.CRC)
 
-    def _error(self, fact: str, expected: str) -> LoadError:
-        return LoadError(f"{str(self.path)!r} {fact}", expected, _REMEDY)
+    def _error(self, fact: str, expected: str, remedy: str = _REMEDY) -> LoadError:
+        return LoadError(f"{str(self.path)!r} {fact}", expected, remedy)
 
     def record(self, name: str) -> Record:
         """Where a record lies.
@@ -131,7 +148,14 @@ class Archive:
             raise self._error(f"has {record.size} bytes in {name!r}", f"at most {most}")
         with self.path.open("rb") as file:
             file.seek(record.offset)
-            return file.read(record.size)
+            content = file.read(record.size)
+        self.check_crc(name, content)
+        return content
+
+    def check_crc(self, name: str, content: Any) -> None:
+        """Raise LoadError unless these bytes of a record are those that were written."""
+        if zlib.crc32(content) != self.record(name).crc:
+            raise self._error(f"has a damaged record {name!r:.80}", "the bytes that were written")
 
     def json(self, name: str) -> Any:
         """A record as JSON.

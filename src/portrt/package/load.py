@@ -41,7 +41,7 @@ def load(
         path: The file.
         fallback: "eager" or "error", in place of what the program was compiled with.
         engines: Names of the backends that may run, likewise.
-        verify: Check the digests of all blobs, the weights' included.
+        verify: Check the digests of all blobs, the weights' included, and all other records.
         progress: Show a progress bar while verifying; None shows it where standard error is a
             terminal and there is much to read.
 
@@ -86,23 +86,27 @@ def _tuple(engines: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool | None) -> None:
-    """Check the digest of every blob in a file, each once.
+    """Check the digest of every blob in a file, and the CRC-32 of every other record.
 
     Raises:
-        PackageError: One of them differs.
+        PackageError: A blob is not what its manifest says.
+        LoadError: Another record is not what was written.
     """
-    wanted = {
-        (record.offset, record.size): (blob, f"{label} of {call.manifest.name}")
+    blobs = {
+        call.blobs[blob.index]: (blob, f"{label} of {call.manifest.name}")
         for call in calls
         for label, blob in labelled_blobs(call.manifest)
-        for record in [call.blobs[blob.index]]
     }
-    total = sum(size for _, size in wanted)
+    total = sum(record.size for record in archive.records.values())
     with progress_bar(f"verifying {archive.path.name}", total, progress) as bar:
-        mapped = torch_internals.map_file(str(archive.path))
-        for (offset, size), (blob, label) in wanted.items():
-            manifests.check_digest(memoryview(mapped)[offset : offset + size], blob, label)
-            bar(size)
+        mapped = memoryview(torch_internals.map_file(str(archive.path)))
+        for name, record in archive.records.items():
+            content = mapped[record.offset : record.offset + record.size]
+            if record in blobs:
+                manifests.check_digest(content, *blobs[record])
+            else:
+                archive.check_crc(name, content)
+            bar(record.size)
 
 
 def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:

@@ -8,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import symbols, torch_internals
+from portrt.errors import InputError
 from portrt.package import manifest as manifests
 from portrt.package.signature import user_input_nodes
 from portrt.partition.block import input_entries
@@ -30,7 +31,34 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     guards = torch_internals.guards_of(module)
     if guards is not None:
         torch_internals.set_guards(module, InputGuards(program, guards))
+    module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
     return module
+
+
+class _Arguments:
+    """Refuses a call with other arguments than the program was exported with, by name."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        spec = program.call_spec.in_spec
+        assert spec is not None
+        positional, keywords = spec.children()
+        self._count = positional.num_children
+        self._keywords = set(keywords.context or ())
+        names = torch_internals.argument_names(program) or [f"#{i}" for i in range(self._count)]
+        self._names = names[: self._count]
+
+    def __call__(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if len(args) == self._count and kwargs.keys() == self._keywords:
+            return
+        if torch.compiler.is_compiling() or torch_internals.is_tracing():
+            return
+        by_name = f" and by keyword {', '.join(sorted(kwargs))}" if kwargs else ""
+        wanted = f" and by keyword {', '.join(sorted(self._keywords))}" if self._keywords else ""
+        raise InputError(
+            f"the program was called with {len(args)} positional arguments{by_name}",
+            f"{self._count} positional arguments ({', '.join(self._names)}){wanted}",
+            "call it with the arguments that it was exported with, each in the same way",
+        )
 
 
 class InputGuards(torch.nn.Module):

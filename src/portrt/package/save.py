@@ -197,7 +197,9 @@ def _torchscript(program: ExportedProgram) -> torch.jit.ScriptModule:
     args, kwargs = program.example_inputs
     module = _Positional(program.module(check_guards=False), list(kwargs), len(args))
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of tracing what is constant here, and of TorchScript's age
+        warnings.simplefilter(
+            "ignore"
+        )  # of tracing what is constant here, and of TorchScript's age
         trace: Any = torch.jit.trace
         traced: torch.jit.ScriptModule = trace(
             module, (*args, *kwargs.values()), strict=False, check_trace=False

@@ -1,0 +1,84 @@
+"""The callable that compile returns refuses wrong inputs by name, with both values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import portrt
+from portrt.errors import InputError
+
+
+class Model(torch.nn.Module):
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, *, scale: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        out = torch.relu(ids.float() * mask)
+        return out if scale is None else out * scale
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    dims = {
+        0: torch.export.Dim("batch", min=1, max=8),
+        1: torch.export.Dim("length", min=1, max=16),
+    }
+    return portrt.compile(
+        Model().eval(),
+        inputs=[torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 4)],
+        dynamic_shapes={"ids": dims, "mask": dims},
+        engines="onnxruntime",
+    )
+
+
+def ids(*shape: int) -> torch.Tensor:
+    return torch.ones(shape, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        ((ids(9, 4), torch.ones(9, 4)), ("'ids'", "(9, 4)", "from 1 to 8", "dimension 0")),
+        ((ids(2, 17), torch.ones(2, 17)), ("'ids'", "(2, 17)", "from 1 to 16", "dimension 1")),
+        ((ids(2, 4), torch.ones(3, 4)), ("'mask'", "(3, 4)", "2 in dimension 0")),
+        ((ids(2, 4), torch.ones(2)), ("'mask'", "(2,)", "rank 2")),
+        ((ids(2, 4).int(), torch.ones(2, 4)), ("'ids'", "torch.int32", "torch.int64")),
+        ((ids(2, 4), torch.ones(2, 4, dtype=torch.half)), ("'mask'", "float16", "float32")),
+        ((ids(2, 4), torch.ones(2, 4, device="meta")), ("'mask' on meta", "one device")),
+    ],
+)
+def test_wrong_input_is_named_with_both_values(module: Any, args: Any, parts: tuple[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        module(*args)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_wrong_number_and_name_are_refused(module: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"1 positional(.|\n)*2 positional arguments \(ids, mask\)"
+    ):
+        module(ids(2, 4))
+    with pytest.raises(InputError, match="by keyword length"):
+        module(ids(2, 4), torch.ones(2, 4), length=3)
+    with pytest.raises(InputError, match="called with 3 positional"):
+        module(ids(2, 4), torch.ones(2, 4), torch.ones(2, 4))
+
+
+def test_right_inputs_pass_after_wrong_ones(module: Any) -> None:
+    with pytest.raises(InputError):
+        module(ids(9, 4), torch.ones(9, 4))
+    for batch, length in ((1, 1), (8, 16), (3, 5), (3, 5)):
+        given = torch.randn(batch, length)
+        torch.testing.assert_close(module(ids(batch, length), given), torch.relu(given))
+
+
+def test_module_exports_and_compiles_again(module: Any) -> None:
+    args = (ids(2, 4), torch.randn(2, 4))
+    expected = torch.relu(args[1])
+    again = torch.export.export(module, args, strict=False)
+    torch.testing.assert_close(again.module()(*args), expected)
+    compiled = torch.compile(module, backend="aot_eager")
+    torch.testing.assert_close(compiled(*args), expected)
