@@ -13,9 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from portrt.backends import registry
+# Nothing more at the top: `import torch` imports this module.
 from portrt.errors import SettingsError
-from portrt.settings import FALLBACKS
 
 ENV_FALLBACK = "PORTRT_FALLBACK"
 ENV_ENGINES = "PORTRT_ENGINES"
@@ -37,6 +36,9 @@ class Policy:
     engines: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        from portrt.backends import registry
+        from portrt.settings import FALLBACKS
+
         if self.fallback not in (None, *FALLBACKS):
             raise SettingsError(
                 f"fallback is {self.fallback!r}",
@@ -59,9 +61,6 @@ class Policy:
         )
 
 
-_OPEN = Policy()
-_DEFAULT = Policy(fallback="eager")
-
 # The policy of the innermost `with policy(...)`; None outside.
 CONTEXT: ContextVar[Policy | None] = ContextVar("portrt_policy", default=None)
 
@@ -79,7 +78,7 @@ def policy(
     Raises:
         SettingsError: An unknown fallback or engine name.
     """
-    inner = Policy(fallback, _names(engines)).over(CONTEXT.get() or _OPEN)
+    inner = Policy(fallback, _names(engines)).over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
         yield inner
@@ -89,7 +88,8 @@ def policy(
 
 def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
     """The policy for a block whose manifest has `stored`, in `context`."""
-    return (context or _OPEN).over(_of_manifest(stored)).over(_of_environment()).over(_DEFAULT)
+    chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
+    return chosen.over(Policy(fallback="eager"))
 
 
 def _names(engines: Sequence[str] | str | None) -> tuple[str, ...] | None:
@@ -107,6 +107,8 @@ def _names(engines: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
     """A name that this portrt does not know allows nothing here, and is no error."""
+    from portrt.backends import registry
+
     names = _names(stored.get("engines"))
     if names is not None:
         names = tuple(name for name in names if name in registry.names())

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.export import ExportedProgram
+# Nothing more at the top: `import torch` imports this module.
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
 
-from portrt.artifacts import Verdict
-from portrt.package.manifest import decode
-from portrt.runtime.op import register
-from portrt.runtime.policy import CONTEXT, effective
-from portrt.runtime.select import EAGER, verdict_of
+    from portrt.artifacts import Verdict
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,12 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
         program: A compiled program or its module.
         device: Where the inputs will be: "cpu" or "cuda".
     """
+    import torch
+
+    from portrt.package.manifest import decode
+    from portrt.runtime.policy import CONTEXT, effective
+    from portrt.runtime.select import EAGER, verdict_of
+
     kind = torch.device(device).type
     reports = []
     for text in manifests_of(program):
@@ -66,6 +70,11 @@ def manifests_of(program: ExportedProgram | torch.nn.Module) -> list[str]:
 
 def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
     """The graph nodes that call `execute_engine`."""
+    import torch
+    from torch.export import ExportedProgram
+
+    from portrt.runtime.op import register
+
     register()  # where torch loads no backends by itself
     root = program.graph_module if isinstance(program, ExportedProgram) else program
     for module in root.modules():

@@ -1,0 +1,101 @@
+"""The public names: exactly these, each with a docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from typing import Any
+
+import pytest
+
+import portrt
+from portrt import errors, runtime
+
+NAMES = {
+    "Input",
+    "PortrtError",
+    "Settings",
+    "compile",
+    "doctor",
+    "errors",
+    "inspect",
+    "load",
+    "runtime",
+    "save",
+}
+RUNTIME = {"BlockReport", "Policy", "policy", "report"}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(portrt.__all__) == NAMES
+    assert set(dir(portrt)) == NAMES
+    assert len(NAMES) <= 12
+    assert set(runtime.__all__) == RUNTIME
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'portrt' has no attribute 'complie'"):
+        portrt.complie  # noqa: B018
+
+
+def test_a_name_is_resolved_once() -> None:
+    assert portrt.compile is portrt.compile
+    assert "compile" in vars(portrt)
+
+
+def test_a_star_import_brings_every_name() -> None:
+    space: dict[str, Any] = {}
+    exec("from portrt import *", space)
+    assert set(space) >= NAMES
+
+
+OBJECTS = {
+    **{name: getattr(portrt, name) for name in sorted(NAMES)},
+    **{f"runtime.{name}": getattr(runtime, name) for name in sorted(RUNTIME)},
+    **{
+        f"errors.{name}": found
+        for name, found in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(found, errors.PortrtError)
+    },
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_every_public_object_has_a_docstring(name: str) -> None:
+    found = OBJECTS[name]
+    text = inspect.getdoc(found)
+    assert text
+    # dataclass writes one of its own where there is none
+    assert not text.startswith(f"{getattr(found, '__name__', '')}("), text
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, found in OBJECTS.items() if isinstance(found, types.FunctionType)]
+)
+def test_every_argument_of_a_public_function_is_described(name: str) -> None:
+    found = OBJECTS[name]
+    text = inspect.getdoc(found) or ""
+    for parameter in inspect.signature(found).parameters:
+        assert f"{parameter}:" in text, parameter
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, found in OBJECTS.items() if dataclasses.is_dataclass(found)]
+)
+def test_every_field_of_a_public_dataclass_is_described(name: str) -> None:
+    text = inspect.getdoc(OBJECTS[name]) or ""
+    for field in dataclasses.fields(OBJECTS[name]):
+        assert f"{field.name}:" in text, field.name
+
+
+@pytest.mark.parametrize("name", ["compile", "save", "load", "inspect", "runtime.report"])
+def test_a_public_function_says_what_it_raises_or_needs_nothing(name: str) -> None:
+    text = inspect.getdoc(OBJECTS[name]) or ""
+    assert "Raises:" in text or name == "runtime.report"
+
+
+def test_the_package_is_typed() -> None:
+    from importlib import resources
+
+    assert resources.files("portrt").joinpath("py.typed").is_file()
