@@ -132,3 +132,15 @@ def test_a_size_that_depends_on_data_is_left_where_it_is() -> None:
         1e-5,
         1e-5,
     )
+
+
+def test_a_model_that_torch_fails_to_decompose_is_lowered_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """torch's decomposition of take reads a 0-d index."""
+    take = lambda_module(lambda x, i: torch.take(x * 2, i).tanh())()
+    args = (torch.randn(3), torch.tensor(1))
+    lowered = lower(torch.export.export(take, args))
+
+    assert "fails to decompose" in caplog.text
+    assert_same(lowered.module()(*args), take(*args), 1e-6, 1e-6)

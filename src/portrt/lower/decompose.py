@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
+
+logger = logging.getLogger(__name__)
 
 # torch.onnx translates these to an inference batch norm, whatever they are told: wrong numbers in
 # training mode. They are taken apart to plain arithmetic instead.
@@ -20,6 +24,14 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET)
     table.update(torch._decomp.get_decompositions(_TRANSLATED_WRONGLY))
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
+    lowered: ExportedProgram
     with torch_internals.oblivious_to_size_one():
-        lowered: ExportedProgram = program.run_decompositions(table)
+        try:
+            lowered = program.run_decompositions(table)
+        except Exception as err:
+            reason = f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}"
+            logger.warning(
+                "torch fails to decompose the model, so it is compiled whole: %s", reason
+            )
+            lowered = program.run_decompositions({})
     return lowered
