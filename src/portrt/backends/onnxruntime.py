@@ -60,7 +60,7 @@ _TYPE_NAMES = {
     torch.bfloat16: "tensor(bfloat16)",
 }
 
-# ONNX Runtime wants an address for a tensor without elements, too; torch has none.
+# ONNX Runtime wants an address for an output without elements, too; torch has none.
 _nothing = torch.empty(64, dtype=torch.uint8)
 _NOWHERE = _nothing.data_ptr()
 
@@ -200,8 +200,7 @@ class OnnxRuntimeSession:
                 if not tensor.is_contiguous():
                     tensor = tensor.contiguous()
                     kept.append(tensor)
-                address = tensor.data_ptr() or _NOWHERE
-                binding.bind_input(name, cpu, element_type, tensor.shape, address)
+                binding.bind_input(name, cpu, element_type, tensor.shape, tensor.data_ptr())
             for (name, dtype, element_type), shape in zip(self._outputs, shapes, strict=True):
                 output = torch.empty(shape, dtype=dtype)
                 outputs.append(output)
