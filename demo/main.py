@@ -128,9 +128,8 @@ def show_file(model: torch.nn.Module, compile_seconds: float, save_seconds: floa
 
 def eager_reference(model: torch.nn.Module, folder: Path) -> dict[str, Any]:
     """The same sentences through the uncompiled model, and its times."""
-    from tokenizers import Tokenizer
-
     from run_saved import batches, encode, median_ms
+    from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     with torch.no_grad():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from portrt import errors as errors
     from portrt import runtime as runtime
-    from portrt.compiler import compile as compile
+    from portrt.compiler import compile as compile  # noqa: A004  (the field's name for it)
     from portrt.doctor import doctor as doctor
     from portrt.errors import PortrtError as PortrtError
     from portrt.inputs import Input as Input

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch.export import ExportedProgram
@@ -38,6 +38,28 @@ _IRS = ("default", "dynamo")
 
 # So many nodes that fail to convert are found one by one; then their whole blocks are given up.
 _MOST_TRIES = 8
+
+
+@overload
+def compile(  # noqa: A001
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = ...,
+    inputs: Sequence[Any] | None = ...,
+    *,
+    output_format: Literal["exported_program"],
+    **options: Any,
+) -> ExportedProgram: ...
+
+
+@overload
+def compile(  # noqa: A001
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = ...,
+    inputs: Sequence[Any] | None = ...,
+    *,
+    output_format: Literal["module"] = ...,
+    **options: Any,
+) -> torch.nn.Module: ...
 
 
 def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT expect

@@ -21,7 +21,7 @@ def progress_bar(what: str, total: int, shown: bool | None) -> Iterator[Callable
     if shown is None:
         shown = total >= _LARGE_BYTES and sys.stderr.isatty()
     if not shown:
-        yield lambda count: None
+        yield lambda _count: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn

@@ -26,7 +26,7 @@ import torch
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
-from portrt.package.archive import MODEL, Archive
+from portrt.package.archive import CONSTANTS, MODEL, WEIGHTS, Archive
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -229,8 +229,12 @@ class _MappedRecords:
     def get_record_size(self, name: str) -> int:
         return self._archive.record(name).size
 
-    def get_record(self, name: str) -> bytes:
-        return self._archive.read(name)
+    def get_record(self, name: str) -> bytes | memoryview:
+        """JSON and the like as bytes; tensors, which torch 2.11 and 2.12 read so, as mapped memory."""
+        if not name.startswith((CONSTANTS, WEIGHTS)) or name.endswith(".json"):
+            return self._archive.read(name)
+        record = self._archive.record(name)
+        return memoryview(self._memory)[record.offset : record.offset + record.size]
 
     def get_storage_from_record(self, name: str, numel: int, dtype: torch.dtype) -> torch.Tensor:
         record = self._archive.record(name)
@@ -276,6 +280,6 @@ def is_tracing() -> bool:
 
 
 def argument_names(program: ExportedProgram) -> list[str] | None:
-    """Names of the arguments of the exported forward, positional ones first, where torch kept them."""
+    """Names of the exported forward's arguments, positional ones first, where torch kept them."""
     signature = program.module_call_graph[0].signature
     return None if signature is None else signature.forward_arg_names

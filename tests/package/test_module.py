@@ -67,6 +67,18 @@ def test_wrong_number_and_name_are_refused(module: Any) -> None:
         module(ids(2, 4), torch.ones(2, 4), torch.ones(2, 4))
 
 
+def test_another_python_number_is_refused_after_a_good_call() -> None:
+    class Scale(torch.nn.Module):
+        def forward(self, x: torch.Tensor, times: int) -> torch.Tensor:
+            return torch.relu(x) * times
+
+    x = torch.randn(3)
+    module = portrt.compile(Scale().eval(), inputs=[x, 3], engines="onnxruntime", min_block_size=1)
+    torch.testing.assert_close(module(x, 3), torch.relu(x) * 3)
+    with pytest.raises(Exception, match="times"):
+        module(x, 4)
+
+
 def test_right_inputs_pass_after_wrong_ones(module: Any) -> None:
     with pytest.raises(InputError):
         module(ids(9, 4), torch.ones(9, 4))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TESTS, assert_same, run_jobs
+from harness import TESTS, assert_same, run_jobs
 from models import CASES, randn
 
 import portrt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Compiled, assert_matches_eager, call
+from harness import Compiled, assert_matches_eager, call
 from models import CASES
 
 from portrt.runtime.report import engine_calls

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TESTS, Compiled, assert_same, call, run_jobs, run_script
+from harness import TESTS, Compiled, assert_same, call, run_jobs, run_script
 from models import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attribute.*assigned during export")

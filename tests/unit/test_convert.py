@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import Compiled, assert_same
 from custom_ops import shifted_relu
+from harness import Compiled, assert_same
 from models import CASES, lambda_module, randn
 from torch import nn
 from torch.nn import functional

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_same
+from harness import assert_same
 from models import CASES, lambda_module
 from torch.export import Dim, ExportedProgram
 

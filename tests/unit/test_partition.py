@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Compiled, assert_matches_eager, assert_same, call
 from custom_ops import shifted_relu
+from harness import Compiled, assert_matches_eager, assert_same, call
 from models import CASES, lambda_module, randn
 from torch import nn
 from torch.export import Dim, ExportedProgram

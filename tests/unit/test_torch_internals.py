@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Compiled, assert_same
+from harness import Compiled, assert_same
 from models import lambda_module, randn
 from torch import nn
 from torch.export import Dim, ExportedProgram

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,7 +69,7 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
 def _model_and_inputs(source: str, given: list[Input]) -> tuple[Any, Any, Any]:
     import torch
 
-    made = _load_program(source) if os.path.exists(source) else _call_factory(source)
+    made = _load_program(source) if Path(source).exists() else _call_factory(source)
     parts = made if isinstance(made, tuple) else (made,)
     if isinstance(parts[0], torch.export.ExportedProgram):
         return parts[0], None, None
@@ -92,7 +92,7 @@ def _call_factory(source: str) -> Any:
             "a file of torch.export.save, or a function such as my_package.models:make",
             "correct the path or the name",
         )
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     try:
         factory = getattr(import_module(module), name)
         return factory()

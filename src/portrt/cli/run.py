@@ -37,7 +37,7 @@ def command(
     fallback: str | None,
     repeat: int,
 ) -> None:
-    """Run FILE on INPUTS: one .npy for each argument in order, or one .npz or .safetensors by name."""
+    """Run FILE on INPUTS: a .npy for each argument in order, or a .npz or .safetensors by name."""
     import torch
     from torch.utils import _pytree as pytree
 

@@ -1,1 +1,1 @@
-"""The file: manifest, weights image, and how they are put into and read from a torch.export program."""
+"""The file: manifest, weights image, and how both get into and out of a torch.export program."""

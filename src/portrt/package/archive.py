@@ -1,4 +1,4 @@
-"""A .pt2 archive as a zip file: where its records lie, and the engine calls in it. No torch in here."""
+"""A .pt2 archive as a zip file: where its records lie, and its engine calls. No torch in here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ OPERATOR = "torch.ops.portrt.execute_engine.default"
 
 MODEL = "models/model.json"
 CONSTANTS = "data/constants/"
+WEIGHTS = "data/weights/"
 CONSTANTS_CONFIG = "data/constants/model_constants_config.json"
 
 _MAX_RECORDS = 100_000

@@ -1,4 +1,4 @@
-"""What is in a file, read from its zip directory and its JSON alone: no torch, no vendor library."""
+"""What is in a file, by its zip directory and its JSON alone: no torch, no vendor library."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class _Arguments:
         names = torch_internals.argument_names(program) or [f"#{i}" for i in range(self._count)]
         self._names = names[: self._count]
 
-    def __call__(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+    def __call__(self, _module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         if len(args) == self._count and kwargs.keys() == self._keywords:
             return
         if torch.compiler.is_compiling() or torch_internals.is_tracing():
@@ -76,6 +76,8 @@ class InputGuards(torch.nn.Module):
         self._tensors = [
             index for index, node in enumerate(nodes) if isinstance(node.meta["val"], torch.Tensor)
         ]
+        # Inputs that are no tensors are held by torch's guards, at every call.
+        self._remembers = len(self._tensors) == len(nodes)
         tensors = [nodes[index] for index in self._tensors]
         entries = input_entries(tensors, symbols.dimensions_of(tensors), program, {})
         self._manifest = _manifest(entries) if tensors else None
@@ -95,11 +97,12 @@ class InputGuards(torch.nn.Module):
         self._guards(*flat)
         if len(self._known) >= _MOST_KNOWN_SHAPES:
             self._known.clear()
-        self._known.add(key)
+        if self._remembers:
+            self._known.add(key)
 
 
 def _manifest(entries: Any) -> manifests.Manifest:
-    """The inputs of a whole program, described as those of a block are; nothing else of it counts."""
+    """The inputs of a whole program, described as those of a block; nothing else counts."""
     return manifests.decode(
         manifests.encode(
             {

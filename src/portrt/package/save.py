@@ -116,27 +116,27 @@ def _write(
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
     """A temporary file beside `target` that takes its place when the block ends without error."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _copy_mode(target, name)
-        os.replace(name, target)
+        partial.chmod(_mode_for(target))
+        partial.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            partial.unlink()
         raise
 
 
-def _copy_mode(target: Path, name: str) -> None:
-    """The permissions that the file had, or that a new file would get."""
+def _mode_for(target: Path) -> int:
+    """The permissions that the file has, or that a new file would get."""
     if target.exists():
-        os.chmod(name, target.stat().st_mode & 0o7777)
-    else:
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        return target.stat().st_mode & 0o7777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 class _Counted(io.RawIOBase):
@@ -189,8 +189,8 @@ def _torchscript(program: ExportedProgram) -> torch.jit.ScriptModule:
     for node in program.graph.nodes:
         if node.op == "call_function" and torch_internals.is_symbolic_call(node) and node.users:
             raise SettingsError(
-                f"PyTorch computes the size {node.name!r} from the shapes of a call, and TorchScript "
-                "would keep the example's",
+                f"PyTorch computes the size {node.name!r} from the shapes of a call, and "
+                "TorchScript would keep the example's",
                 "a program whose dynamic sizes are inside engines",
                 "save it as an exported program, or compile it with static shapes",
             )
