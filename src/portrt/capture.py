@@ -143,10 +143,20 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _examples(tree: Any) -> Any:
+    """The tree with an example in the place of each `Input`.
+
+    A tensor that is given twice becomes two: torch.export takes one object for one input, and the
+    program would not look at the other.
+    """
     leaves, spec = pytree.tree_flatten(tree)
-    made = [
-        leaf.example(seed) if isinstance(leaf, Input) else leaf for seed, leaf in enumerate(leaves)
-    ]
+    made: list[Any] = []
+    for seed, leaf in enumerate(leaves):
+        if isinstance(leaf, Input):
+            made.append(leaf.example(seed))
+        elif isinstance(leaf, torch.Tensor) and any(leaf is other for other in made):
+            made.append(leaf.clone())
+        else:
+            made.append(leaf)
     return pytree.tree_unflatten(made, spec)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import logging
 import re
@@ -18,6 +19,7 @@ from portrt.artifacts import YES, Block, Engine, Plan, Verdict
 from portrt.backends import registry
 from portrt.backends.base import Backend, Material
 from portrt.capture import best_sizes, capture
+from portrt.check import Sample, check_engine, sample_blocks
 from portrt.convert import OnnxModel, onnx_from_block, translation
 from portrt.errors import (
     BackendUnavailableError,
@@ -96,6 +98,7 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
         CaptureError: torch.export cannot capture the model.
         PartitionError: Nodes stay in PyTorch although `require_full_compilation` was set.
         BackendUnavailableError: An engine name is unknown, or none of `engines` can be built here.
+        CheckError: An engine gives other numbers than PyTorch on the sample inputs.
         BuildError: No engine of any block could be built, although engines were asked for by name
             or `require_full_compilation` was set.
     """
@@ -192,10 +195,13 @@ def _build(
     for tries in itertools.count(1):
         plan = _plan(captured, settings, backends, best, excluded)
         image = image_from_tensors(plan.tensors)
+        samples = {} if settings.check == "off" else sample_blocks(plan, captured)
         engines: dict[str, list[Engine]] = {}
         refused: dict[str, str] = {}
         for block in plan.blocks:
-            engines[block.name], failures = _engines(plan, block, image, settings, backends)
+            engines[block.name], failures = _engines(
+                plan, block, image, settings, backends, samples.get(block.name)
+            )
             if not engines[block.name]:
                 refused |= _nodes_to_exclude(block, failures, whole=tries >= _MOST_TRIES)
         if not refused:
@@ -231,7 +237,7 @@ def _nodes_to_exclude(
         for node in block.program.graph.nodes
         if isinstance(node.target, torch._ops.OpOverload)
     }
-    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
+    reason = "; ".join(dict.fromkeys(f"{it.happened} (do: {it.remedy})" for it in failures))
     known = set().union(*(_nodes_named(failure, names) for failure in failures))
     excluded = known if known and not whole else names
     logger.warning(
@@ -277,6 +283,7 @@ def _engines(
     image: torch.Tensor,
     settings: Settings,
     backends: Sequence[Backend],
+    sample: Sample | None,
 ) -> tuple[list[Engine], list[BuildError | ConvertError]]:
     """The engines of one block, and the errors of the backends that made none."""
 
@@ -291,6 +298,11 @@ def _engines(
         started = time.perf_counter()
         try:
             engine = backend.build(material, settings)
+            if settings.check != "off":
+                check = check_engine(
+                    block, engine, image, sample, accept=settings.check == "accept"
+                )
+                engine = dataclasses.replace(engine, check=check)
         except (BuildError, ConvertError) as err:
             failures.append(err)
             logger.warning("no %s engine for %s: %s", backend.name, block.name, err)

@@ -53,6 +53,10 @@ class BuildError(PortrtError):
     """A backend could not build an engine."""
 
 
+class CheckError(PortrtError):
+    """An engine gives other numbers than the block that it was built from."""
+
+
 class BackendUnavailableError(PortrtError):
     """A backend that was asked for is unknown, not installed or broken on this machine."""
 

@@ -15,6 +15,7 @@ from portrt.errors import SettingsError
 logger = logging.getLogger(__name__)
 
 OUTPUT_FORMATS = ("module", "exported_program")
+CHECKS = ("error", "accept", "off")
 FALLBACKS = ("eager", "error")
 
 # Torch-TensorRT options that have no meaning here. They are accepted, so that a call can be moved
@@ -72,6 +73,8 @@ class Settings:
         builder_python: Python interpreter that runs the engine builder, for a TensorRT that is
             installed elsewhere; None is this one.
         build_timeout_s: Seconds after which an engine build is given up.
+        check: What happens when an engine that can run here gives other numbers than PyTorch on the
+            sample inputs: "error", "accept" (log it, keep the engine), or "off" (do not compare).
         strict: Passed to `torch.export.export`.
     """
 
@@ -89,10 +92,12 @@ class Settings:
     target_compute_capabilities: tuple[str, ...] = setting((), rebuilds=True)
     builder_python: str | None = setting(None, rebuilds=True)
     build_timeout_s: float = setting(3600.0, rebuilds=False)
+    check: str = setting("error", rebuilds=False)
     strict: bool = setting(False, rebuilds=True)
 
     def __post_init__(self) -> None:
         _one_of("output_format", self.output_format, OUTPUT_FORMATS)
+        _one_of("check", self.check, CHECKS)
         if self.fallback is not None:
             _one_of("fallback", self.fallback, FALLBACKS)
         _whole_number("min_block_size", self.min_block_size, 1, None)

@@ -82,8 +82,11 @@ def _tree(expression: Any, known: Dimensions) -> expr.Tree | None:
         return int(expression)
     if isinstance(expression, sympy.Float):
         return float(expression)
-    if isinstance(expression, sympy.Rational):
-        return ["truediv", int(expression.p), int(expression.q)]
+    if isinstance(expression, sympy.Mul):
+        factor, rest = expression.as_coeff_Mul(rational=True)
+        if not factor.is_Integer:  # s/2 of a size that is known to be even
+            tree = _tree(rest * factor.p, known)
+            return None if tree is None else ["floordiv", tree, int(factor.q)]
     make = _FROM_SYMPY.get(type(expression).__name__)
     arguments = [_tree(argument, known) for argument in expression.args]
     if make is None or any(argument is None for argument in arguments):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind
+from torch.utils import _pytree as pytree
 
 from portrt.package.archive import CONSTANTS, MODEL, WEIGHTS, Archive
 
@@ -230,7 +231,7 @@ class _MappedRecords:
         return self._archive.record(name).size
 
     def get_record(self, name: str) -> bytes | memoryview:
-        """JSON and the like as bytes; tensors, which torch 2.11 and 2.12 read so, as mapped memory."""
+        """JSON and the like as bytes; tensors, which torch 2.11 reads so, as mapped memory."""
         if not name.startswith((CONSTANTS, WEIGHTS)) or name.endswith(".json"):
             return self._archive.read(name)
         record = self._archive.record(name)
@@ -283,3 +284,27 @@ def argument_names(program: ExportedProgram) -> list[str] | None:
     """Names of the exported forward's arguments, positional ones first, where torch kept them."""
     signature = program.module_call_graph[0].signature
     return None if signature is None else signature.forward_arg_names
+
+
+def run_flat(
+    program: ExportedProgram,
+    example_inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    run_block: Callable[[str, tuple[Any, ...]], Any],
+) -> None:
+    """Run a program's graph on real inputs; calls of submodules go to `run_block`."""
+    kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    given = iter(pytree.tree_leaves(example_inputs))
+    flat = []
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            target = kinds[node.name].target
+            held = program.state_dict.get(target, program.constants.get(target))
+            flat.append(next(given) if target is None else held)
+
+    class Runner(torch.fx.Interpreter):
+        def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if target.startswith("block_"):
+                return run_block(target, args)
+            return super().call_module(target, args, kwargs)
+
+    Runner(program.graph_module).run(*flat)

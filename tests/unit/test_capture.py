@@ -290,3 +290,13 @@ def test_a_training_model_is_compiled_as_it_is_with_a_warning(
         compiled_module(mlp().train(), inputs=[X])
 
     assert "training mode" in caplog.text
+
+
+def test_one_tensor_given_twice_is_two_inputs() -> None:
+    class Difference(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return torch.relu(a) - 2 * b
+
+    x, y = torch.randn(3), torch.randn(3)
+    compiled = portrt.compile(Difference(), inputs=[x, x], engines="onnxruntime", min_block_size=1)
+    torch.testing.assert_close(compiled(x, y), torch.relu(x) - 2 * y)

@@ -120,8 +120,8 @@ def _store_policy(program: ExportedProgram, policy: Policy) -> None:
     """Put the policy into the manifests, so that it goes where the program goes."""
     for node in calls_of_program(program):
         entry = manifests.parse(node.args[2])
-        kept = Policy(entry["policy"].get("fallback"), _tuple(entry["policy"].get("engines")))
-        merged = policy.over(kept)
-        entry["policy"] = {"fallback": merged.fallback, "engines": merged.engines}
+        # Field by field: a stored name that this portrt does not know stays what it is.
+        given = {"fallback": policy.fallback, "engines": policy.engines}
+        entry["policy"].update({key: value for key, value in given.items() if value is not None})
         node.update_arg(2, manifests.encode(entry))
     program.graph_module.recompile()

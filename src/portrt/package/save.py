@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +16,7 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import PortrtError, SaveError, SettingsError
+from portrt.package.atomic import replacing
 from portrt.package.module import PROGRAM
 from portrt.progress import progress_bar
 
@@ -92,7 +91,7 @@ def _write(
     total = _byte_size(program)
     try:
         with (
-            _replacing(target) as file,
+            replacing(target) as file,
             progress_bar(f"saving {target.name}", total, progress) as bar,
         ):
             counted = _Counted(file, bar)
@@ -110,33 +109,6 @@ def _write(
             f"a folder that is there and writable, with about {total} bytes free",
             "correct the path or make room; a file that was there is unchanged",
         ) from err
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `target` that takes its place when the block ends without error."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(_mode_for(target))
-        partial.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def _mode_for(target: Path) -> int:
-    """The permissions that the file has, or that a new file would get."""
-    if target.exists():
-        return target.stat().st_mode & 0o7777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
 
 
 class _Counted(io.RawIOBase):

@@ -1,0 +1,179 @@
+"""check: does an engine give the numbers of the block it was built from?
+
+The oracle is the block itself, run in PyTorch on the sample inputs of the compilation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.artifacts import Block, Engine, Plan
+from portrt.backends import registry
+from portrt.errors import BuildError, CheckError, EngineError
+from portrt.package import manifest as manifests
+from portrt.package.manifest import Blob
+from portrt.package.weights import WeightsImage
+from portrt.torch_internals import run_flat
+
+logger = logging.getLogger(__name__)
+
+# Largest difference to PyTorch, relative to the largest number of the output. Whole numbers and
+# bool are exact.
+TOLERANCES = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-3,
+    torch.float16: 2e-2,
+    torch.bfloat16: 5e-2,
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Real inputs of one block, and what PyTorch makes of them."""
+
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+
+
+def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
+    """Run the planned program in PyTorch on its example inputs; what each block took and gave.
+
+    Empty where the program has no example inputs, or does not run on them.
+    """
+    if captured.example_inputs is None:
+        return {}
+    blocks = {block.name: block for block in plan.blocks}
+    found: dict[str, Sample] = {}
+
+    def run_block(name: str, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        block = blocks[name]
+        weights = [plan.tensors[weight] for weight in block.weights]
+        outputs = tuple(block.program.module(check_guards=False)(*inputs, *weights))
+        found[name] = Sample(tuple(inputs), outputs)
+        return outputs
+
+    try:
+        with torch.no_grad():
+            run_flat(plan.program, captured.example_inputs, run_block)
+    except Exception:
+        logger.warning("engines are not checked: the model fails on its inputs", exc_info=True)
+        return {}
+    return found
+
+
+def check_engine(
+    block: Block, engine: Engine, image: torch.Tensor, sample: Sample | None, *, accept: bool
+) -> Mapping[str, Any]:
+    """Compare one engine with its block; the result is for the manifest.
+
+    Args:
+        block: Where the engine comes from.
+        engine: Just built.
+        image: The weights image.
+        sample: What the block took and gave in PyTorch, or None where that is not known.
+        accept: Log numbers worse than the tolerance instead of raising.
+
+    Raises:
+        BuildError: The engine opens, but fails on the sample.
+        CheckError: An output is worse than its tolerance.
+    """
+    if sample is None:
+        return {"skipped": "there were no sample inputs"}
+    device = sample.inputs[0].device
+    manifest = _manifest(block, engine, image)
+    spec = manifest.engines[0]
+    backend = registry.backend(engine.backend)
+    verdict = backend.accepts(spec, device.type)
+    if not verdict:
+        return {"skipped": verdict.reason}
+    weights = WeightsImage(image) if engine.weights else None
+    data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
+    try:
+        session = backend.open(spec, manifest, data, weights)
+        found = session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
+    except EngineError as err:
+        raise BuildError(err.happened, err.expected, err.remedy) from err
+    rows = [
+        _compare(entry["name"], got, wanted)
+        for entry, got, wanted in zip(block.outputs, found, sample.outputs, strict=True)
+    ]
+    for row in rows:
+        if not row["ok"]:
+            _report(block, engine, row, accept=accept)
+    return {"device": device.type, "outputs": rows}
+
+
+def _report(block: Block, engine: Engine, row: Mapping[str, Any], *, accept: bool) -> None:
+    fact = (
+        f"the {engine.backend} engine of {block.name} gives other numbers than PyTorch for "
+        f"{row['name']!r}: largest difference {row['max_abs']}, relative {row['max_rel']}"
+    )
+    if accept:
+        logger.warning("%s; accepted", fact)
+        return
+    raise CheckError(
+        fact,
+        f"a relative difference up to {row['tolerance']}",
+        "find the operator by putting parts of the model into torch_executed_ops and report it, or "
+        "compile with check='accept'",
+    )
+
+
+def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any]:
+    """Largest absolute difference, the same over the largest number, and whether it will do."""
+    tolerance = TOLERANCES.get(wanted.dtype, 0.0)
+    wide = torch.complex128 if wanted.dtype.is_complex else torch.float64
+    a, b = got.to(wide), wanted.to(wide)
+    same = (a == b) | (a.isnan() & b.isnan())
+    difference = torch.where(same, torch.zeros_like(a), a - b).abs()
+    largest = float(difference.max()) if difference.numel() else 0.0
+    finite = b.abs()[torch.isfinite(b)]
+    scale = float(finite.max()) if finite.numel() else 0.0
+    relative = largest / scale if scale else largest
+    return {
+        "name": name,
+        "max_abs": _json(largest),
+        "max_rel": _json(relative),
+        "tolerance": tolerance,
+        "ok": relative <= tolerance,  # false for NaN
+    }
+
+
+def _json(value: float) -> float | str:
+    """JSON has no NaN and no infinity."""
+    return float(f"{value:.3g}") if abs(value) < float("inf") else str(value)
+
+
+def _manifest(block: Block, engine: Engine, image: torch.Tensor) -> manifests.Manifest:
+    """A manifest of this engine alone, to open it with."""
+    blobs = [Blob.of(0, image.numpy())] if engine.weights else []
+    entry = {
+        "format": manifests.FORMAT,
+        "name": block.name,
+        "producer": {},
+        "inputs": list(block.inputs),
+        "outputs": list(block.outputs),
+        "weights": blobs[0] if blobs else None,
+        "source": None,
+        "source_weights": [],
+        "node_count": block.node_count,
+        "engines": [
+            {
+                "backend": engine.backend,
+                "data": Blob.of(len(blobs), engine.data),
+                "build": dict(engine.build),
+                "requires": dict(engine.requires),
+                "weights": list(engine.weights),
+                "check": None,
+            }
+        ],
+        "policy": {"fallback": None},
+        "blob_count": len(blobs) + 1,
+    }
+    return manifests.decode(manifests.encode(entry))
