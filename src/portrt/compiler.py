@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal, overload
 
 import torch
 from torch.export import ExportedProgram
 
 from portrt.artifacts import YES, Block, Engine, Plan, Verdict
-from portrt.backends import registry
-from portrt.backends.base import Backend, Material
+from portrt.build import Builder, builders_for, engines_of_block
 from portrt.capture import best_sizes, capture
-from portrt.check import Sample, check_engine, sample_blocks
-from portrt.convert import OnnxModel, onnx_from_block, translation
+from portrt.check import sample_blocks
+from portrt.convert import translation
 from portrt.errors import (
-    BackendUnavailableError,
     BuildError,
     ConvertError,
     SettingsError,
@@ -30,7 +26,7 @@ from portrt.errors import (
 from portrt.lower import lower
 from portrt.package.assemble import assemble
 from portrt.package.module import module_of
-from portrt.package.weights import WeightsImage, image_from_tensors
+from portrt.package.weights import image_from_tensors
 from portrt.partition import partition
 from portrt.settings import Settings
 
@@ -110,7 +106,7 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             "both inputs and arg_inputs were given", "one of them", "leave one of them out"
         )
     args = inputs if arg_inputs is None else arg_inputs
-    backends = _usable_backends(settings)
+    builders = builders_for(settings)
     captured = capture(
         module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
     )
@@ -118,10 +114,10 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
     if settings.dryrun:
         from portrt.dryrun import print_plan
 
-        plan = _plan(captured, settings, backends, best, {})
-        print_plan(plan, [item.name for item in backends])
+        plan = _plan(captured, settings, builders, best, {})
+        print_plan(plan, [item.backend.name for item in builders])
         return _formatted(captured, settings)
-    program = _build(captured, settings, backends, best)
+    program = _build(captured, settings, builders, best)
     logger.info("compiled in %.2f s", time.perf_counter() - started)
     return _formatted(program, settings)
 
@@ -141,44 +137,15 @@ def _formatted(program: ExportedProgram, settings: Settings) -> torch.nn.Module 
     return module_of(program)
 
 
-def _usable_backends(settings: Settings) -> list[Backend]:
-    """The backends to build for.
-
-    Raises:
-        BackendUnavailableError: A name is unknown, or none of them can build here.
-    """
-    asked = settings.engines or registry.names()
-    found: list[Backend] = []
-    refused: list[str] = []
-    remedies: list[str] = []
-    for name in asked:
-        backend = registry.backend(name)
-        verdict = backend.can_build()
-        if verdict:
-            found.append(backend)
-            continue
-        refused.append(f"{name}: {verdict}")
-        remedies.append(verdict.remedy)
-        if settings.engines is not None:
-            logger.warning("no %s engine will be built: %s", name, verdict)
-    if not found:
-        raise BackendUnavailableError(
-            "none of the engines can be built here:" + "".join(f"\n    {r}" for r in refused),
-            "at least one backend that can build on this machine",
-            " or ".join(remedy for remedy in remedies if remedy) or "see `portrt doctor`",
-        )
-    return found
-
-
 def _plan(
     captured: ExportedProgram,
     settings: Settings,
-    backends: Sequence[Backend],
+    builders: Sequence[Builder],
     best: Mapping[Any, int],
     excluded: Mapping[str, str],
 ) -> Plan:
     def supports(node: torch.fx.Node) -> Verdict:
-        verdicts = (translation(node), *(backend.supports(node) for backend in backends))
+        verdicts = (translation(node), *(item.backend.supports(node) for item in builders))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
     return partition(lower(captured), settings, supports, excluded, best)
@@ -187,20 +154,20 @@ def _plan(
 def _build(
     captured: ExportedProgram,
     settings: Settings,
-    backends: Sequence[Backend],
+    builders: Sequence[Builder],
     best: Mapping[Any, int],
 ) -> ExportedProgram:
     """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again."""
     excluded: dict[str, str] = {}
     for tries in itertools.count(1):
-        plan = _plan(captured, settings, backends, best, excluded)
+        plan = _plan(captured, settings, builders, best, excluded)
         image = image_from_tensors(plan.tensors)
         samples = {} if settings.check == "off" else sample_blocks(plan, captured)
         engines: dict[str, list[Engine]] = {}
         refused: dict[str, str] = {}
         for block in plan.blocks:
-            engines[block.name], failures = _engines(
-                plan, block, image, settings, backends, samples.get(block.name)
+            engines[block.name], failures = engines_of_block(
+                plan, block, image, builders, samples.get(block.name)
             )
             if not engines[block.name]:
                 refused |= _nodes_to_exclude(block, failures, whole=tries >= _MOST_TRIES)
@@ -208,7 +175,7 @@ def _build(
             break
         excluded |= refused
     if not plan.blocks:
-        _say_that_nothing_is_compiled(excluded, settings, backends)
+        _say_that_nothing_is_compiled(excluded, settings, builders)
     policy = {"fallback": settings.fallback}
     program = assemble(plan, image if plan.tensors else None, engines, policy)
     _copy_what_is_shared(program, captured)
@@ -264,56 +231,14 @@ def _nodes_named(failure: BuildError | ConvertError, names: set[str]) -> set[str
 
 
 def _say_that_nothing_is_compiled(
-    excluded: Mapping[str, str], settings: Settings, backends: Sequence[Backend]
+    excluded: Mapping[str, str], settings: Settings, builders: Sequence[Builder]
 ) -> None:
     """A warning; where engines were asked for by name and failed, a BuildError."""
     if excluded and (settings.engines is not None or settings.require_full_compilation):
         reasons = dict.fromkeys(excluded.values())
         raise BuildError(
             "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
-            f"an engine by {' or '.join(backend.name for backend in backends)}",
+            f"an engine by {' or '.join(item.backend.name for item in builders)}",
             "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
         )
     logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
-
-
-def _engines(
-    plan: Plan,
-    block: Block,
-    image: torch.Tensor,
-    settings: Settings,
-    backends: Sequence[Backend],
-    sample: Sample | None,
-) -> tuple[list[Engine], list[BuildError | ConvertError]]:
-    """The engines of one block, and the errors of the backends that made none."""
-
-    @lru_cache
-    def convert(opset: int) -> OnnxModel:
-        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset)
-
-    material = Material(block, plan.tensors, image, convert)
-    built: list[Engine] = []
-    failures: list[BuildError | ConvertError] = []
-    for backend in backends:
-        started = time.perf_counter()
-        try:
-            engine = backend.build(material, settings)
-            if settings.check != "off":
-                check = check_engine(
-                    block, engine, image, sample, accept=settings.check == "accept"
-                )
-                engine = dataclasses.replace(engine, check=check)
-        except (BuildError, ConvertError) as err:
-            failures.append(err)
-            logger.warning("no %s engine for %s: %s", backend.name, block.name, err)
-            continue
-        seconds = time.perf_counter() - started
-        logger.info(
-            "built %s for %s: %d bytes in %.2f s",
-            backend.name,
-            block.name,
-            len(engine.data),
-            seconds,
-        )
-        built.append(engine)
-    return built, failures

@@ -43,6 +43,35 @@ WITHOUT_MEANING = {
 _said_once: set[str] = set()
 
 
+# Options that one engine can have for itself.
+PER_ENGINE = (
+    "optimization_level",
+    "workspace_size",
+    "version_compatible",
+    "hardware_compatible",
+    "target_compute_capabilities",
+    "builder_python",
+    "build_timeout_s",
+)
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One engine to build: a backend, and the options in which it differs from the others.
+
+    Attributes:
+        backend: Its name.
+        options: (name, value) of fields of `Settings` that `PER_ENGINE` lists.
+    """
+
+    backend: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def settings(self, common: Settings) -> Settings:
+        """The settings of this engine."""
+        return dataclasses.replace(common, **dict(self.options))
+
+
 def setting(default: Any, *, rebuilds: bool) -> Any:
     """A field of `Settings`; `rebuilds` says whether another value gives another engine."""
     return dataclasses.field(default=default, metadata={"rebuilds": rebuilds})
@@ -53,8 +82,11 @@ class Settings:
     """What `compile` was asked for.
 
     Attributes:
-        engines: Backends to build for, in order of preference; None means every backend that can
-            build on this machine.
+        engines: Engines to build, in order of preference: names of backends, or mappings such as
+            {"backend": "tensorrt_rtx", "target_compute_capabilities": ["7.5"]} with the options of
+            this engine alone. None means every backend that can build on this machine.
+        require_engines: Refuse a model of which one of the `engines` cannot be built, instead of
+            leaving that engine out with its reason in the log.
         output_format: "module" (a callable `torch.nn.Module`) or "exported_program".
         min_block_size: Smallest number of operators in a block; smaller ones stay in PyTorch,
             unless the block is the whole model.
@@ -78,7 +110,8 @@ class Settings:
         strict: Passed to `torch.export.export`.
     """
 
-    engines: tuple[str, ...] | None = setting(None, rebuilds=False)
+    engines: tuple[EngineRequest, ...] | None = setting(None, rebuilds=False)
+    require_engines: bool = setting(False, rebuilds=False)
     output_format: str = setting("module", rebuilds=False)
     min_block_size: int = setting(5, rebuilds=True)
     torch_executed_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
@@ -140,17 +173,33 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _engines(value: Any) -> tuple[str, ...] | None:
+def _engines(value: Any) -> tuple[EngineRequest, ...] | None:
     if value is None:
         return None
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if not names:
+    items = [value] if isinstance(value, (str, Mapping)) else list(value)
+    if not items:
         raise SettingsError(
             "engines is empty",
             "at least one engine name, or None for every backend that can build here",
             "leave the option out, or name an engine such as 'onnxruntime'",
         )
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(_request(item) for item in items))
+
+
+def _request(item: Any) -> EngineRequest:
+    if isinstance(item, EngineRequest):
+        return item
+    given = {"backend": item} if isinstance(item, str) else dict(item)
+    backend = given.pop("backend", None)
+    unknown = [name for name in given if name not in PER_ENGINE]
+    if not isinstance(backend, str) or unknown:
+        raise SettingsError(
+            f"engines has the entry {item!r}",
+            "a backend's name, or a mapping with 'backend' and any of " + ", ".join(PER_ENGINE),
+            f"leave out {', '.join(map(str, unknown))}" if unknown else "name the backend",
+        )
+    options = {name: _NORMAL.get(name, _same)(option) for name, option in given.items()}
+    return EngineRequest(backend, tuple(sorted(options.items())))
 
 
 def operator_name(op: Any) -> str:

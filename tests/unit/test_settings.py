@@ -82,7 +82,8 @@ def test_values_that_cannot_be_used_are_refused(options: dict[str, Any]) -> None
     ],
 )
 def test_engines_are_a_name_or_names(given: Any, wanted: Any) -> None:
-    assert Settings.from_options({"engines": given}).engines == wanted
+    found = Settings.from_options({"engines": given}).engines
+    assert (None if found is None else tuple(item.backend for item in found)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,30 @@ def test_a_compute_capability_of_two_digits_keeps_them() -> None:
     assert Settings.from_options({"target_compute_capabilities": "12.0"}) == Settings(
         target_compute_capabilities=("12.0",)
     )
+
+
+def test_engine_with_options_of_its_own() -> None:
+    settings = Settings.from_options(
+        {
+            "engines": [
+                "onnxruntime",
+                {"backend": "tensorrt_rtx", "target_compute_capabilities": ["sm_75"]},
+                {"backend": "tensorrt_rtx", "optimization_level": 3},
+            ],
+            "optimization_level": 1,
+        }
+    )
+    assert settings.engines is not None
+    own = [request.settings(settings) for request in settings.engines]
+    assert [item.backend for item in settings.engines][1:] == ["tensorrt_rtx", "tensorrt_rtx"]
+    assert [item.optimization_level for item in own] == [1, 1, 3]
+    assert [item.target_compute_capabilities for item in own] == [(), ("7.5",), ()]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"backend": "onnxruntime", "min_block_size": 2}, {"optimization_level": 1}, {"backend": 3}],
+)
+def test_engine_entry_that_cannot_be_read(entry: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="engines has the entry"):
+        Settings.from_options({"engines": [entry]})

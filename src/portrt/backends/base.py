@@ -62,8 +62,13 @@ class Backend(Protocol):
 
     name: str  # also the key that is stored in the manifest
 
-    def can_build(self) -> Verdict:
-        """Whether engines can be built on this machine. Never raises; names a missing wheel."""
+    def can_build(self, python: str | None = None) -> Verdict:
+        """Whether engines can be built on this machine. Never raises; names a missing wheel.
+
+        Args:
+            python: Interpreter that is to run the builder, for a library that is installed there;
+                None is this one.
+        """
         ...
 
     def can_run(self, device: str) -> Verdict:

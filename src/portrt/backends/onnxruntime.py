@@ -70,7 +70,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def can_build(self) -> Verdict:
+    def can_build(self, python: str | None = None) -> Verdict:  # noqa: ARG002
         return self._installed()
 
     def can_run(self, device: str) -> Verdict:

@@ -47,7 +47,9 @@ class TensorRTRTXBackend:
 
     name = "tensorrt_rtx"
 
-    def can_build(self) -> Verdict:
+    def can_build(self, python: str | None = None) -> Verdict:
+        if python is not None:
+            return Verdict(True, f"{python} builds; only a build shows whether it can")
         return _installed()
 
     def can_run(self, device: str) -> Verdict:

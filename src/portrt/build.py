@@ -1,0 +1,129 @@
+"""build: Block -> engines, one for each engine that was asked for and can be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from portrt.artifacts import Block, Engine, Plan
+from portrt.backends import registry
+from portrt.backends.base import Backend, Material
+from portrt.check import Sample, check_engine
+from portrt.convert import OnnxModel, onnx_from_block
+from portrt.errors import BackendUnavailableError, BuildError, ConvertError
+from portrt.package.weights import WeightsImage
+from portrt.settings import EngineRequest, Settings
+
+logger = logging.getLogger(__name__)
+
+Failure = BuildError | ConvertError
+
+
+@dataclass(frozen=True)
+class Builder:
+    """One engine to build of each block: who builds it, and with which settings."""
+
+    backend: Backend
+    settings: Settings
+
+
+def builders_for(settings: Settings) -> list[Builder]:
+    """The engines that were asked for and can be built here, in order of preference.
+
+    Raises:
+        BackendUnavailableError: A name is unknown, none of them can be built here, or one cannot
+            although `require_engines` is set.
+    """
+    asked = settings.engines or tuple(EngineRequest(name) for name in registry.names())
+    found: list[Builder] = []
+    refused: list[str] = []
+    remedies: list[str] = []
+    for request in asked:
+        backend = registry.backend(request.backend)
+        own = request.settings(settings)
+        verdict = backend.can_build(own.builder_python)
+        if verdict:
+            found.append(Builder(backend, own))
+            continue
+        refused.append(f"{request.backend}: {verdict}")
+        remedies.append(verdict.remedy)
+        if settings.engines is not None:
+            logger.warning("no %s engine will be built: %s", request.backend, verdict)
+    lines = "".join(f"\n    {line}" for line in refused)
+    remedy = " or ".join(remedy for remedy in remedies if remedy) or "see `portrt doctor`"
+    if not found:
+        raise BackendUnavailableError(
+            f"none of the engines can be built here:{lines}",
+            "at least one backend that can build on this machine",
+            remedy,
+        )
+    if refused and settings.require_engines:
+        raise BackendUnavailableError(
+            f"engines cannot be built here:{lines}",
+            "every engine that was asked for, as require_engines=True wants",
+            remedy,
+        )
+    return found
+
+
+def engines_of_block(
+    plan: Plan,
+    block: Block,
+    image: torch.Tensor,
+    builders: Sequence[Builder],
+    sample: Sample | None,
+) -> tuple[list[Engine], list[Failure]]:
+    """The engines of one block, and the errors of those that could not be built.
+
+    Args:
+        plan: Whose block it is.
+        block: What to build.
+        image: The weights image of the program.
+        builders: The engines to build.
+        sample: What the block takes and gives in PyTorch; None leaves the engines unchecked.
+
+    Raises:
+        CheckError: An engine gives other numbers than the block.
+        BuildError: An engine could not be built although `require_engines` is set.
+    """
+
+    @lru_cache
+    def convert(opset: int) -> OnnxModel:
+        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset)
+
+    material = Material(block, plan.tensors, image, convert)
+    built: list[Engine] = []
+    failures: list[Failure] = []
+    for builder in builders:
+        try:
+            built.append(_build_one(builder, material, sample))
+        except (BuildError, ConvertError) as err:
+            if builder.settings.require_engines:
+                raise
+            failures.append(err)
+            logger.warning("no %s engine for %s: %s", builder.backend.name, block.name, err)
+    return built, failures
+
+
+def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
+    started = time.perf_counter()
+    settings, block = builder.settings, material.block
+    engine = builder.backend.build(material, settings)
+    if settings.check != "off":
+        accept = settings.check == "accept"
+        check = check_engine(block, engine, material.image, sample, accept=accept)
+        engine = dataclasses.replace(engine, check=check)
+    logger.info(
+        "built %s for %s: %d bytes in %.2f s",
+        engine.backend,
+        block.name,
+        len(engine.data),
+        time.perf_counter() - started,
+    )
+    return engine

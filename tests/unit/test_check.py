@@ -1,0 +1,161 @@
+"""check: an engine with other numbers is caught at compile time, not delivered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+import portrt
+import portrt.build as build
+from portrt.check import _compare
+from portrt.errors import CheckError
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.linear(x)
+        return torch.relu(h), torch.sigmoid(h)
+
+
+X = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+
+
+def _plant(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]) -> None:
+    """The translation to ONNX goes wrong in the way of `change`."""
+    real = build.onnx_from_block
+
+    def wrong(*args: Any) -> Any:
+        model = real(*args)
+        proto = onnx.load_model_from_string(model.data)
+        change(proto)
+        return dataclasses.replace(model, data=proto.SerializeToString())
+
+    monkeypatch.setattr(build, "onnx_from_block", wrong)
+
+
+def _relu_becomes_abs(proto: onnx.ModelProto) -> None:
+    for node in proto.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Abs"
+
+
+def compiled(**options: Any) -> Any:
+    return portrt.compile(
+        Model().eval(), inputs=[X], engines="onnxruntime", min_block_size=1, **options
+    )
+
+
+def test_wrong_translation_is_caught_and_the_output_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _plant(monkeypatch, _relu_becomes_abs)
+    with pytest.raises(CheckError, match="'relu'") as caught:
+        compiled()
+    assert "check='accept'" in caught.value.remedy
+
+
+def test_wrong_numbers_can_be_accepted_and_are_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _plant(monkeypatch, _relu_becomes_abs)
+    program = compiled(check="accept", output_format="exported_program")
+    assert "'relu'" in caplog.text
+    portrt.save(program, tmp_path / "a.pt2")
+    (engine,) = portrt.inspect(tmp_path / "a.pt2").blocks[0].engines
+    ok = {row["name"]: row["ok"] for row in engine["check"]["outputs"]}
+    assert ok == {"relu": False, "sigmoid": True}
+    expected = (Model().linear(X).abs() - torch.relu(Model().linear(X))).abs().max().item()
+    (row,) = (row for row in engine["check"]["outputs"] if row["name"] == "relu")
+    assert row["max_abs"] == pytest.approx(expected, rel=0.01)
+
+
+def test_check_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    _plant(monkeypatch, _relu_becomes_abs)
+    found, _ = compiled(check="off")(X)
+    torch.testing.assert_close(found, Model().linear(X).abs())
+
+
+def test_what_cannot_run_here_is_recorded_as_unchecked(tmp_path: Path) -> None:
+    program = portrt.compile(
+        Model().eval(), inputs=[X], min_block_size=1, output_format="exported_program"
+    )
+    portrt.save(program, tmp_path / "a.pt2")
+    engines = portrt.inspect(tmp_path / "a.pt2").blocks[0].engines
+    checks = {engine["backend"]: engine["check"] for engine in engines}
+    assert all(row["ok"] for row in checks["onnxruntime"]["outputs"])
+    if "tensorrt_rtx" in checks:
+        assert "cpu" in checks["tensorrt_rtx"]["skipped"]
+    json.dumps(checks, allow_nan=False)
+
+
+def test_program_without_example_inputs_is_unchecked(tmp_path: Path) -> None:
+    exported = torch.export.export(Model().eval(), (X,))
+    exported._example_inputs = None
+    program = portrt.compile(
+        exported, engines="onnxruntime", min_block_size=1, output_format="exported_program"
+    )
+    portrt.save(program, tmp_path / "a.pt2")
+    (engine,) = portrt.inspect(tmp_path / "a.pt2").blocks[0].engines
+    assert engine["check"] == {"skipped": "there were no sample inputs"}
+
+
+def test_engine_that_opens_but_fails_stays_in_pytorch() -> None:
+    """ONNX Runtime opens this convolution, and refuses it at the first call."""
+    model = torch.nn.ConvTranspose1d(3, 2, 3, stride=2, dilation=3, output_padding=2).eval()
+    x = torch.randn(2, 3, 7)
+    module = portrt.compile(model, inputs=[x], min_block_size=1)
+    torch.testing.assert_close(module(x), model(x))
+
+
+def test_blocks_behind_pytorch_parts_are_checked_on_real_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Chain(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            kept = torch.nonzero(x.flatten()).float() + 1  # in PyTorch: its size depends on data
+            return torch.relu(x - 0.5) + kept.sum()
+
+    _plant(monkeypatch, _relu_becomes_abs)
+    with pytest.raises(CheckError, match="relu|add"):
+        portrt.compile(Chain(), inputs=[X], engines="onnxruntime", min_block_size=1)
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted", "ok"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], True),
+        ([1.0, 2.0], [1.0, 2.001], True),
+        ([1.0, 2.0], [1.0, 2.01], False),
+        ([float("nan"), 1.0], [float("nan"), 1.0], True),
+        ([float("nan"), 1.0], [0.0, 1.0], False),
+        ([0.0, 1.0], [float("nan"), 1.0], False),
+        ([float("inf"), 1.0], [float("inf"), 1.0], True),
+        ([float("-inf"), 1.0], [float("inf"), 1.0], False),
+        ([], [], True),
+        ([1e-9], [0.0], True),
+        ([1.0], [0.0], False),
+    ],
+)
+def test_comparison_of_float32(got: list[float], wanted: list[float], ok: bool) -> None:
+    row = _compare("y", torch.tensor(got), torch.tensor(wanted))
+    assert row["ok"] is ok
+    json.dumps(row, allow_nan=False)
+
+
+def test_whole_numbers_and_bool_are_exact() -> None:
+    big = torch.tensor([2**24, 7])
+    assert _compare("y", big, big.clone())["ok"]
+    assert not _compare("y", big, big + torch.tensor([1, 0]))["ok"]
+    huge = torch.tensor([2**60])
+    assert not _compare("y", huge, huge + 1)["ok"]
+    assert not _compare("y", torch.tensor([True]), torch.tensor([False]))["ok"]
