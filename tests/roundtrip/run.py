@@ -71,7 +71,7 @@ def main(path):
         try:
             torch.save(run(job), job["outputs"])
             errors.append("")
-        except Exception:  # noqa: PERF203
+        except Exception:
             errors.append(traceback.format_exc()[-3000:])
     Path(path).with_suffix(".out").write_text(json.dumps(errors))
     print(" ".join(sys.modules))  # noqa: T201

@@ -42,7 +42,7 @@ def main(path):
         try:
             transform(job)
             errors.append("")
-        except Exception:  # noqa: PERF203
+        except Exception:
             errors.append(traceback.format_exc()[-3000:])
     Path(path).with_suffix(".out").write_text(json.dumps(errors))
 
