@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -184,5 +183,4 @@ def show_result(expected: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore", FutureWarning)
     main()

@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 import torch
 from torch.export import ExportedProgram
 
+from portrt import torch_internals
 from portrt.artifacts import YES, Block, Engine, Plan, Verdict
 from portrt.build import Builder, builders_for, engines_of_block
 from portrt.capture import best_sizes, capture
@@ -107,19 +108,29 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
         )
     args = inputs if arg_inputs is None else arg_inputs
     builders = builders_for(settings)
-    captured = capture(
-        module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
-    )
-    best = best_sizes(captured, args, kwarg_inputs)
-    if settings.dryrun:
-        from portrt.dryrun import print_plan
+    with torch_internals.without_torch_noise():
+        captured = capture(
+            module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
+        )
+        program = _compiled(captured, settings, builders, best_sizes(captured, args, kwarg_inputs))
+        logger.info("compiled in %.2f s", time.perf_counter() - started)
+        return program if settings.output_format == "exported_program" else module_of(program)
 
-        plan = _plan(captured, settings, builders, best, {})
-        print_plan(plan, [item.backend.name for item in builders])
-        return _formatted(captured, settings)
-    program = _build(captured, settings, builders, best)
-    logger.info("compiled in %.2f s", time.perf_counter() - started)
-    return _formatted(program, settings)
+
+def _compiled(
+    captured: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+    best: Mapping[Any, int],
+) -> ExportedProgram:
+    """The program with engines; with `dryrun` the captured one, after printing the plan."""
+    if not settings.dryrun:
+        return _build(captured, settings, builders, best)
+    from portrt.dryrun import print_plan
+
+    plan = _plan(captured, settings, builders, best, {})
+    print_plan(plan, [item.backend.name for item in builders])
+    return captured
 
 
 def _check_ir(ir: str) -> None:
@@ -129,12 +140,6 @@ def _check_ir(ir: str) -> None:
             f"one of {', '.join(map(repr, _IRS))}: portrt captures with torch.export",
             "for TorchScript output compile, then portrt.save(..., output_format='torchscript')",
         )
-
-
-def _formatted(program: ExportedProgram, settings: Settings) -> torch.nn.Module | ExportedProgram:
-    if settings.output_format == "exported_program":
-        return program
-    return module_of(program)
 
 
 def _plan(

@@ -13,9 +13,11 @@ tests/unit/test_torch_internals.py fails when torch moves one of them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import lru_cache
@@ -308,3 +310,11 @@ def run_flat(
             return super().call_module(target, args, kwargs)
 
     Runner(program.graph_module).run(*flat)
+
+
+@contextlib.contextmanager
+def without_torch_noise() -> Iterator[None]:
+    """Keep quiet about what torch deprecates and still uses itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec", FutureWarning)
+        yield
