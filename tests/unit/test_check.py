@@ -126,7 +126,7 @@ def test_blocks_behind_pytorch_parts_are_checked_on_real_values(
             return torch.relu(x - 0.5) + kept.sum()
 
     _plant(monkeypatch, _relu_becomes_abs)
-    with pytest.raises(CheckError, match="relu|add"):
+    with pytest.raises(CheckError, match=r"relu|add"):
         portrt.compile(Chain(), inputs=[X], engines="onnxruntime", min_block_size=1)
 
 
