@@ -52,7 +52,7 @@ class EngineCall:
 
 
 class Archive:
-    """The records of a .pt2 file by name, without the archive's root folder.
+    """The records of a .pt2 file by name, without the archive's root folder, which is `root`.
 
     Args:
         path: The file.
@@ -88,6 +88,7 @@ class Archive:
             ) from err
         self._check_directory(infos)
         found: dict[str, Record] = {}
+        self.root = infos[0].filename.partition("/")[0]
         with self.path.open("rb") as file:
             for info in infos:
                 root, _, name = info.filename.partition("/")
