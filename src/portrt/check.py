@@ -95,7 +95,7 @@ def check_engine(
     weights = WeightsImage(image) if engine.weights else None
     data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
     try:
-        session = backend.open(spec, manifest, data, weights)
+        session = backend.open(spec, manifest, data, weights, lean=True)
         found = session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err

@@ -318,3 +318,18 @@ def without_torch_noise() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec", FutureWarning)
         yield
+
+
+def constant_names(program: ExportedProgram) -> Mapping[str, str]:
+    """Placeholder name -> name of the tensor constant."""
+    names: Mapping[str, str] = program.graph_signature.inputs_to_lifted_tensor_constants
+    return names
+
+
+def with_constants(
+    program: ExportedProgram, constants: Mapping[str, torch.Tensor]
+) -> ExportedProgram:
+    """The same program with other tensors for some constants; only to be saved."""
+    other = copy(program)
+    other._constants = {**program.constants, **constants}
+    return other

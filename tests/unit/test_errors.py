@@ -26,6 +26,7 @@ def test_all_classes_are_found() -> None:
         "BackendUnavailableError",
         "BuildError",
         "CaptureError",
+        "CheckError",
         "ConvertError",
         "EngineError",
         "InputError",

@@ -38,7 +38,9 @@ class Fake:
     def accepts(self, engine: Any, device: str) -> Verdict:
         return self.verdict
 
-    def open(self, engine: Any, manifest: Any, data: torch.Tensor, weights: Any) -> Any:
+    def open(
+        self, engine: Any, manifest: Any, data: torch.Tensor, weights: Any, *, lean: bool = False
+    ) -> Any:
         self.opened.append(data.numpy().tobytes())
         time.sleep(self.open_s)
         if self.error:

@@ -98,6 +98,8 @@ class Backend(Protocol):
         manifest: Manifest,
         data: torch.Tensor,
         weights: WeightsImage | None,
+        *,
+        lean: bool = False,
     ) -> Session:
         """Make a session of the engine's bytes, whose digest was checked.
 
@@ -106,6 +108,7 @@ class Backend(Protocol):
             manifest: The block.
             data: The engine, 1-D uint8 on the CPU. The session may keep a view of it.
             weights: The weights of the program, likewise.
+            lean: For a single run: little memory counts for more than speed.
 
         Raises:
             EngineError: The native library refused the engine.

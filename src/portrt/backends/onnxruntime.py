@@ -98,7 +98,7 @@ class OnnxRuntimeBackend:
         # Opening it proves that every operator has a kernel here; the session is not kept.
         images = WeightsImage(material.image)
         try:
-            _session(data, _weights(model.weights, images))
+            _session(data, _weights(model.weights, images), lean=True)
         except Exception as err:
             raise BuildError(
                 f"onnxruntime refuses {material.block.name}: {_first_line(err)}",
@@ -131,8 +131,10 @@ class OnnxRuntimeBackend:
         manifest: Manifest,
         data: torch.Tensor,
         weights: WeightsImage | None,
+        *,
+        lean: bool = False,
     ) -> Session:
-        return OnnxRuntimeSession(engine, manifest, data, weights)
+        return OnnxRuntimeSession(engine, manifest, data, weights, lean=lean)
 
     def _installed(self) -> Verdict:
         try:
@@ -153,10 +155,12 @@ class OnnxRuntimeSession:
         manifest: Manifest,
         data: torch.Tensor,
         weights: WeightsImage | None,
+        *,
+        lean: bool = False,
     ) -> None:
         try:
             values = _weights(engine.weights, weights)
-            self._session = _session(data.numpy().tobytes(), values)
+            self._session = _session(data.numpy().tobytes(), values, lean=lean)
         except PackageError:
             raise
         except Exception as err:
@@ -227,8 +231,11 @@ def _weights(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]
     return {name: onnxruntime.OrtValue.from_dlpack(image.tensor(name)) for name in names}
 
 
-def _session(data: bytes, weights: dict[str, Any]) -> Any:
-    """A session that uses `weights` where they lie: the caller keeps them as long as it lives."""
+def _session(data: bytes, weights: dict[str, Any], *, lean: bool) -> Any:
+    """A session that uses `weights` where they lie: the caller keeps them as long as it lives.
+
+    It copies what it multiplies by into the order in which its kernels read, unless it is `lean`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -236,6 +243,8 @@ def _session(data: bytes, weights: dict[str, Any]) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if lean:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if weights:
         # The first lets its optimizer read what the model says is in a file; alone, it would copy
         # each of them. The second makes the session use the very memory.

@@ -122,6 +122,8 @@ class TensorRTRTXBackend:
         manifest: Manifest,
         data: torch.Tensor,  # noqa: ARG002
         weights: WeightsImage | None,  # noqa: ARG002
+        *,
+        lean: bool = False,  # noqa: ARG002
     ) -> Session:
         raise EngineError(
             f"the tensorrt_rtx engine of {manifest.name} cannot be opened",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,9 +18,12 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import PortrtError, SaveError, SettingsError
+from portrt.package.archive import CONSTANTS, CONSTANTS_CONFIG, Archive
+from portrt.package.archive_writer import SERIALIZATION_ID, ArchiveWriter, OnBytes
 from portrt.package.atomic import replacing
 from portrt.package.module import PROGRAM
 from portrt.progress import progress_bar
+from portrt.runtime.report import engine_calls
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +62,9 @@ def save(
     started = time.perf_counter()
     if output_format == "torchscript":
         script = _torchscript(exported)
-        _write(path, lambda file: torch.jit.save(script, file), exported, progress)
+        _write(path, lambda file, bar: _write_script(script, file, bar), exported, progress)
     else:
-        _write(path, lambda file: torch.export.save(exported, file), exported, progress)
+        _write(path, lambda file, bar: _write_archive(exported, file, bar), exported, progress)
     size = os.path.getsize(path)
     logger.info("saved %d bytes to %s in %.2f s", size, path, time.perf_counter() - started)
 
@@ -83,7 +88,7 @@ def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
 
 def _write(
     path: str | os.PathLike[str],
-    write: Callable[[Any], None],
+    write: Callable[[IO[bytes], OnBytes], None],
     program: ExportedProgram,
     progress: bool | None,
 ) -> None:
@@ -94,13 +99,7 @@ def _write(
             replacing(target) as file,
             progress_bar(f"saving {target.name}", total, progress) as bar,
         ):
-            counted = _Counted(file, bar)
-            try:
-                write(counted)
-            except Exception:
-                if counted.error is not None:  # torch reports its own failure in place of the cause
-                    raise counted.error from None
-                raise
+            write(file, bar)
     except PortrtError:
         raise
     except Exception as err:
@@ -109,6 +108,70 @@ def _write(
             f"a folder that is there and writable, with about {total} bytes free",
             "correct the path or make room; a file that was there is unchanged",
         ) from err
+
+
+def _write_script(script: torch.jit.ScriptModule, file: IO[bytes], on_bytes: OnBytes) -> None:
+    counted = _Counted(file, on_bytes)
+    try:
+        torch.jit.save(script, counted)
+    except Exception:
+        if counted.error is not None:  # torch reports its own failure in place of the cause
+            raise counted.error from None
+        raise
+
+
+def _write_archive(program: ExportedProgram, file: IO[bytes], on_bytes: OnBytes) -> None:
+    """The bytes of torch.export.save, with the blobs written from where they lie.
+
+    torch would copy each of them first. It writes the program without them here, and they are put
+    into their places in its archive.
+    """
+    names = torch_internals.constant_names(program)
+    blobs = {
+        names[node.name]: program.constants[names[node.name]]
+        for call in engine_calls(program)
+        for node in call.args[1]
+    }
+    with tempfile.TemporaryDirectory(prefix="portrt-save-") as folder:
+        path = Path(folder) / "archive.pt2"
+        torch.export.save(torch_internals.with_constants(program, _stand_ins(blobs)), path)
+        source = Archive(path)
+        places = dict(_places(source, blobs))
+        writer = ArchiveWriter(file, source.root, on_bytes)
+        with path.open("rb") as hollow:
+            for name, record in source.records.items():
+                if name == CONSTANTS_CONFIG:
+                    writer.write(name, _config_with_sizes(source, blobs))
+                elif name in places:
+                    writer.write(name, blobs[places[name]].detach().cpu().contiguous().numpy())
+                elif name == SERIALIZATION_ID:
+                    writer.write(name, writer.serialization_id().encode())
+                else:
+                    writer.copy(name, hollow, record)
+        writer.close()
+
+
+def _stand_ins(blobs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One byte for each blob; blobs that share memory share it here."""
+    bytes_of: dict[int, torch.Tensor] = {}
+    return {
+        name: bytes_of.setdefault(blob.data_ptr(), torch.zeros(1, dtype=torch.uint8))
+        for name, blob in blobs.items()
+    }
+
+
+def _places(source: Archive, blobs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+    """Record -> blob."""
+    for name, entry in source.json(CONSTANTS_CONFIG)["config"].items():
+        if name in blobs:
+            yield CONSTANTS + entry["path_name"], name
+
+
+def _config_with_sizes(source: Archive, blobs: Mapping[str, torch.Tensor]) -> bytes:
+    config = source.json(CONSTANTS_CONFIG)
+    for name, blob in blobs.items():
+        config["config"][name]["tensor_meta"]["sizes"] = [{"as_int": blob.numel()}]
+    return json.dumps(config).encode()
 
 
 class _Counted(io.RawIOBase):
