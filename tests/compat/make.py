@@ -1,0 +1,55 @@
+"""Writes the file of this version of portrt and torch: `python tests/compat/make.py`.
+
+A file is written once, when a format version or a torch release line is new, and never again: it
+stands for the files that users have.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+import portrt
+from portrt.package.manifest import FORMAT
+
+FILES = Path(__file__).parent / "files"
+
+
+class Network(torch.nn.Module):
+    """relu(x W + b) * number of calls so far; W[i, j] = (i - j) / 8, b[j] = j / 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        row, column = torch.arange(4.0)[:, None], torch.arange(3.0)[None, :]
+        self.weight = torch.nn.Parameter((row - column) / 8)
+        self.bias = torch.nn.Parameter(torch.arange(3.0) / 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        return {"y": torch.relu(x @ self.weight + self.bias) * self.calls}
+
+
+def main() -> None:
+    version = str(torch.__version__).partition("+")[0]
+    path = FILES / f"format-{FORMAT}-torch-{version}.pt2"
+    if path.exists():
+        sys.exit(f"{path.name} is there, and stays as it is")
+    program = portrt.compile(
+        Network().eval(),
+        inputs=[torch.ones(2, 4)],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+        engines="onnxruntime",
+        min_block_size=1,
+        cache_built_engines=False,
+        reuse_cached_engines=False,
+        output_format="exported_program",
+    )
+    torch.export.save(program, path)
+    print(f"wrote {path.name}, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A program of 5 GB with one blob above 4 GB: `pytest -m slow`. Wants 18 GB of memory, 6 of disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import portrt
+
+COPIES, WIDTH = 20, 8192
+
+
+class Large(torch.nn.Module):
+    """5.4 GB of weights, all of them diagonal, so that the answer is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = [torch.zeros(WIDTH, WIDTH).fill_diagonal_(1 + i / 8) for i in range(COPIES)]
+        self.weights = torch.nn.ParameterList(
+            torch.nn.Parameter(weight, requires_grad=False) for weight in weights
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for weight in self.weights:
+            x = torch.relu(x @ weight)
+        return x
+
+
+IN_NEW_PROCESS = """
+import json, resource, sys, time, torch, portrt
+started = time.perf_counter()
+program = getattr({"portrt": portrt, "torch": torch.export}[sys.argv[2]], "load")(sys.argv[1])
+loaded = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+y = program.module()(torch.ones(1, %d))
+print(json.dumps({"loaded_s": loaded, "peak_after_load": peak, "first": float(y[0, 0]),
+                  "same": bool((y == y[0, 0]).all())}))
+"""
+
+
+@pytest.mark.slow
+def test_five_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "large.pt2"
+    program = portrt.compile(
+        Large().eval(),
+        inputs=[torch.ones(1, WIDTH)],
+        engines="onnxruntime",
+        cache_built_engines=False,
+        output_format="exported_program",
+    )
+    portrt.save(program, path)
+    del program
+    weights = COPIES * WIDTH * WIDTH * 4
+    assert weights < path.stat().st_size < weights * 1.01
+    started = time.perf_counter()
+    info = portrt.inspect(path)
+    assert time.perf_counter() - started < 5
+    assert info.weights_bytes > 2**32
+    expected = 1.0
+    for i in range(COPIES):
+        expected *= 1 + i / 8
+    for library in ("portrt", "torch"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", IN_NEW_PROCESS % WIDTH, path, library],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        assert found["same"]
+        assert found["first"] == pytest.approx(expected, rel=1e-5)
+        if library == "portrt":  # mapped: the blob is not read before it is used
+            assert found["peak_after_load"] < weights / 4
