@@ -48,7 +48,7 @@ def main() -> None:
         output_format="exported_program",
     )
     torch.export.save(program, path)
-    print(f"wrote {path.name}, {path.stat().st_size} bytes")
+    sys.stdout.write(f"wrote {path.name}, {path.stat().st_size} bytes\n")
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def _constant_names(specs: Any) -> dict[str, str]:
     for spec in specs:
         if "tensor_constant" in spec:
             entry = spec["tensor_constant"]
-            found[entry["arg"]["name"]] = entry["tensor_constant_name"]
+            found[_text(entry["arg"]["name"])] = _text(entry["tensor_constant_name"])
     return found
 
 
@@ -235,4 +235,10 @@ def _arguments(node: Any) -> tuple[str, list[str]]:
     """Manifest and blob names of a serialized call."""
     values = {item["name"]: item["arg"] for item in node["inputs"]}
     blobs = values["blobs"].get("as_tensors") or []
-    return values["manifest"]["as_string"], [blob["name"] for blob in blobs]
+    return _text(values["manifest"]["as_string"]), [_text(blob["name"]) for blob in blobs]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} is no text")
+    return value

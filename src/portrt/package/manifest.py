@@ -24,6 +24,7 @@ MAX_MANIFEST_CHARS = 16 << 20
 MAX_RANK = 64
 MAX_TENSORS = 65536
 MAX_TEXT_CHARS = 1024
+MAX_DEPTH = 32
 DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"),
@@ -203,6 +204,19 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _is_deeper_than(tree: Any, levels: int) -> bool:
+    """Whether lists and objects lie in each other more than so many times."""
+    layer = [tree]
+    for _ in range(levels + 1):
+        layer = [
+            item
+            for node in layer
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, (dict, list))
+        ]
+    return bool(layer)
+
+
 class _Reader:
     """Takes typed fields out of one JSON object; every error says which object and field."""
 
@@ -252,7 +266,12 @@ class _Reader:
         return list(found)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        return dict(self.take(key, dict, "a JSON object"))
+        found = dict(self.take(key, dict, "a JSON object"))
+        if _is_deeper_than(found, MAX_DEPTH):
+            raise PackageError(
+                f"{key!r} of {self.where} is nested too deep", f"up to {MAX_DEPTH} levels", _REMEDY
+            )
+        return found
 
     def texts(self, key: str) -> Mapping[str, str]:
         part = _Reader(self.mapping(key), f"{key!r} of {self.where}")
