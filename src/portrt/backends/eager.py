@@ -32,7 +32,7 @@ class SourceSession:
         weights: WeightsImage | None,
         device: torch.device,
     ) -> None:
-        program = _program_from_source(manifest.name, source)
+        program = program_from_source(manifest.name, source)
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 
@@ -77,7 +77,12 @@ class SourceSession:
         return outputs
 
 
-def _program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:
+def program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:
+    """The program of a source blob, whose digest was checked.
+
+    Raises:
+        PackageError: It is none that this version of torch reads.
+    """
     try:
         return torch.export.load(io.BytesIO(source.numpy().tobytes()))
     except Exception as err:

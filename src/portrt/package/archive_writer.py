@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from portrt.package.archive import Record
-from portrt.package.atomic import replacing
+from portrt.package.atomic import OnBytes as OnBytes
+from portrt.package.atomic import copy_bytes, replacing, write_all
 
 SERIALIZATION_ID = ".data/serialization_id"
 
@@ -38,9 +38,6 @@ _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _END_64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR_64 = struct.Struct("<4sIQI")
 _END = struct.Struct("<4s4H2IH")
-
-# What is called with the number of bytes after each step; a progress bar.
-OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -106,38 +103,10 @@ class ArchiveWriter:
         """
         header = self._begin(name, record.size)
         offset = self._position
-        self._file.flush()
-        copied = self._copy_in_kernel(source, record)
-        source.seek(record.offset + copied)
-        while copied < record.size:
-            part = source.read(min(_CHUNK_BYTES, record.size - copied))
-            if not part:
-                raise OSError(f"the file that {name!r} is copied from ends within it")
-            self._put(part)
-            self._on_bytes(len(part))
-            copied += len(part)
+        copy_bytes(source, record.offset, record.size, self._file, self._on_bytes)
+        self._position += record.size
         self._end(name, record.size, record.crc, header)
         return Record(offset, record.size, record.crc)
-
-    def _copy_in_kernel(self, source: IO[bytes], record: Record) -> int:
-        """How many bytes could be copied without being read; the rest is for a loop."""
-        copy_file_range: Any = getattr(os, "copy_file_range", None)
-        if copy_file_range is None:
-            return 0
-        copied = 0
-        # Refused where one of them has no descriptor (ValueError), for two file systems by old
-        # kernels, and by some file systems. A full disk is met again by the loop, and reported.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            into, out_of = self._file.fileno(), source.fileno()
-            while copied < record.size:
-                size = min(_CHUNK_BYTES, record.size - copied)
-                count = copy_file_range(out_of, into, size, offset_src=record.offset + copied)
-                if count == 0:
-                    break
-                copied += count
-                self._position += count
-                self._on_bytes(count)
-        return copied
 
     def serialization_id(self) -> str:
         """40 digits that follow from the names and the CRC-32 of what was written so far.
@@ -180,12 +149,7 @@ class ArchiveWriter:
         self._entries.append(_Entry(encoded, size, crc, header_offset))
 
     def _put(self, data: Any) -> None:
-        """All of it: a raw file may take less at a time."""
-        view = memoryview(data)
-        while view.nbytes:
-            count = self._file.write(view)
-            self._position += count
-            view = view[count:]
+        self._position += write_all(self._file, data)
 
 
 def _central_header(entry: _Entry) -> bytes:

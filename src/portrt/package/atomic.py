@@ -1,13 +1,18 @@
-"""A file that is replaced when its successor is complete, or not at all. No torch in here."""
+"""Files that are replaced whole or not at all, and bytes copied between files. No torch in here."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+_CHUNK_BYTES = 8 << 20
+
+# What is called with the number of bytes after each step; a progress bar.
+OnBytes = Callable[[int], None]
 
 
 @contextlib.contextmanager
@@ -38,3 +43,64 @@ def _mode_for(target: Path) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return 0o666 & ~umask
+
+
+def copy_bytes(
+    source: IO[bytes],
+    offset: int,
+    size: int,
+    target: IO[bytes],
+    on_bytes: OnBytes = lambda _count: None,
+) -> None:
+    """Append a range of one file to another; the kernel copies it where it can.
+
+    Args:
+        source: Open for reading; its position is changed.
+        offset: First byte of the range.
+        size: Number of bytes.
+        target: Open for writing. What it buffers is flushed first; a file without a descriptor is
+            written to in chunks.
+        on_bytes: Called with the number of bytes after each step.
+
+    Raises:
+        OSError: The source ends within the range, or the target cannot be written.
+    """
+    target.flush()
+    copied = _copy_in_kernel(source, offset, size, target, on_bytes)
+    source.seek(offset + copied)
+    while copied < size:
+        part = source.read(min(_CHUNK_BYTES, size - copied))
+        if not part:
+            raise OSError(f"the file that is copied from ends at byte {offset + copied}")
+        write_all(target, part)
+        on_bytes(len(part))
+        copied += len(part)
+
+
+def write_all(file: IO[bytes], data: Any) -> int:
+    """Write all of a buffer, and say how much that was: a raw file may take less at a time."""
+    view = memoryview(data)
+    total = view.nbytes
+    while view.nbytes:
+        view = view[file.write(view) :]
+    return total
+
+
+def _copy_in_kernel(
+    source: IO[bytes], offset: int, size: int, target: IO[bytes], on_bytes: OnBytes
+) -> int:
+    """How many bytes could be copied without being read; the rest is for a loop."""
+    copy_file_range: Any = getattr(os, "copy_file_range", None)
+    copied = 0
+    # Refused where one of them has no descriptor (ValueError), for two file systems by old
+    # kernels, and by some file systems. A full disk is met again by the loop, and reported.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        into, out_of = target.fileno(), source.fileno()
+        while copy_file_range is not None and copied < size:
+            wanted = min(_CHUNK_BYTES, size - copied)
+            count = copy_file_range(out_of, into, wanted, offset_src=offset + copied)
+            if count == 0:
+                break
+            copied += count
+            on_bytes(count)
+    return copied
