@@ -341,7 +341,7 @@ def test_an_engine_says_what_it_was_built_with() -> None:
     assert facts["version"] == onnxruntime.__version__
     assert facts["opset"] == 23
     assert facts["onnx_nodes"] == 3
-    assert engine["requires"] == {"device": ["cpu"]}
+    assert engine["requires"] == {"device": ["cpu"], "onnxruntime": "1.23"}
     assert engine["data"]["size"] < 4096
 
 

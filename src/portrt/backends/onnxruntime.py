@@ -15,10 +15,13 @@ from portrt.backends.base import Material, Session, supports_dtypes
 from portrt.convert import NEWEST_OPSET
 from portrt.errors import BuildError, EngineError, PackageError
 from portrt.package.manifest import EngineSpec, Manifest
+from portrt.package.requirements import INSTALL, Facts, judge
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
 
-_INSTALL = "pip install onnxruntime"
+_INSTALL = INSTALL["onnxruntime"]
+# The oldest release that reads opset 23; setup asks for it too.
+_OLDEST = "1.23"
 _DTYPES = frozenset(
     {
         torch.bool,
@@ -118,12 +121,14 @@ class OnnxRuntimeBackend:
                 "arch": platform.machine(),
                 "seconds": round(time.perf_counter() - started, 3),
             },
-            requires={"device": ["cpu"]},
+            requires={"device": ["cpu"], self.name: _OLDEST},
             weights=model.weights,
         )
 
-    def accepts(self, engine: EngineSpec, device: str) -> Verdict:  # noqa: ARG002
-        return self.can_run(device)
+    def accepts(self, engine: EngineSpec, device: str) -> Verdict:
+        able = self.can_run(device)
+        facts = Facts(versions={self.name: _version()})
+        return judge(self.name, engine.requires, facts, device) if able else able
 
     def open(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import platform
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -18,11 +19,14 @@ from portrt.backends.build_process import Built, build_in_process
 from portrt.convert import NEWEST_OPSET, OnnxModel
 from portrt.errors import BuildError, ConvertError, EngineError
 from portrt.package import expr
+from portrt.package.machine import arch_name
 from portrt.package.manifest import EngineSpec, Manifest
+from portrt.package.requirements import INSTALL, Facts, judge
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
 
-_INSTALL = "pip install tensorrt-rtx-cu13"
+_INSTALL = INSTALL["tensorrt_rtx"]
+_BINDINGS = "tensorrt-rtx-cu13-bindings"
 _DTYPES = frozenset(
     {
         torch.bool,
@@ -106,15 +110,13 @@ class TensorRTRTXBackend:
         if not able:
             return able
         major, minor = torch.cuda.get_device_capability()
-        targets = engine.requires.get("compute_capabilities", [])
-        if f"{major}.{minor}" not in targets:
-            return Verdict(
-                False,
-                f"built for compute capability {', '.join(map(str, targets))}, "
-                f"this GPU has {major}.{minor}",
-                "compile for this GPU with target_compute_capabilities",
-            )
-        return Verdict(False, "this version of portrt builds these engines, and runs none yet")
+        facts = Facts(
+            os=platform.system().lower(),
+            arch=arch_name(platform.machine()),
+            compute_capability=f"{major}.{minor}",
+            versions={} if (version := _library_version()) is None else {self.name: version},
+        )
+        return judge(self.name, engine.requires, facts, device)
 
     def open(
         self,
@@ -137,11 +139,15 @@ def _installed() -> Verdict:
     """By looking for the packages alone: the native library is loaded by the worker only."""
     if not _is_there("tensorrt_rtx"):
         return Verdict(False, "the package tensorrt_rtx is not installed", _INSTALL)
-    version = _version("tensorrt-rtx-cu13-bindings")
+    version = _version(_BINDINGS)
     # PyPI's bindings find the libraries in a package beside them; others bring their own.
     if version is not None and not _is_there("tensorrt_rtx_libs"):
         return Verdict(False, "its libraries are not installed", f"{_INSTALL}-libs")
     return Verdict(True, f"TensorRT-RTX {version or _version('tensorrt_rtx') or ''}".strip())
+
+
+def _library_version() -> str | None:
+    return _version(_BINDINGS) or _version("tensorrt_rtx")
 
 
 def _is_there(module: str) -> bool:
