@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from portrt import errors as errors
+    from portrt import files as files
     from portrt import runtime as runtime
     from portrt.compiler import compile as compile  # noqa: A004  (the field's name for it)
     from portrt.doctor import doctor as doctor
@@ -26,11 +27,15 @@ _PUBLIC = {
     "compile": "portrt.compiler",
     "doctor": "portrt.doctor",
     "errors": "",
+    "files": "",
     "inspect": "portrt.package.inspect",
     "load": "portrt.package.load",
     "runtime": "",
     "save": "portrt.package.save",
 }
+
+# What reads files by their JSON alone should not wait for torch.
+_WITHOUT_TORCH = frozenset({"errors", "files", "inspect"})
 
 __all__ = sorted(_PUBLIC)
 
@@ -38,11 +43,12 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'portrt' has no attribute {name!r}")
-    import torch  # noqa: F401  (registers the operator, through the torch.backends entry point)
+    if name not in _WITHOUT_TORCH:
+        import torch  # noqa: F401  (registers the operator, through the torch.backends entry point)
 
-    from portrt.runtime.op import register
+        from portrt.runtime.op import register
 
-    register()  # where autoloading of backends is switched off
+        register()  # where autoloading of backends is switched off
     home = _PUBLIC[name]
     value = getattr(import_module(home), name) if home else import_module(f"portrt.{name}")
     globals()[name] = value

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import portrt
-from portrt.cli import main
+from portrt.cli import COMMANDS, main
 
 MODELS = """
 import torch
@@ -257,7 +257,8 @@ def test_doctor_of_a_machine_without_onnxruntime(tmp_path: Path) -> None:
 
 
 def test_unknown_command_lists_the_known_ones(tmp_path: Path) -> None:
-    assert "compile, doctor, inspect, run" in portrt_command("inspct", cwd=tmp_path, code=2).stderr
+    known = "add-engine, check, compile, doctor, extract, inspect, run, strip, verify"
+    assert known in portrt_command("inspct", cwd=tmp_path, code=2).stderr
 
 
 def test_installed_command_runs(tmp_path: Path) -> None:
@@ -275,5 +276,5 @@ def test_installed_command_runs(tmp_path: Path) -> None:
 
 
 def test_help_of_every_command(tmp_path: Path) -> None:
-    for command in ("compile", "doctor", "inspect", "run"):
+    for command in COMMANDS:
         assert "Usage:" in portrt_command(command, "--help", cwd=tmp_path).stdout

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import portrt
-from portrt import errors, runtime
+from portrt import errors, files, runtime
 
 NAMES = {
     "Input",
@@ -19,10 +19,21 @@ NAMES = {
     "compile",
     "doctor",
     "errors",
+    "files",
     "inspect",
     "load",
     "runtime",
     "save",
+}
+FILES = {
+    "FileVerdict",
+    "Target",
+    "Verification",
+    "add_engine",
+    "check",
+    "extract",
+    "strip",
+    "verify",
 }
 RUNTIME = {"BlockReport", "Policy", "policy", "report"}
 
@@ -32,6 +43,7 @@ def test_the_public_names_are_these() -> None:
     assert set(dir(portrt)) == NAMES
     assert len(NAMES) <= 12
     assert set(runtime.__all__) == RUNTIME
+    assert set(files.__all__) == set(dir(files)) == FILES
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -53,6 +65,7 @@ def test_a_star_import_brings_every_name() -> None:
 OBJECTS = {
     **{name: getattr(portrt, name) for name in sorted(NAMES)},
     **{f"runtime.{name}": getattr(runtime, name) for name in sorted(RUNTIME)},
+    **{f"files.{name}": getattr(files, name) for name in sorted(FILES)},
     **{
         f"errors.{name}": found
         for name, found in inspect.getmembers(errors, inspect.isclass)
@@ -89,7 +102,13 @@ def test_every_field_of_a_public_dataclass_is_described(name: str) -> None:
         assert f"{field.name}:" in text, field.name
 
 
-@pytest.mark.parametrize("name", ["compile", "save", "load", "inspect", "runtime.report"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("compile", "save", "load", "inspect", "runtime.report"),
+        *("files.add_engine", "files.check", "files.extract", "files.strip", "files.verify"),
+    ],
+)
 def test_a_public_function_says_what_it_raises_or_needs_nothing(name: str) -> None:
     text = inspect.getdoc(OBJECTS[name]) or ""
     assert "Raises:" in text or name == "runtime.report"

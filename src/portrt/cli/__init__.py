@@ -13,10 +13,16 @@ from portrt.errors import PortrtError
 
 # Imported when called: `portrt inspect` needs no torch, and should not wait for it.
 COMMANDS = {
+    "add-engine": "portrt.cli.add_engine",
+    "check": "portrt.cli.check",
+    "cache": "portrt.cli.cache",
     "compile": "portrt.cli.compile",
     "doctor": "portrt.cli.doctor",
+    "extract": "portrt.cli.extract",
     "inspect": "portrt.cli.inspect",
     "run": "portrt.cli.run",
+    "strip": "portrt.cli.strip",
+    "verify": "portrt.cli.verify",
 }
 
 

@@ -53,7 +53,7 @@ def command(
         )
     program = load(file)
     names = flat_signature(program)
-    flat = random_inputs(program, seed) if use_random else _read(inputs, names)
+    flat = random_inputs(program, seed) if use_random else read_inputs(inputs, names)
     flat = [item.to(device) if isinstance(item, torch.Tensor) else item for item in flat]
     args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
     module = program.module()
@@ -76,7 +76,7 @@ def command(
         click.echo(f"wrote {output}")
 
 
-def _read(paths: tuple[str, ...], names: list[str]) -> list[Any]:
+def read_inputs(paths: tuple[str, ...], names: list[str]) -> list[Any]:
     """The flat inputs, in the order of the signature.
 
     Raises:

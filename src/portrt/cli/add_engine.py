@@ -1,0 +1,47 @@
+"""`portrt add-engine`: one more engine for every block of a compiled file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--engine", required=True, help="The backend to build for.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Compute capability for tensorrt_rtx, such as 89; repeatable, or with commas.",
+)
+@click.option("--first", is_flag=True, help="Prefer it to the engines that are there.")
+@click.option("--optimization-level", type=int, help="TensorRT's builder level, 0 to 5.")
+@click.option("--builder-python", help="Python that runs the engine builder.")
+@click.option(
+    "--check",
+    type=click.Choice(["error", "accept", "off"]),
+    help="When the engine gives other numbers than the source.",
+)
+@click.option("-o", "--output", type=click.Path(), help="Write this file, in place of FILE.")
+def command(
+    file: str,
+    engine: str,
+    targets: tuple[str, ...],
+    first: bool,
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Build an engine for every block of FILE from the sources in it; no model code is needed."""
+    from portrt.add_engine import add_engine
+    from portrt.package.inspect import inspect
+
+    chosen = {name: value for name, value in options.items() if value is not None}
+    listed = [part for target in targets for part in target.split(",") if part]
+    if listed:
+        chosen["target_compute_capabilities"] = listed
+    add_engine(file, engine, output=output, first=first, **chosen)
+    target = output or file
+    blocks = inspect(target).blocks
+    click.echo(f"wrote {target}: {engine} added to {len(blocks)} block(s)")

@@ -1,0 +1,28 @@
+"""`portrt extract`: one part of a compiled file as a file of its own."""
+
+from __future__ import annotations
+
+import click
+
+from portrt.cli.tables import size_text
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--what",
+    required=True,
+    type=click.Choice(["plan", "onnx", "source", "weights"]),
+    help="An engine's bytes, an ONNX model, a torch.export archive, or a safetensors file.",
+)
+@click.option("--engine", help="Whose plan, where a block has several engines.")
+@click.option("--block", help="Name of the block, where the file has several.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
+def command(file: str, what: str, engine: str | None, block: str | None, output: str) -> None:
+    """Write a plan, an ONNX model, the source or the weights of FILE to a file of its own."""
+    from pathlib import Path
+
+    from portrt.extract import extract
+
+    extract(file, what, output, engine=engine, block=block)
+    click.echo(f"wrote {output}: {size_text(Path(output).stat().st_size)}")

@@ -1,0 +1,49 @@
+"""`portrt verify`: the engines of a file against its sources."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from portrt.cli.tables import print_table
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("inputs", nargs=-1, type=click.Path(exists=True))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
+@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: str, inputs: tuple[str, ...], seed: int, device: str, as_json: bool) -> None:
+    """Run every engine of FILE that can run here, and compare it with its source in PyTorch.
+
+    INPUTS as for `portrt run`; without them each block is given random numbers. Exit code 0: no
+    engine was worse than its tolerance; 1: one was, or failed.
+    """
+    from portrt.cli.run import read_inputs
+    from portrt.package.load import load
+    from portrt.package.signature import flat_signature
+    from portrt.verify import verify
+
+    given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
+    found = verify(file, given, device=device, seed=seed)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+        sys.exit(not found.ok)
+    rows = []
+    for block in found.blocks:
+        for engine in block.engines:
+            for row in engine.outputs:
+                told = [str(row[key]) for key in ("name", "max_abs", "max_rel", "tolerance")]
+                rows.append([block.name, engine.backend, *told, "ok" if row["ok"] else "WORSE"])
+            if not engine.outputs:
+                state = "FAILED" if engine.ran else "not run"
+                rows.append([block.name, engine.backend, *["-"] * 4, f"{state}: {engine.reason}"])
+    print_table(
+        ["block", "engine", "output", "max abs error", "max rel error", "tolerance", "result"], rows
+    )
+    if not found.compared:
+        click.echo("no engine could be compared", err=True)
+    sys.exit(not found.ok)

@@ -1,0 +1,44 @@
+"""What can be done with a compiled file without the model: ask, extend, reduce, take out, verify.
+
+`check` and `strip` import no torch; the others do when they are called and need it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from portrt.add_engine import add_engine as add_engine
+    from portrt.extract import extract as extract
+    from portrt.package.edit import strip as strip
+    from portrt.package.judge import FileVerdict as FileVerdict
+    from portrt.package.judge import Target as Target
+    from portrt.package.judge import check as check
+    from portrt.verify import Verification as Verification
+    from portrt.verify import verify as verify
+
+_PUBLIC = {
+    "FileVerdict": "portrt.package.judge",
+    "Target": "portrt.package.judge",
+    "Verification": "portrt.verify",
+    "add_engine": "portrt.add_engine",
+    "check": "portrt.package.judge",
+    "extract": "portrt.extract",
+    "strip": "portrt.package.edit",
+    "verify": "portrt.verify",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'portrt.files' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
