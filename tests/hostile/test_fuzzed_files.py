@@ -100,7 +100,8 @@ def _json_changed(tree: Any, paths: list[tuple[Any, ...]], chance: random.Random
             if chance.random() < 0.2:
                 del target[last]
             else:
-                target[last] = chance.choice(HOSTILE)
+                value = chance.choice(HOSTILE)
+                target[last] = dict(value) if isinstance(value, dict) else value
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took that part away
     return changed

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,8 @@ from typing import Any
 
 from portrt.errors import PackageError, brief
 from portrt.package import expr
+from portrt.package.json_fields import REMEDY as _REMEDY
+from portrt.package.json_fields import Fields, strict_json
 
 FORMAT = 1
 OLDEST_FORMAT = 1
@@ -22,16 +23,11 @@ FORMAT_HISTORY = {1: "2026-11-24: first version"}
 
 MAX_MANIFEST_CHARS = 16 << 20
 MAX_RANK = 64
-MAX_TENSORS = 65536
-MAX_TEXT_CHARS = 1024
-MAX_DEPTH = 32
 DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"),
     *("complex64", "complex128"),
 )
-
-_REMEDY = "get the file again from where it was made, or compile the model again"
 
 
 def encode(manifest: Mapping[str, Any]) -> str:
@@ -171,140 +167,8 @@ def parse(text: str) -> dict[str, Any]:
     return raw
 
 
-def strict_json(text: str) -> Any:
-    """The value of a JSON text, in which no key stands twice and every number is finite.
-
-    Raises:
-        ValueError: It is not.
-        RecursionError: It is nested too deep.
-    """
-    return json.loads(
-        text,
-        object_pairs_hook=_unique_keys,
-        parse_constant=_no_constant,
-        parse_float=_finite,
-    )
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text:.40} is no number that can be kept")
-    return number
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _is_deeper_than(tree: Any, levels: int) -> bool:
-    """Whether lists and objects lie in each other more than so many times."""
-    layer = [tree]
-    for _ in range(levels + 1):
-        layer = [
-            item
-            for node in layer
-            for item in (node.values() if isinstance(node, dict) else node)
-            if isinstance(item, (dict, list))
-        ]
-    return bool(layer)
-
-
-class _Reader:
-    """Takes typed fields out of one JSON object; every error says which object and field."""
-
-    def __init__(self, raw: Any, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise PackageError(f"{where} is {brief(raw)}", "a JSON object", _REMEDY)
-        self.raw = raw
-        self.where = where
-
-    def take(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
-        value = self.raw.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise PackageError(f"{key!r} of {self.where} is {brief(value)}", expected, _REMEDY)
-        return value
-
-    def text(self, key: str) -> str:
-        """A string that can stand in a message: printable, of one line, not long."""
-        value = str(self.take(key, str, "a string"))
-        if len(value) > MAX_TEXT_CHARS or not value.isprintable():
-            raise PackageError(
-                f"{key!r} of {self.where} is {brief(value)}",
-                f"printable text of up to {MAX_TEXT_CHARS} characters",
-                _REMEDY,
-            )
-        return value
-
-    def is_null(self, key: str) -> bool:
-        """Whether a field that must be there is null."""
-        if key not in self.raw:
-            raise PackageError(f"{self.where} has no {key!r}", "a value, or null", _REMEDY)
-        return self.raw[key] is None
-
-    def whole(self, key: str) -> int:
-        value = self.take(key, int, "a whole number from 0")
-        if not 0 <= value <= expr.MAX_SIZE:
-            raise PackageError(
-                f"{key!r} of {self.where} is {brief(value)}", "a whole number from 0", _REMEDY
-            )
-        return int(value)
-
-    def items(self, key: str) -> list[Any]:
-        found = self.take(key, list, "a list")
-        if len(found) > MAX_TENSORS:
-            raise PackageError(
-                f"{key!r} of {self.where} has {len(found)} items", f"up to {MAX_TENSORS}", _REMEDY
-            )
-        return list(found)
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        found = dict(self.take(key, dict, "a JSON object"))
-        if _is_deeper_than(found, MAX_DEPTH):
-            raise PackageError(
-                f"{key!r} of {self.where} is nested too deep", f"up to {MAX_DEPTH} levels", _REMEDY
-            )
-        return found
-
-    def texts(self, key: str) -> Mapping[str, str]:
-        part = _Reader(self.mapping(key), f"{key!r} of {self.where}")
-        return {name: part.text(name) for name in part.raw}
-
-    def names(self, key: str) -> tuple[str, ...]:
-        found = self.items(key)
-        if not all(isinstance(name, str) for name in found) or len(set(found)) != len(found):
-            raise PackageError(
-                f"{key!r} of {self.where} is {brief(found)}", "distinct strings", _REMEDY
-            )
-        return tuple(found)
-
-    def dtype(self) -> str:
-        name = self.text("dtype")
-        if name not in DTYPES:
-            raise PackageError(
-                f"'dtype' of {self.where} is {brief(name)}", f"one of {', '.join(DTYPES)}", _REMEDY
-            )
-        return name
-
-    def blob(self, key: str) -> Blob:
-        part = _Reader(self.take(key, dict, "a JSON object"), f"{key!r} of {self.where}")
-        digest = part.text("sha256")
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-            raise PackageError(
-                f"'sha256' of {part.where} is {digest!r:.80}", "64 hexadecimal digits", _REMEDY
-            )
-        return Blob(part.whole("blob"), part.whole("size"), digest)
-
-
 def _decode(raw: dict[str, Any]) -> Manifest:
-    top = _Reader(raw, "the manifest")
+    top = Fields(raw, "the manifest")
     name = top.text("name")
     top.where = f"block {name!r:.80}"
     inputs = _inputs(top)
@@ -315,8 +179,8 @@ def _decode(raw: dict[str, Any]) -> Manifest:
         producer=top.texts("producer"),
         inputs=inputs,
         outputs=_outputs(top, ranks),
-        weights=None if top.is_null("weights") else top.blob("weights"),
-        source=None if top.is_null("source") else top.blob("source"),
+        weights=None if top.is_null("weights") else _blob(top, "weights"),
+        source=None if top.is_null("source") else _blob(top, "source"),
         source_weights=top.names("source_weights"),
         node_count=top.whole("node_count"),
         engines=tuple(_engine(item, name) for item in top.items("engines")),
@@ -327,23 +191,42 @@ def _decode(raw: dict[str, Any]) -> Manifest:
     return manifest
 
 
-def _inputs(top: _Reader) -> tuple[InputSpec, ...]:
+def _dtype(part: Fields) -> str:
+    name = part.text("dtype")
+    if name not in DTYPES:
+        raise PackageError(
+            f"'dtype' of {part.where} is {brief(name)}", f"one of {', '.join(DTYPES)}", _REMEDY
+        )
+    return name
+
+
+def _blob(owner: Fields, key: str) -> Blob:
+    part = Fields(owner.take(key, dict, "a JSON object"), f"{key!r} of {owner.where}")
+    digest = part.text("sha256")
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise PackageError(
+            f"'sha256' of {part.where} is {digest!r:.80}", "64 hexadecimal digits", _REMEDY
+        )
+    return Blob(part.whole("blob"), part.whole("size"), digest)
+
+
+def _inputs(top: Fields) -> tuple[InputSpec, ...]:
     found: list[InputSpec] = []
     ranks: list[int] = []
     raw = top.items("inputs")
     if not raw:
         raise PackageError(f"{top.where} has no inputs", "at least one", _REMEDY)
     for item in raw:
-        part = _Reader(item, f"an input of {top.where}")
+        part = Fields(item, f"an input of {top.where}")
         part.where = f"input {part.text('name')!r:.80} of {top.where}"
         sizes = _sizes(part)
         ranks.append(len(sizes))
         shape = tuple(_input_size(size, ranks, part.where) for size in sizes)
-        found.append(InputSpec(part.text("name"), part.dtype(), shape))
+        found.append(InputSpec(part.text("name"), _dtype(part), shape))
     return tuple(found)
 
 
-def _sizes(part: _Reader) -> list[Any]:
+def _sizes(part: Fields) -> list[Any]:
     sizes = part.items("shape")
     if len(sizes) > MAX_RANK:
         raise PackageError(f"{part.where} has rank {len(sizes)}", f"up to {MAX_RANK}", _REMEDY)
@@ -353,7 +236,7 @@ def _sizes(part: _Reader) -> list[Any]:
 def _input_size(size: Any, ranks: list[int], where: str) -> Any:
     if not isinstance(size, dict):
         return _size(size, ranks, where)
-    part = _Reader(size, f"a dimension of {where}")
+    part = Fields(size, f"a dimension of {where}")
     least, best = part.whole("min"), part.whole("opt")
     most = None if part.is_null("max") else part.whole("max")
     if not (least <= best and (most is None or best <= most)):
@@ -372,33 +255,33 @@ def _size(size: Any, ranks: list[int], where: str) -> Any:
     return size
 
 
-def _outputs(top: _Reader, ranks: list[int]) -> tuple[OutputSpec, ...]:
+def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
     found = []
     raw = top.items("outputs")
     if not raw:
         raise PackageError(f"{top.where} has no outputs", "at least one", _REMEDY)
     for item in raw:
-        part = _Reader(item, f"an output of {top.where}")
+        part = Fields(item, f"an output of {top.where}")
         part.where = f"output {part.text('name')!r:.80} of {top.where}"
         shape = tuple(_size(size, ranks, part.where) for size in _sizes(part))
-        found.append(OutputSpec(part.text("name"), part.dtype(), shape))
+        found.append(OutputSpec(part.text("name"), _dtype(part), shape))
     return tuple(found)
 
 
 def _engine(item: Any, block: str) -> EngineSpec:
-    part = _Reader(item, f"an engine of block {block!r:.80}")
+    part = Fields(item, f"an engine of block {block!r:.80}")
     backend = part.text("backend")
     part.where = f"engine {backend!r:.80} of block {block!r:.80}"
-    data = part.blob("data")
+    data = _blob(part, "data")
     check = None if part.is_null("check") else part.mapping("check")
     return EngineSpec(
         backend, data, part.mapping("build"), _requires(part), part.names("weights"), check
     )
 
 
-def _requires(engine: _Reader) -> Mapping[str, Any]:
+def _requires(engine: Fields) -> Mapping[str, Any]:
     """What backends read without asking again what it is."""
-    part = _Reader(engine.raw.get("requires"), f"'requires' of {engine.where}")
+    part = Fields(engine.raw.get("requires"), f"'requires' of {engine.where}")
     if not part.names("device"):
         raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
     if "compute_capabilities" in part.raw:
@@ -406,9 +289,9 @@ def _requires(engine: _Reader) -> Mapping[str, Any]:
     return dict(part.raw)
 
 
-def _policy(top: _Reader) -> Mapping[str, Any]:
+def _policy(top: Fields) -> Mapping[str, Any]:
     policy = top.mapping("policy")
-    part = _Reader(policy, f"'policy' of {top.where}")
+    part = Fields(policy, f"'policy' of {top.where}")
     if policy.get("fallback") not in (None, "eager", "error"):
         raise PackageError(
             f"'fallback' of {part.where} is {brief(policy['fallback'])}",

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from portrt.errors import PackageError, brief
-from portrt.package.manifest import MAX_RANK, strict_json
+from portrt.package.json_fields import strict_json
+from portrt.package.manifest import MAX_RANK
 
 # https://github.com/huggingface/safetensors: 8 bytes little-endian header length, JSON header,
 # then the tensors without holes. The header is padded with spaces, which the format allows.
