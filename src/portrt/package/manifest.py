@@ -281,7 +281,7 @@ def _engine(item: Any, block: str) -> EngineSpec:
 
 def _requires(engine: Fields) -> Mapping[str, Any]:
     """What backends read without asking again what it is."""
-    part = Fields(engine.raw.get("requires"), f"'requires' of {engine.where}")
+    part = Fields(engine.mapping("requires"), f"'requires' of {engine.where}")
     if not part.names("device"):
         raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
     if "compute_capabilities" in part.raw:
