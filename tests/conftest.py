@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from harness import Compiled
+
+
+def pytest_configure() -> None:
+    """No test takes from the user's cache, or writes to it, nor does a process that one starts."""
+    os.environ["PORTRT_CACHE_DIR"] = "off"
 
 
 @pytest.fixture(scope="session")

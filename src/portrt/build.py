@@ -14,6 +14,7 @@ import torch
 from portrt.artifacts import Block, Engine, Plan
 from portrt.backends import registry
 from portrt.backends.base import Backend, Material
+from portrt.cache.use import build_engine
 from portrt.check import Sample, check_engine
 from portrt.convert import OnnxModel, onnx_from_block
 from portrt.errors import BackendUnavailableError, BuildError, ConvertError
@@ -114,7 +115,7 @@ def engines_of_block(
 def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
     started = time.perf_counter()
     settings, block = builder.settings, material.block
-    engine = builder.backend.build(material, settings)
+    engine = build_engine(builder.backend, material, settings)
     if settings.check != "off":
         accept = settings.check == "accept"
         check = check_engine(block, engine, material.image, sample, accept=accept)

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from portrt import torch_internals
 from portrt.artifacts import YES, Block, Engine, Plan, Verdict
 from portrt.build import Builder, builders_for, engines_of_block
+from portrt.cache.use import build_program
 from portrt.capture import best_sizes, capture
 from portrt.check import sample_blocks
 from portrt.convert import translation
@@ -125,7 +126,11 @@ def _compiled(
 ) -> ExportedProgram:
     """The program with engines; with `dryrun` the captured one, after printing the plan."""
     if not settings.dryrun:
-        return _build(captured, settings, builders, best)
+
+        def build() -> tuple[ExportedProgram, bool]:
+            return _build(captured, settings, builders, best)
+
+        return build_program(captured, settings, builders, best, build)
     from portrt.dryrun import print_plan
 
     plan = _plan(captured, settings, builders, best, {})
@@ -161,8 +166,12 @@ def _build(
     settings: Settings,
     builders: Sequence[Builder],
     best: Mapping[Any, int],
-) -> ExportedProgram:
-    """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again."""
+) -> tuple[ExportedProgram, bool]:
+    """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
+
+    Returns:
+        The program, and whether it has every engine that was asked for.
+    """
     excluded: dict[str, str] = {}
     for tries in itertools.count(1):
         plan = _plan(captured, settings, builders, best, excluded)
@@ -184,7 +193,8 @@ def _build(
     policy = {"fallback": settings.fallback}
     program = assemble(plan, image if plan.tensors else None, engines, policy)
     _copy_what_is_shared(program, captured)
-    return program
+    complete = all(len(made) == len(builders) for made in engines.values())
+    return program, complete and not excluded
 
 
 def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) -> None:

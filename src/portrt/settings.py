@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,8 +33,6 @@ WITHOUT_MEANING = {
     "enable_experimental_decompositions": "the decompositions of torch.onnx are used",
     "assume_dynamic_shape_support": "dynamic shapes are always supported",
     "debug": "use the logger named 'portrt'",
-    "cache_built_engines": "this version has no engine cache",
-    "reuse_cached_engines": "this version has no engine cache",
     "lazy_engine_init": "engines are always opened at their first call",
     "make_refittable": "this version does not refit engines",
     "strip_engine_weights": "this version does not strip engines",
@@ -108,6 +107,10 @@ class Settings:
         check: What happens when an engine that can run here gives other numbers than PyTorch on the
             sample inputs: "error", "accept" (log it, keep the engine), or "off" (do not compare).
         strict: Passed to `torch.export.export`.
+        cache_dir: Folder of the engine cache; "" or "off" switches it off, and None leaves it to
+            the environment variable PORTRT_CACHE_DIR, or else is the user's cache folder.
+        cache_built_engines: Keep what is built in the cache.
+        reuse_cached_engines: Take from the cache what was built before.
     """
 
     engines: tuple[EngineRequest, ...] | None = setting(None, rebuilds=False)
@@ -127,6 +130,9 @@ class Settings:
     build_timeout_s: float = setting(3600.0, rebuilds=False)
     check: str = setting("error", rebuilds=False)
     strict: bool = setting(False, rebuilds=True)
+    cache_dir: str | None = setting(None, rebuilds=False)
+    cache_built_engines: bool = setting(True, rebuilds=False)
+    reuse_cached_engines: bool = setting(True, rebuilds=False)
 
     def __post_init__(self) -> None:
         _one_of("output_format", self.output_format, OUTPUT_FORMATS)
@@ -245,7 +251,17 @@ def compute_capability(text: Any) -> str:
     return f"{found[1]}.{found[2]}"
 
 
+def _folder(value: Any) -> str | None:
+    try:
+        return None if value is None else os.fsdecode(value)
+    except TypeError as err:
+        raise SettingsError(
+            f"cache_dir is {value!r}", "a path, or 'off'", "give a path as text"
+        ) from err
+
+
 _NORMAL: Mapping[str, Callable[[Any], Any]] = {
+    "cache_dir": _folder,
     "engines": _engines,
     "torch_executed_ops": _operators,
     "target_compute_capabilities": _capabilities,

@@ -165,6 +165,11 @@ def program_from_graph(
     return program
 
 
+def guards_code_of(program: ExportedProgram) -> list[str]:
+    """The guards on the inputs, as text."""
+    return list(program._guards_code)
+
+
 def user_input_values(program: ExportedProgram) -> list[Any]:
     """The fake tensor, or the number, of each user input, in the order of the flat arguments."""
     values = {

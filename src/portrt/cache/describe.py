@@ -1,0 +1,175 @@
+"""Graphs, programs and tensors as plain JSON values that are the same in every process.
+
+Names of nodes, stack traces and module hierarchies are left out: they change nothing that is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from portrt import torch_internals
+
+# Operators that a version of torch decides alone. What another library's operator is taken apart
+# to can change while its name stays.
+_TORCH_NAMESPACES = frozenset({"aten", "prims", "prim", "higher_order", "quantized_decomposed"})
+
+_TORCH_CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+class UnknownValueError(Exception):
+    """Something whose meaning this module cannot put into words; it is not cached then."""
+
+
+def graph(module: torch.fx.GraphModule) -> list[Any]:
+    """Every node with its operator and all its arguments, and the graphs that it calls."""
+    places = {node: index for index, node in enumerate(module.graph.nodes)}
+    described: list[Any] = []
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            described.append(["get_attr", _attribute(module, str(node.target))])
+            continue
+        target = None if node.op in ("placeholder", "output") else _target(node.target)
+        args = [_argument(value, places) for value in node.args] if node.op != "placeholder" else []
+        kwargs = {name: _argument(value, places) for name, value in node.kwargs.items()}
+        described.append([node.op, target, args, kwargs])
+    return described
+
+
+def _attribute(module: torch.fx.GraphModule, name: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    if isinstance(value, torch.fx.GraphModule):
+        return graph(value)
+    if isinstance(value, torch.Tensor):
+        return tensor(value)
+    raise UnknownValueError(f"the graph reads {name}, a {type(value).__name__}")
+
+
+def _target(target: Any) -> str:
+    if isinstance(target, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
+        return str(target)
+    if isinstance(target, (types.BuiltinFunctionType, types.FunctionType)):
+        return f"{target.__module__}:{target.__qualname__}"
+    raise UnknownValueError(f"the graph calls {target!r}")
+
+
+def _argument(value: Any, places: Mapping[torch.fx.Node, int]) -> Any:
+    """Types stay apart: 1, 1.0, True and "1" are four different arguments."""
+    if isinstance(value, torch.fx.Node):
+        return ["node", places[value]]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, (float, complex)):
+        return ["number", repr(value)]
+    if isinstance(value, (list, tuple)):
+        return ["list", *(_argument(item, places) for item in value)]
+    if isinstance(value, dict):
+        return ["dict", [[str(k), _argument(v, places)] for k, v in value.items()]]
+    if isinstance(value, slice):
+        return ["slice", *(_argument(v, places) for v in (value.start, value.stop, value.step))]
+    if isinstance(value, _TORCH_CONSTANTS):
+        return ["torch", str(value)]
+    raise UnknownValueError(f"an argument is a {type(value).__name__}")
+
+
+def has_foreign_operators(module: torch.fx.GraphModule) -> bool:
+    """Whether an operator is not torch's own, in nested graphs too."""
+    return any(
+        isinstance(node.target, torch._ops.OpOverload)
+        and node.target.namespace not in _TORCH_NAMESPACES
+        for nested in module.modules()
+        if isinstance(nested, torch.fx.GraphModule)
+        for node in nested.graph.nodes
+    )
+
+
+def tensor(value: Any) -> list[Any]:
+    """A tensor with its bytes.
+
+    Raises:
+        UnknownValueError: It is no plain tensor with memory of its own.
+    """
+    if not isinstance(value, torch.Tensor) or type(value.detach()) is not torch.Tensor:
+        raise UnknownValueError(f"a tensor is a {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        raise UnknownValueError(f"a tensor is {value.layout} on {value.device}")
+    return [
+        str(value.dtype),
+        list(value.shape),
+        list(value.stride()),
+        str(value.device),
+        value.requires_grad,
+        bytes_digest(value),
+    ]
+
+
+def bytes_digest(value: torch.Tensor) -> str:
+    """SHA-256 of the elements in row-major order."""
+    plain = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    data: Any = plain.view(torch.uint8).numpy()
+    return hashlib.sha256(memoryview(data)).hexdigest()
+
+
+def signature(program: ExportedProgram) -> Any:
+    """How a program is called: arguments, results, symbols, their ranges and guards."""
+    root = program.module_call_graph[0].signature
+    if root is None:
+        raise UnknownValueError("the program has no calling convention")
+    specs = program.graph_signature
+    return {
+        "inputs": [repr(spec) for spec in specs.input_specs],
+        "outputs": [repr(spec) for spec in specs.output_specs],
+        "in_spec": _tree_text(root.in_spec),
+        "out_spec": _tree_text(root.out_spec),
+        "names": root.forward_arg_names,
+        "ranges": sorted(f"{key}: {held}" for key, held in program.range_constraints.items()),
+        "guards": sorted(torch_internals.guards_code_of(program)),
+        "values": [_fake(value) for value in torch_internals.user_input_values(program)],
+    }
+
+
+def _tree_text(spec: Any) -> str:
+    dumps: Callable[[Any], str] = pytree.treespec_dumps
+    try:
+        return dumps(spec)
+    except Exception as err:
+        raise UnknownValueError(f"a container of the signature has no name: {err}") from err
+
+
+def _fake(value: Any) -> Any:
+    """Dtype, sizes in symbols and as the example had them, strides and device."""
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    hints = [torch_internals.hint_of(size) for size in value.shape]
+    return [str(value.dtype), str(value.shape), hints, str(value.stride()), str(value.device)]
+
+
+def weights(program: ExportedProgram) -> Any:
+    """Parameters, buffers and constants, and which of them are one tensor under several names."""
+    held = {**program.state_dict, **program.constants}
+    first: dict[Any, str] = {}
+    described = {}
+    for name in sorted(held):
+        own = tensor(held[name])
+        place = (held[name].data_ptr(), *map(str, own[:4])) if held[name].numel() else name
+        described[name] = [*own, first.setdefault(place, name)]
+    return described
+
+
+def examples(program: ExportedProgram) -> Any:
+    """The example inputs, which the compiled program keeps."""
+    if program.example_inputs is None:
+        return None
+    leaves, spec = pytree.tree_flatten(program.example_inputs)
+    described = [
+        tensor(leaf) if isinstance(leaf, torch.Tensor) else _argument(leaf, {}) for leaf in leaves
+    ]
+    return [described, _tree_text(spec)]

@@ -1,0 +1,267 @@
+"""Entries on disk: each a folder that appears whole, is checked when it is read, and is evicted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from portrt.cache.entry import (
+    DATA,
+    ENTRY,
+    BadEntryError,
+    Entry,
+    check_data,
+    read_data,
+    read_entry,
+    use_of,
+    write_entry,
+)
+from portrt.cache.key import Key, differing_parts
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_LOCKS = "locks"
+_TEMPORARY = "tmp-"
+# Longer than any write takes: what is older was left by a process that was killed.
+_TEMPORARY_AGE_S = 3600.0
+_LOCK_AGE_S = 7 * 86400.0
+
+_said: set[str] = set()
+
+
+class Cache:
+    """A folder of entries, shared by processes.
+
+    A folder that cannot be written is read only, which is said once. Nothing in here raises for
+    what the disk does: a cache that fails is a cache that has nothing.
+
+    Args:
+        folder: Where; made when it is not there.
+        limit_bytes: What is kept in all; the entries that were not used for the longest time go.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.folder = folder / f"v{FORMAT}"
+        self.limit_bytes = limit_bytes
+        self.writable = self._is_writable()
+
+    def _is_writable(self) -> bool:
+        try:
+            (self.folder / _LOCKS).mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder / _LOCKS):
+                return True
+        except OSError as err:
+            self._say("it cannot be written", err)
+            return False
+
+    def _say(self, what: str, err: BaseException) -> None:
+        """A warning, once a process and folder."""
+        key = f"{self.folder} {what}"
+        if key not in _said:
+            _said.add(key)
+            logger.warning(
+                "the cache in %s is not used, because %s: %s. Set PORTRT_CACHE_DIR to another "
+                "folder, or to 'off'",
+                self.folder,
+                what,
+                err,
+            )
+
+    def get(self, key: Key) -> tuple[Entry, bytes] | None:
+        """An entry and its bytes, whose digest was checked; None where there is none."""
+        return self._checked(key, read_data)
+
+    def get_file(self, key: Key) -> Entry | None:
+        """An entry whose file was checked; it stays readable when the entry is evicted."""
+        found = self._checked(key, check_data)
+        return None if found is None else found[0]
+
+    def _checked(self, key: Key, read: Callable[[Entry], Any]) -> tuple[Entry, Any] | None:
+        folder = self.folder / key.name
+        try:
+            entry = read_entry(folder)
+            found = read(entry)
+        except (FileNotFoundError, NotADirectoryError):  # never there, or evicted meanwhile
+            if folder.is_dir():
+                logger.warning("the cache entry %s is removed: a file of it is gone", folder)
+                self._remove(folder)
+            return None
+        except (BadEntryError, OSError) as err:
+            logger.warning("the cache entry %s is removed: %s", folder, err)
+            self._remove(folder)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(folder / ENTRY)
+        logger.debug("cache hit: %s", key.name)
+        return entry, found
+
+    def explain_miss(self, key: Key) -> None:
+        """Log all parts of a key, and those in which the entry that is nearest to it differs."""
+        if not logger.isEnabledFor(logging.DEBUG):
+            return
+        key.log()
+        others = [entry.parts for entry in self.entries() if entry.kind == key.kind]
+        nearest = min((differing_parts(key.parts, parts) for parts in others), key=len, default=[])
+        why = f"the nearest differs in {', '.join(nearest)}" if nearest else "there is none like it"
+        logger.debug("cache miss: %s: %s", key.name, why)
+
+    def put(
+        self,
+        key: Key,
+        meta: Mapping[str, Any],
+        write: Callable[[Path], Any],
+        *,
+        replace: bool = False,
+    ) -> bool:
+        """Keep an entry; whether it is kept.
+
+        Args:
+            key: What it will be found by.
+            meta: Plain JSON values.
+            write: Writes the data to the path it is given.
+            replace: Also where there is one already.
+        """
+        if not self.writable:
+            return False
+        self._sweep()
+        room: Path | None = None
+        try:
+            room = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+            write(room / DATA)
+            size = (room / DATA).stat().st_size
+            if size > self.limit_bytes:
+                logger.info("%s is not cached: it has %d bytes", key.name, size)
+                return False
+            write_entry(room, key, meta, size)
+            return self._publish(room, self.folder / key.name, replace=replace)
+        except Exception as err:  # torch raises errors of its own when a disk is full
+            self._say("an entry could not be written", err)
+            return False
+        finally:
+            if room is not None:
+                shutil.rmtree(room, ignore_errors=True)
+            self.evict(self.limit_bytes)
+
+    def _publish(self, room: Path, folder: Path, *, replace: bool) -> bool:
+        if replace:
+            self._remove(folder)
+        try:
+            room.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            return False  # another process was first; its entry says the same
+        return True
+
+    @contextlib.contextmanager
+    def building(self, key: Key, timeout_s: float) -> Iterator[None]:
+        """While one process is in here, the others with this key wait for it."""
+        lock = self._acquire(self.folder / _LOCKS / f"{key.name}.lock", timeout_s)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _acquire(self, path: Path, timeout_s: float) -> Any:
+        """The lock, held, or None where it cannot be had: then work is done twice, no more."""
+        if not self.writable:
+            return None
+        import filelock
+
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(timeout=timeout_s)
+        except filelock.Timeout:
+            logger.warning("%s is held for more than %g s; it is not waited for", path, timeout_s)
+            return None
+        except (OSError, NotImplementedError) as err:
+            self._say("its files cannot be locked", err)
+            return None
+        return lock
+
+    def entries(self) -> list[Entry]:
+        """All entries that can be read, latest use first."""
+        found = []
+        for folder in self._folders():
+            with contextlib.suppress(BadEntryError, OSError):
+                found.append(read_entry(folder))
+        return sorted(found, key=lambda entry: -entry.used)
+
+    def _folders(self) -> list[Path]:
+        try:
+            names = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        except OSError:
+            return []
+        return [p for p in names if p.name != _LOCKS and not p.name.startswith(_TEMPORARY)]
+
+    def check(self) -> list[tuple[str, str]]:
+        """Name of every entry -> what is wrong with it, or "". Bad entries are removed."""
+        found = []
+        for folder in self._folders():
+            wrong = ""
+            try:
+                check_data(read_entry(folder))
+            except (BadEntryError, OSError) as err:
+                wrong = str(err)
+                self._remove(folder)
+            found.append((folder.name, wrong))
+        return found
+
+    def evict(self, limit_bytes: int) -> list[str]:
+        """Remove entries, longest unused first, until the others have `limit_bytes`; their names.
+
+        A limit of 0 removes all.
+        """
+        if not self.writable:
+            return []
+        sizes = [
+            (used, size, folder) for folder in self._folders() for used, size in use_of(folder)
+        ]
+        total = sum(size for _, size, _ in sizes)
+        removed = []
+        for _, size, folder in sorted(sizes):
+            if total <= limit_bytes and limit_bytes > 0:
+                break
+            self._remove(folder)
+            total -= size
+            removed.append(folder.name)
+            logger.debug("evicted %s", folder.name)
+        return removed
+
+    def _remove(self, folder: Path) -> None:
+        """Out of sight at once, then gone: nobody finds half an entry."""
+        with contextlib.suppress(OSError):
+            room = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+            with contextlib.suppress(OSError):
+                folder.rename(room / "removed")
+            shutil.rmtree(room, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        now = time.time()
+        old = [(path, _TEMPORARY_AGE_S) for path in self.folder.glob(f"{_TEMPORARY}*")]
+        old += [(path, _LOCK_AGE_S) for path in self.folder.glob(f"{_LOCKS}/*.lock")]
+        for path, age in old:
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime < age:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+    def clear(self) -> list[str]:
+        """Remove all entries, and what killed processes left behind."""
+        removed = self.evict(0)
+        for path in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        return removed

@@ -1,0 +1,306 @@
+"""compile with the cache: builds once, takes what it built, and gives the same program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import operator
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from harness import assert_matches_eager, assert_same, call
+from models import CASES, Case
+
+import portrt
+import portrt.build
+from portrt.backends import registry
+from portrt.backends.onnxruntime import OnnxRuntimeBackend
+from portrt.errors import BuildError, SettingsError
+from portrt.runtime.report import manifests_of
+
+ROOT = Path(__file__).parents[1]
+
+
+class Builds:
+    """Counts what a backend really builds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.count = 0
+        backend: Any = type(registry.backend(name))
+        real = backend.build
+
+        def build(own: Any, *args: Any) -> Any:
+            self.count += 1
+            return real(own, *args)
+
+        monkeypatch.setattr(backend, "build", build)
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> Builds:
+    return Builds(monkeypatch, "onnxruntime")
+
+
+def entries(folder: Path, kind: str = "") -> list[Path]:
+    return sorted((folder / "v1").glob(f"{kind}*-*/data"))
+
+
+def test_a_second_compile_captures_and_loads(
+    builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    assert builds.count == 1
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a warm compile lowers or converts")
+
+    monkeypatch.setattr("portrt.compiler.lower", refuse)
+    monkeypatch.setattr(portrt.build, "onnx_from_block", refuse)
+    second = tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    assert builds.count == 1
+    assert manifests_of(second) == manifests_of(first)
+    x = torch.randn(7, 8)
+    assert_same(second.module()(x), first.module()(x))
+
+
+def test_another_program_takes_the_engine_without_conversion(
+    builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fallback is in the program, and in none of its engines."""
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    monkeypatch.setattr(portrt.build, "onnx_from_block", lambda *_: pytest.fail("converted"))
+    program = tiny.compiled("onnxruntime", cache_dir=tmp_path, fallback="error")
+    assert builds.count == 1
+    assert len(entries(tmp_path, "program")) == 2
+    assert len(entries(tmp_path, "engine")) == 1
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(program.module()(x), tiny.model()(x).detach())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dynamic": False},
+        {"workspace_size": 5},
+        {"torch_executed_ops": ["aten.gelu"]},
+        {"reuse_cached_engines": False},
+        {"cache_dir": "off"},
+        {"cache_dir": ""},
+    ],
+    ids=str,
+)
+def test_what_is_asked_for_otherwise_is_built(
+    builds: Builds, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    tiny.compiled("onnxruntime", **{"cache_dir": tmp_path, **change})
+    assert builds.count == 2
+
+
+def test_other_weights_are_built(builds: Builds, tmp_path: Path) -> None:
+    model = tiny.model()
+    options: dict[str, Any] = {"engines": "onnxruntime", "min_block_size": 1, "cache_dir": tmp_path}
+    x = torch.randn(3, 8)
+    portrt.compile(model, inputs=[x], **options)
+    with torch.no_grad():
+        model.second.bias[2] += 1
+    program = portrt.compile(model, inputs=[x], **options)
+    assert builds.count == 2
+    torch.testing.assert_close(program(x), model(x).detach())
+
+
+def test_nothing_is_written_when_it_is_not_asked_for(builds: Builds, tmp_path: Path) -> None:
+    for _ in range(2):
+        tiny.compiled("onnxruntime", cache_dir=tmp_path, cache_built_engines=False)
+    assert builds.count == 2
+    assert entries(tmp_path) == []
+
+
+def test_both_switches_off_touch_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    off = {"cache_built_engines": False, "reuse_cached_engines": False}
+    tiny.compiled("onnxruntime", cache_dir=folder, **off)
+    assert not folder.exists()
+
+
+def test_the_environment_names_the_folder(
+    builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTRT_CACHE_DIR", str(tmp_path))
+    tiny.compiled("onnxruntime")
+    tiny.compiled("onnxruntime")
+    assert builds.count == 1
+    assert len(entries(tmp_path)) == 2
+    for off in ("", "off", "OFF"):
+        monkeypatch.setenv("PORTRT_CACHE_DIR", off)
+        tiny.compiled("onnxruntime")
+    assert builds.count == 4
+
+
+def test_the_users_folder_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from portrt.cache.where import cache_folder
+
+    monkeypatch.delenv("PORTRT_CACHE_DIR")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
+    assert cache_folder() == tmp_path / "portrt"
+    assert cache_folder(str(tmp_path)) == tmp_path
+
+
+def test_the_environment_sets_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTRT_CACHE_BYTES", "4000")
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    assert [path.parent.name.partition("-")[0] for path in entries(tmp_path)] == ["engine"]
+    monkeypatch.setenv("PORTRT_CACHE_BYTES", "10 GB")
+    with pytest.raises(SettingsError, match="PORTRT_CACHE_BYTES"):
+        tiny.compiled("onnxruntime", cache_dir=tmp_path)
+
+
+def test_a_program_that_lacks_an_engine_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed may succeed another time."""
+
+    def refuse(*_: Any) -> Any:
+        raise BuildError("out of memory", "memory", "buy some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(registry.backend("tensorrt_rtx")), "build", refuse)
+        program = tiny.compiled("tensorrt_rtx", "onnxruntime", cache_dir=tmp_path)
+        assert len(json.loads(manifests_of(program)[0])["engines"]) == 1
+    assert [path.parent.name.partition("-")[0] for path in entries(tmp_path)] == ["engine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxRuntimeBackend, "build", refuse)  # the other one is found
+        program = tiny.compiled("onnxruntime", cache_dir=tmp_path)
+        assert len(json.loads(manifests_of(program)[0])["engines"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["program", "engine"])
+@pytest.mark.parametrize("cut", [False, True], ids=["flipped", "cut"])
+def test_a_tampered_entry_is_built_again(
+    builds: Builds, tmp_path: Path, kind: str, cut: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    (path,) = entries(tmp_path, kind)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data[: len(data) // 2] if cut else data)
+    if kind == "engine":  # else it is not looked at
+        (other,) = entries(tmp_path, "program")
+        other.write_bytes(b"")
+    program = tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    assert builds.count == (1 if kind == "program" else 2)
+    assert "is removed" in caplog.text
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(program.module()(x), tiny.model()(x).detach())
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    assert builds.count == (1 if kind == "program" else 2)
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    program = tiny.compiled("onnxruntime", cache_dir=tmp_path / "file" / "cache")
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(program.module()(x), tiny.model()(x).detach())
+
+
+def operators(program: Any) -> list[str]:
+    """In an order of their own: torch writes `getitem` at another place of an equal graph."""
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    return sorted(str(node.target) for node in nodes if node.target is not operator.getitem)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch, of an LSTM
+@pytest.mark.parametrize("case", CASES.values(), ids=str)
+def test_a_warm_program_is_the_cold_one(case: Case, tmp_path: Path) -> None:
+    cold = case.compile(cache_dir=tmp_path)
+    warm = case.compile(cache_dir=tmp_path)
+    assert manifests_of(warm) == manifests_of(cold)
+    assert operators(warm) == operators(cold)
+    assert warm.state_dict.keys() == cold.state_dict.keys()
+    assert [repr(s) for s in warm.graph_signature.output_specs] == [
+        repr(s) for s in cold.graph_signature.output_specs
+    ]
+    with torch.no_grad():
+        assert_matches_eager(call(warm.module(), case), case)
+
+
+def test_most_models_are_kept_as_programs(tmp_path: Path) -> None:
+    """Those with operators of others are not, whose meaning may change under their name."""
+    for name in ("mlp_static", "custom_op_between"):
+        CASES[name].compile(cache_dir=tmp_path / name)
+    assert len(entries(tmp_path / "mlp_static", "program")) == 1
+    assert entries(tmp_path / "custom_op_between", "program") == []
+    assert len(entries(tmp_path / "custom_op_between", "engine")) >= 1
+
+
+TWENTY = """
+import os, sys, time, warnings
+warnings.simplefilter("ignore")
+import torch, portrt, tiny
+from portrt.backends import registry
+
+log, start = sys.argv[1:]
+backend = type(registry.backend("onnxruntime"))
+real = backend.build
+
+def build(*args):
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(1)
+    return real(*args)
+
+backend.build = build
+model = tiny.model()
+with open(start + str(os.getpid()), "w"):
+    pass
+while not os.path.exists(start + "go"):
+    time.sleep(0.01)
+program = tiny.compiled("onnxruntime")
+x = torch.arange(16.0).view(2, 8)
+torch.testing.assert_close(program.module()(x), model(x).detach())
+"""
+
+
+def test_twenty_processes_on_an_empty_cache_build_once(tmp_path: Path) -> None:
+    log, start = tmp_path / "builds", tmp_path / "start"
+    start.mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PORTRT_CACHE_DIR": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWENTY, str(log), f"{start}/"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(20)
+    ]
+    deadline = time.monotonic() + 240
+    while len(list(start.iterdir())) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (start / "go").touch()
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 20, errors
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_the_log_says_what_was_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="portrt"):
+        tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    assert "took the compiled program from the cache" in caplog.text
+    with caplog.at_level(logging.INFO, logger="portrt"):
+        tiny.compiled("onnxruntime", cache_dir=tmp_path, fallback="error")
+    assert "took the onnxruntime engine of block_0 from the cache" in caplog.text

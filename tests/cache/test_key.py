@@ -1,0 +1,295 @@
+"""Keys: equal in every process, and another one for each thing that changes what is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from portrt.artifacts import Block, Verdict
+from portrt.backends import registry
+from portrt.backends.base import Material
+from portrt.build import builders_for
+from portrt.cache import parts
+from portrt.cache.describe import UnknownValueError, graph, has_foreign_operators, tensor
+from portrt.cache.key import Key, differing_parts, digest_of
+from portrt.cache.store import Cache
+from portrt.capture import capture
+from portrt.lower import lower
+from portrt.package.weights import image_from_tensors
+from portrt.partition import partition
+from portrt.settings import EngineRequest, Settings
+
+YES = Verdict(True)
+
+
+def material(model: nn.Module | None = None, shape: tuple[int, ...] = (3, 8)) -> Material:
+    captured = capture(tiny.model() if model is None else model, [torch.zeros(shape)])
+    plan = partition(lower(captured), Settings(min_block_size=1), lambda _: YES)
+    return Material(plan.blocks[0], plan.tensors, image_from_tensors(plan.tensors), None)  # type: ignore[arg-type]
+
+
+def engine_key(made: Material, settings: Settings | None = None, name: str = "onnxruntime") -> Key:
+    return parts.engine_key(registry.backend(name), made, settings or Settings())
+
+
+def changed(made: Material, **fields: Any) -> Material:
+    block: Block = dataclasses.replace(made.block, **fields)
+    return Material(block, made.tensors, made.image, made.convert)
+
+
+BASE = material()
+BASE_KEY = engine_key(BASE)
+
+OTHER: dict[str, Any] = {
+    "require_engines": True,
+    "engines": (EngineRequest("onnxruntime"),),
+    "output_format": "exported_program",
+    "min_block_size": 6,
+    "torch_executed_ops": frozenset({"aten.relu"}),
+    "require_full_compilation": True,
+    "dryrun": True,
+    "fallback": "error",
+    "optimization_level": 2,
+    "workspace_size": 1 << 20,
+    "version_compatible": True,
+    "hardware_compatible": True,
+    "target_compute_capabilities": ("8.9",),
+    "builder_python": None,  # needs an interpreter, see below
+    "build_timeout_s": 7.0,
+    "check": "off",
+    "strict": True,
+    "cache_dir": "elsewhere",
+    "cache_built_engines": False,
+    "reuse_cached_engines": False,
+}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_a_setting_changes_an_engine_key_exactly_when_it_is_marked(
+    field: Any, tmp_path: Path
+) -> None:
+    value = OTHER[field.name]  # a new field needs a line above
+    if field.name == "builder_python":
+        value = str(tmp_path / "python")
+        Path(value).write_text("#!/bin/sh\necho \"['tensorrt 10.0']\"\n")
+        Path(value).chmod(0o755)
+    other = engine_key(BASE, dataclasses.replace(Settings(), **{field.name: value}))
+    assert (other.digest != BASE_KEY.digest) is field.metadata["rebuilds"]
+    if field.metadata["rebuilds"]:
+        assert f"setting {field.name}" in differing_parts(BASE_KEY.parts, other.parts)
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_a_program_key_has_every_setting_that_can_change_the_program(field: Any) -> None:
+    neutral = {"cache_built_engines", "cache_dir", "dryrun", "output_format"}
+    neutral |= {"reuse_cached_engines", "builder_python"}
+    captured = capture(tiny.model(), [torch.zeros(3, 8)])
+
+    def key(settings: Settings) -> str:
+        builders = builders_for(Settings(engines=(EngineRequest("onnxruntime"),)))
+        return parts.program_key(captured, settings, builders, {}).digest
+
+    other = dataclasses.replace(Settings(), **{field.name: OTHER[field.name]})
+    assert (key(other) == key(Settings())) is (field.name in neutral)
+
+
+class Activation(nn.Module):
+    """One operator whose argument decides what it computes."""
+
+    def __init__(self, slope: float = 0.1, weight: float = 1.0, dtype: Any = torch.float32) -> None:
+        super().__init__()
+        self.slope = slope
+        self.weight = nn.Parameter(torch.full((2, 4), weight, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.leaky_relu(x, self.slope) @ self.weight.to(x.dtype).flatten().view(
+            8, 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "one", "other"),
+    [
+        ("graph", Activation(0.1), Activation(0.2)),
+        ("weights", Activation(), Activation(weight=2.0)),
+        ("weights", Activation(dtype=torch.float16), Activation(dtype=torch.bfloat16)),
+        ("graph", Activation(), tiny.model()),
+    ],
+    ids=["operator argument", "weight bytes", "weight dtype", "operators"],
+)
+def test_each_part_of_a_block_is_seen(part: str, one: nn.Module, other: nn.Module) -> None:
+    keys = [engine_key(material(model)) for model in (one, other)]
+    assert part in differing_parts(keys[0].parts, keys[1].parts)
+    assert keys[0].digest != keys[1].digest
+
+
+def test_operator_arguments_change_the_graph_and_nothing_else() -> None:
+    keys = [engine_key(material(Activation(slope))) for slope in (0.1, 0.2)]
+    assert differing_parts(keys[0].parts, keys[1].parts) == ["graph"]
+
+
+def test_shapes_change_the_key() -> None:
+    wide = engine_key(material(shape=(4, 8)))
+    assert differing_parts(BASE_KEY.parts, wide.parts) == ["shapes"]
+
+
+@pytest.mark.parametrize("bound", ["min", "opt", "max"])
+def test_each_bound_of_a_profile_changes_the_key(bound: str) -> None:
+    dimension = {"min": 1, "opt": 4, "max": 32, "symbol": "s0"}
+    keys = []
+    for sizes in (dimension, {**dimension, bound: dimension[bound] + 1}):  # type: ignore[operator]
+        entry = {"name": "x", "dtype": "float32", "shape": [sizes, 8]}
+        keys.append(engine_key(changed(BASE, inputs=(entry,))))
+    assert differing_parts(keys[0].parts, keys[1].parts) == ["shapes"]
+
+
+def test_names_and_places_of_weights_change_the_key() -> None:
+    other = image_from_tensors({"another": torch.zeros(64), **BASE.tensors})
+    moved = Material(BASE.block, BASE.tensors, other, BASE.convert)
+    assert differing_parts(BASE_KEY.parts, engine_key(moved).parts) == ["weights"]
+
+
+def test_backends_have_keys_of_their_own() -> None:
+    other = engine_key(BASE, name="tensorrt_rtx")
+    assert "backend" in differing_parts(BASE_KEY.parts, other.parts)
+
+
+def test_the_library_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__version__", "99.0")
+    assert differing_parts(BASE_KEY.parts, engine_key(BASE).parts) == ["library"]
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnx-ir", "onnxscript", "portrt"])
+def test_the_converters_version_changes_the_key(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = parts.metadata.version
+    fake = SimpleNamespace(version=lambda name: "99" if name == library else real(name))
+    monkeypatch.setattr(parts, "metadata", fake)
+    parts._versions.cache_clear()
+    try:
+        assert differing_parts(BASE_KEY.parts, engine_key(BASE).parts) == ["converter"]
+    finally:
+        parts._versions.cache_clear()
+
+
+@pytest.mark.parametrize(("call", "value"), [("system", "Plan9"), ("machine", "vax")])
+def test_the_target_changes_the_key(call: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts.platform, call, lambda: value)
+    assert differing_parts(BASE_KEY.parts, engine_key(BASE).parts) == ["target"]
+
+
+def test_the_gpus_here_are_part_of_a_tensorrt_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9 - index))
+    assert parts.target("tensorrt_rtx")["gpus"] == [(8, 8), (8, 9)]
+    assert "gpus" not in parts.target("onnxruntime")
+
+
+def test_our_own_code_changes_the_key(tmp_path: Path) -> None:
+    """The build revision is the sources themselves, so that nobody can forget to raise it."""
+    (tmp_path / "convert").mkdir()
+    code = tmp_path / "convert" / "passes.py"
+    code.write_text("x = 1\n")
+    before = parts.code_digest(("convert",), tmp_path)
+    parts.code_digest.cache_clear()
+    assert parts.code_digest(("convert",), tmp_path) == before
+    code.write_text("x = 2\n")
+    parts.code_digest.cache_clear()
+    assert parts.code_digest(("convert",), tmp_path) != before
+    named = {Path(parts.__file__).parent.parent / name for name in parts._ENGINE_CODE}
+    assert all(path.exists() for path in named)
+    parts.code_digest.cache_clear()
+
+
+SCRIPT = """
+import hashlib, json, sys
+sys.path.insert(0, sys.argv[1])
+import warnings; warnings.simplefilter("ignore")
+from test_key import engine_key, material, BASE
+from portrt.package.assemble import source_from_block
+source = hashlib.sha256(source_from_block(BASE.block)).hexdigest()
+print(json.dumps([dict(engine_key(BASE).parts), source]))
+"""
+
+
+def test_two_processes_give_equal_keys_and_equal_source_archives() -> None:
+    found = []
+    for seed in ("1", "2"):
+        path = str(Path(__file__).parents[1])
+        done = tiny.python(SCRIPT, str(Path(__file__).parent), PYTHONHASHSEED=seed, PYTHONPATH=path)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert found[0] == found[1]
+    assert found[0][0] == dict(BASE_KEY.parts)
+
+
+def test_names_of_nodes_do_not_count() -> None:
+    module = BASE.block.program.graph_module
+    before = graph(module)
+    other = torch.fx.GraphModule(module, module.graph)
+    for index, node in enumerate(other.graph.nodes):
+        node.name = f"renamed_{index}"
+    assert graph(other) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, 1.0), (1, True), ("1", 1), (None, "None"), (0.0, -0.0)]
+)
+def test_arguments_of_different_types_stay_apart(one: Any, other: Any) -> None:
+    described = []
+    for value in (one, other):
+        made = torch.fx.Graph()
+        x = made.placeholder("x")
+        made.output(made.call_function(torch.ops.aten.add.Tensor, (x, value)))
+        described.append(digest_of(graph(torch.fx.GraphModule(nn.Module(), made))))
+    assert described[0] != described[1]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(2, device="meta"), torch.eye(2).to_sparse(), 3],
+    ids=["meta", "sparse", "no tensor"],
+)
+def test_what_has_no_bytes_of_its_own_is_not_described(value: Any) -> None:
+    with pytest.raises(UnknownValueError):
+        tensor(value)
+
+
+def test_a_tensor_is_its_bytes_in_row_major_order() -> None:
+    x = torch.arange(6.0).view(2, 3)
+    assert tensor(x)[-1] == tensor(x.t().contiguous().t())[-1]
+    assert tensor(x) != tensor(x.t().contiguous().t())  # strides count, too
+    assert tensor(torch.tensor(1.0)) != tensor(torch.tensor([1.0]))
+    assert tensor(torch.empty(0))[-1] == tensor(torch.empty(0, 3))[-1]
+
+
+def test_operators_of_others_are_found() -> None:
+    made = torch.fx.Graph()
+    x = made.placeholder("x")
+    made.output(made.call_function(torch.ops.portrt.execute_engine.default, ([x], [], "")))
+    assert has_foreign_operators(torch.fx.GraphModule(nn.Module(), made))
+    assert not has_foreign_operators(BASE.block.program.graph_module)
+
+
+def test_a_miss_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache(tmp_path, 1 << 20)
+    cache.put(BASE_KEY, {}, lambda path: path.write_bytes(b"x"))
+    with caplog.at_level(logging.DEBUG, logger="portrt"):
+        cache.explain_miss(engine_key(material(Activation()), Settings(workspace_size=1)))
+    text = caplog.text
+    assert "the nearest differs in graph, setting workspace_size, shapes, weights" in text
+    for name in BASE_KEY.parts:
+        assert f": {name} is " in text
