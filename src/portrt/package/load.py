@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -27,6 +28,7 @@ def load(
     *,
     fallback: str | None = None,
     engines: Sequence[str] | str | None = None,
+    rebuild: str | None = None,
     verify: bool = False,
     progress: bool | None = None,
 ) -> ExportedProgram:
@@ -41,6 +43,8 @@ def load(
         path: The file.
         fallback: "eager" or "error", in place of what the program was compiled with.
         engines: Names of the backends that may run, likewise.
+        rebuild: "missing" builds an engine from the source where no stored one fits, at the first
+            call; "never" does not.
         verify: Check the digests of all blobs, the weights' included, and all other records.
         progress: Show a progress bar while verifying; None shows it where standard error is a
             terminal and there is much to read.
@@ -52,10 +56,11 @@ def load(
         LoadError: The file is not there, no torch.export archive, damaged, or refused by torch.
         PackageError: A manifest is malformed, of an unknown format, or does not describe the blobs;
             with `verify` also a digest that differs.
-        SettingsError: An unknown fallback or engine name.
+        SettingsError: An unknown fallback, engine name or rebuild.
     """
     started = time.perf_counter()
-    policy = Policy(fallback, (engines,) if isinstance(engines, str) else _tuple(engines))
+    names = (engines,) if isinstance(engines, str) else _tuple(engines)
+    policy = Policy(fallback, names, rebuild)
     archive = Archive(os.fspath(path))
     if MODEL not in archive.records:
         raise LoadError(
@@ -121,7 +126,7 @@ def _store_policy(program: ExportedProgram, policy: Policy) -> None:
     for node in calls_of_program(program):
         entry = manifests.parse(node.args[2])
         # Field by field: a stored name that this portrt does not know stays what it is.
-        given = {"fallback": policy.fallback, "engines": policy.engines}
+        given = dataclasses.asdict(policy)
         entry["policy"].update({key: value for key, value in given.items() if value is not None})
         node.update_arg(2, manifests.encode(entry))
     program.graph_module.recompile()

@@ -1,4 +1,4 @@
-"""Who may run a block: which engines, and whether PyTorch may when none of them fits.
+"""Who may run a block: which engines, and what happens when none of them fits.
 
 Of several policies the strongest wins, field by field: the context manager `policy`, then what the
 program was compiled or loaded with, then the environment, then the default.
@@ -18,6 +18,8 @@ from portrt.errors import SettingsError
 
 ENV_FALLBACK = "PORTRT_FALLBACK"
 ENV_ENGINES = "PORTRT_ENGINES"
+ENV_REBUILD = "PORTRT_REBUILD"
+REBUILDS = ("never", "missing")
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,29 @@ class Policy:
     Attributes:
         fallback: "eager": the source runs in PyTorch where no engine fits; "error": refuse.
         engines: Names of the backends that may run, in no order; an empty tuple allows none.
+        rebuild: "missing": where no stored engine fits, one is built from the source, checked and
+            kept in the cache; "never": nothing is built.
 
     Raises:
-        SettingsError: An unknown fallback or engine name.
+        SettingsError: An unknown fallback, engine name or rebuild.
     """
 
     fallback: str | None = None
     engines: tuple[str, ...] | None = None
+    rebuild: str | None = None
 
     def __post_init__(self) -> None:
         from portrt.backends import registry
         from portrt.settings import FALLBACKS
 
-        if self.fallback not in (None, *FALLBACKS):
-            raise SettingsError(
-                f"fallback is {self.fallback!r}",
-                f"one of {', '.join(map(repr, FALLBACKS))}",
-                "choose a fallback from the list",
-            )
+        allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS}
+        for field, values in allowed.items():
+            if getattr(self, field) not in (None, *values):
+                raise SettingsError(
+                    f"{field} is {getattr(self, field)!r}",
+                    f"one of {', '.join(map(repr, values))}",
+                    f"choose a {field} from the list",
+                )
         for name in self.engines or ():
             if name not in registry.names():
                 raise SettingsError(
@@ -58,6 +65,7 @@ class Policy:
         return Policy(
             self.fallback if self.fallback is not None else weaker.fallback,
             self.engines if self.engines is not None else weaker.engines,
+            self.rebuild if self.rebuild is not None else weaker.rebuild,
         )
 
 
@@ -67,18 +75,22 @@ CONTEXT: ContextVar[Policy | None] = ContextVar("portrt_policy", default=None)
 
 @contextmanager
 def policy(
-    *, fallback: str | None = None, engines: Sequence[str] | str | None = None
+    *,
+    fallback: str | None = None,
+    engines: Sequence[str] | str | None = None,
+    rebuild: str | None = None,
 ) -> Iterator[Policy]:
     """Calls within the `with` block follow this policy, in this thread or task.
 
     Args:
         fallback: "eager" or "error"; None leaves it as it is outside.
         engines: Backends that may run; None leaves it as it is outside.
+        rebuild: "missing" or "never"; None leaves it as it is outside.
 
     Raises:
-        SettingsError: An unknown fallback or engine name.
+        SettingsError: An unknown fallback, engine name or rebuild.
     """
-    inner = Policy(fallback, _names(engines)).over(CONTEXT.get() or Policy())
+    inner = Policy(fallback, _names(engines), rebuild).over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
         yield inner
@@ -89,7 +101,7 @@ def policy(
 def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
     """The policy for a block whose manifest has `stored`, in `context`."""
     chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
-    return chosen.over(Policy(fallback="eager"))
+    return chosen.over(Policy(fallback="eager", rebuild="never"))
 
 
 def _names(engines: Sequence[str] | str | None) -> tuple[str, ...] | None:
@@ -112,19 +124,23 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
     names = _names(stored.get("engines"))
     if names is not None:
         names = tuple(name for name in names if name in registry.names())
-    return Policy(stored.get("fallback"), names)
+    rebuild = stored.get("rebuild")
+    if rebuild not in (None, *REBUILDS):
+        rebuild = "never"
+    return Policy(stored.get("fallback"), names, rebuild)
 
 
 def _of_environment() -> Policy:
     fallback = os.environ.get(ENV_FALLBACK) or None
+    rebuild = os.environ.get(ENV_REBUILD) or None
     listed = os.environ.get(ENV_ENGINES)
     names = None if listed is None else [part.strip() for part in listed.split(",") if part.strip()]
     try:
-        return Policy(fallback, _names(names))
+        return Policy(fallback, _names(names), rebuild)
     except SettingsError as err:
         raise SettingsError(
-            f"the environment says {ENV_FALLBACK}={fallback!r}, {ENV_ENGINES}={listed!r}: "
-            f"{err.happened}",
+            f"the environment says {ENV_FALLBACK}={fallback!r}, {ENV_ENGINES}={listed!r}, "
+            f"{ENV_REBUILD}={rebuild!r}: {err.happened}",
             err.expected,
             "correct or unset the variable",
         ) from err

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from portrt.artifacts import Verdict
+from portrt.artifacts import YES, Verdict
 from portrt.backends import registry
 from portrt.backends.base import Session
 from portrt.backends.eager import SourceSession
@@ -74,7 +74,8 @@ def select(
         weights: The weights image among them.
         device: Where the inputs are.
         policy: Complete: its fallback is set.
-        sessions: What is open already, by blob and device; what is opened is added.
+        sessions: What is open already, by blob and device; what is opened is added. What was
+            rebuilt has a negative number for its blob.
 
     Raises:
         NoUsableEngineError: No engine fits, and the policy or the file has no fallback.
@@ -96,7 +97,44 @@ def select(
                 )
                 return Selection(session, engine.backend, tuple(verdicts))
         verdicts.append((engine.backend, verdict))
+    if policy.rebuild == "missing" and manifest.source is not None:
+        rebuilt = _rebuilt(manifest, blobs, weights, device, policy, sessions, verdicts)
+        if rebuilt is not None:
+            return rebuilt
     return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
+
+
+def _rebuilt(
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+    policy: Policy,
+    sessions: MutableMapping[tuple[int, torch.device], Session],
+    verdicts: list[tuple[str, Verdict]],
+) -> Selection | None:
+    """An engine built here from the source, or None; `verdicts` gets what was tried."""
+    from portrt.rebuild import rebuild  # the builders, which a program that fits never needs
+
+    for index, name in enumerate(registry.names(), 1):  # under another policy
+        known = sessions.get((-index, device))
+        if known is not None and (policy.engines is None or name in policy.engines):
+            return Selection(known, name, (*verdicts, (f"{name}, rebuilt", YES)))
+    found, tried = rebuild(manifest, blobs, device, policy)
+    verdicts += tried
+    if found is None:
+        return None
+    spec = found.spec
+    label = f"{spec.backend}, rebuilt"
+    try:
+        session = registry.backend(spec.backend).open(spec, manifest, found.data, weights)
+    except EngineError as err:
+        verdicts.append((label, Verdict(False, err.happened, err.remedy)))
+        return None
+    sessions[spec.data.index, device] = session
+    logger.info("%s runs as %s, rebuilt%s", manifest.name, spec.backend, _not_chosen(verdicts))
+    verdicts.append((label, YES))
+    return Selection(session, spec.backend, tuple(verdicts))
 
 
 def _open(
