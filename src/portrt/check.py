@@ -100,7 +100,7 @@ def check_engine(
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
     rows = [
-        _compare(entry["name"], got, wanted)
+        compare(entry["name"], got, wanted)
         for entry, got, wanted in zip(block.outputs, found, sample.outputs, strict=True)
     ]
     for row in rows:
@@ -125,7 +125,7 @@ def _report(block: Block, engine: Engine, row: Mapping[str, Any], *, accept: boo
     )
 
 
-def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any]:
+def compare(name: str, got: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any]:
     """Largest absolute difference, the same over the largest number, and whether it will do."""
     tolerance = TOLERANCES.get(wanted.dtype, 0.0)
     wide = torch.complex128 if wanted.dtype.is_complex else torch.float64

@@ -14,7 +14,7 @@ import torch
 from portrt import torch_internals
 from portrt.backends import registry
 from portrt.backends.eager import SourceSession
-from portrt.check import _compare
+from portrt.check import compare
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
 from portrt.package import expr
 from portrt.package.archive import Archive, EngineCall, engine_calls
@@ -227,7 +227,7 @@ class _Block:
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())
         rows = [
-            _compare(spec.name, got, want)
+            compare(spec.name, got, want)
             for spec, got, want in zip(self.manifest.outputs, found, wanted, strict=True)
         ]
         return EngineCheck(engine.backend, True, "", tuple(rows))

@@ -14,7 +14,7 @@ import torch
 
 import portrt
 import portrt.build as build
-from portrt.check import _compare
+from portrt.check import compare
 from portrt.errors import CheckError
 
 
@@ -147,15 +147,15 @@ def test_blocks_behind_pytorch_parts_are_checked_on_real_values(
     ],
 )
 def test_comparison_of_float32(got: list[float], wanted: list[float], ok: bool) -> None:
-    row = _compare("y", torch.tensor(got), torch.tensor(wanted))
+    row = compare("y", torch.tensor(got), torch.tensor(wanted))
     assert row["ok"] is ok
     json.dumps(row, allow_nan=False)
 
 
 def test_whole_numbers_and_bool_are_exact() -> None:
     big = torch.tensor([2**24, 7])
-    assert _compare("y", big, big.clone())["ok"]
-    assert not _compare("y", big, big + torch.tensor([1, 0]))["ok"]
+    assert compare("y", big, big.clone())["ok"]
+    assert not compare("y", big, big + torch.tensor([1, 0]))["ok"]
     huge = torch.tensor([2**60])
-    assert not _compare("y", huge, huge + 1)["ok"]
-    assert not _compare("y", torch.tensor([True]), torch.tensor([False]))["ok"]
+    assert not compare("y", huge, huge + 1)["ok"]
+    assert not compare("y", torch.tensor([True]), torch.tensor([False]))["ok"]
