@@ -19,6 +19,7 @@ from portrt.cache.parts import engine_key, program_key
 from portrt.cache.store import Cache
 from portrt.cache.where import cache_folder, cache_limit_bytes
 from portrt.errors import PortrtError
+from portrt.package.save import save
 from portrt.settings import Settings
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def build_program(
 
 def _program(cache: Cache, key: Key, settings: Settings) -> ExportedProgram | None:
     """The program, its tensors mapped from the file in the cache."""
-    from portrt.package.load import load
+    from portrt.package.load import load  # not needed where nothing is found
 
     entry = cache.get_file(key) if settings.reuse_cached_engines else None
     if entry is None:
@@ -163,8 +164,7 @@ def _keep_program(
         return
 
     def write(path: Path) -> None:
-        with path.open("wb") as file:
-            torch.export.save(program, file)
+        save(program, path, progress=False)
 
     replace = not settings.reuse_cached_engines
     meta = {"backends": [builder.backend.name for builder in builders]}
