@@ -27,6 +27,7 @@ STEPS = Path(__file__).with_name("steps.py")
 def step(name: str, folder: Path) -> dict[str, Any]:
     """One step in a fresh process; what it prints last is its result."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    environment["PORTRT_CACHE_DIR"] = "off"  # but in the steps that are about the cache
     done = subprocess.run(
         [sys.executable, str(STEPS), name, str(folder)],
         check=True,
@@ -64,6 +65,11 @@ def main() -> int:
         rows.append(
             ("compile MiniLM (onnxruntime only) over export + ONNX by hand", ratio, 1.2, note)
         )
+        first, second = in_turn("compile_first", "compile_again", folder, options.runs)
+        ratio = median(second, "seconds") / median(first, "seconds")
+        note = f"{median(second, 'seconds'):.2f} s over {median(first, 'seconds'):.2f} s"
+        title = "compile MiniLM (tensorrt_rtx, onnxruntime) again, with a warm cache"
+        rows.append((title, ratio, 0.35, note))
         size = step("file_size", folder)
         note = f"{size['file']} over {size['weights']} bytes"
         rows.append(

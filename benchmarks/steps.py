@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import statistics
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-COMPILED, UNCOMPILED, ONNX = "compiled.pt2", "uncompiled.pt2", "model.onnx"
+COMPILED, UNCOMPILED, ONNX, CACHE = "compiled.pt2", "uncompiled.pt2", "model.onnx", "cache"
 
 
 def minilm() -> tuple[Any, Any, Any]:
@@ -56,6 +57,31 @@ def compile_model(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     torch.export.save(program, folder / COMPILED)
     return {"seconds": seconds}
+
+
+def compile_first(folder: Path) -> dict[str, Any]:
+    """With an empty cache, which is filled."""
+    shutil.rmtree(folder / CACHE, ignore_errors=True)
+    return compile_again(folder)
+
+
+def compile_again(folder: Path) -> dict[str, Any]:
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
+    import portrt
+
+    model, inputs, dynamic_shapes = minilm()
+    started = time.perf_counter()
+    portrt.compile(
+        model,
+        inputs=inputs,
+        dynamic_shapes=dynamic_shapes,
+        engines=("tensorrt_rtx", "onnxruntime"),
+        output_format="exported_program",
+        cache_dir=folder / CACHE,
+    )
+    return {"seconds": time.perf_counter() - started}
 
 
 def compile_by_hand(folder: Path) -> dict[str, Any]:
