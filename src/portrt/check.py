@@ -153,28 +153,14 @@ def _json(value: float) -> float | str:
 
 def _manifest(block: Block, engine: Engine, image: torch.Tensor) -> manifests.Manifest:
     """A manifest of this engine alone, to open it with."""
-    blobs = [Blob.of(0, image.numpy())] if engine.weights else []
-    entry = {
-        "format": manifests.FORMAT,
-        "name": block.name,
-        "producer": {},
-        "inputs": list(block.inputs),
-        "outputs": list(block.outputs),
-        "weights": blobs[0] if blobs else None,
-        "source": None,
-        "source_weights": [],
-        "node_count": block.node_count,
-        "engines": [
-            {
-                "backend": engine.backend,
-                "data": Blob.of(len(blobs), engine.data),
-                "build": dict(engine.build),
-                "requires": dict(engine.requires),
-                "weights": list(engine.weights),
-                "check": None,
-            }
-        ],
-        "policy": {"fallback": None},
-        "blob_count": len(blobs) + 1,
-    }
-    return manifests.decode(manifests.encode(entry))
+    first = [{"blob": 0, "size": image.numel(), "sha256": "0" * 64}] if engine.weights else []
+    data = Blob.of(len(first), engine.data)
+    text = manifests.compose(
+        name=block.name,
+        inputs=list(block.inputs),
+        outputs=list(block.outputs),
+        weights=first[0] if first else None,  # its digest is not looked at here
+        engines=[manifests.engine_entry(engine, data)],
+        blob_count=len(first) + 1,
+    )
+    return manifests.decode(text)

@@ -89,31 +89,24 @@ def _replace_call(
         nodes.append(blobs.add(f"portrt_{block.name}_{label}", _tensor_from_bytes(data)))
         return Blob.of(len(nodes) - 1, data)
 
-    entry = {
-        "format": manifests.FORMAT,
-        "name": block.name,
-        "producer": {"portrt": _own_version(), "torch": str(torch.__version__)},
-        "inputs": list(block.inputs),
-        "outputs": list(block.outputs),
-        "weights": blobs.weights_entry if has_weights else None,
-        "source": add("source", source_from_block(block)),
-        "source_weights": list(block.weights),
-        "node_count": block.node_count,
-        "engines": [
-            {
-                "backend": engine.backend,
-                "data": add(f"engine_{index}_{engine.backend}", engine.data),
-                "build": dict(engine.build),
-                "requires": dict(engine.requires),
-                "weights": list(engine.weights),
-                "check": engine.check,
-            }
-            for index, engine in enumerate(engines)
-        ],
-        "policy": dict(policy),
-    }
-    entry["blob_count"] = len(nodes)
-    text = manifests.encode(entry)
+    source = add("source", source_from_block(block))
+    entries = [
+        manifests.engine_entry(engine, add(f"engine_{index}_{engine.backend}", engine.data))
+        for index, engine in enumerate(engines)
+    ]
+    text = manifests.compose(
+        name=block.name,
+        producer={"portrt": _own_version(), "torch": str(torch.__version__)},
+        inputs=list(block.inputs),
+        outputs=list(block.outputs),
+        weights=blobs.weights_entry if has_weights else None,
+        source=source,
+        source_weights=list(block.weights),
+        node_count=block.node_count,
+        engines=entries,
+        policy=dict(policy),
+        blob_count=len(nodes),
+    )
     manifests.decode(text)  # what is written can be read
     call.op = "call_function"
     call.target = torch.ops.portrt.execute_engine.default

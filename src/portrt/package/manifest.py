@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from portrt.artifacts import Engine
 from portrt.errors import PackageError, brief
 from portrt.package import expr
 from portrt.package.json_fields import REMEDY as _REMEDY
@@ -39,6 +40,34 @@ def encode(manifest: Mapping[str, Any]) -> str:
     return json.dumps(
         manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
+
+
+def compose(**fields: Any) -> str:
+    """The text of a manifest with these fields, and nothing in the others."""
+    empty = {
+        "format": FORMAT,
+        "producer": {},
+        "weights": None,
+        "source": None,
+        "source_weights": [],
+        "node_count": 0,
+        "engines": [],
+        "policy": {"fallback": None},
+        "blob_count": 0,
+    }
+    return encode({**empty, **fields})
+
+
+def engine_entry(engine: Engine, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of an engine whose bytes have the blob entry `data`."""
+    return {
+        "backend": engine.backend,
+        "data": data,
+        "build": dict(engine.build),
+        "requires": dict(engine.requires),
+        "weights": list(engine.weights),
+        "check": engine.check,
+    }
 
 
 @dataclass(frozen=True)

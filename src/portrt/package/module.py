@@ -103,21 +103,7 @@ class InputGuards(torch.nn.Module):
 
 def _manifest(entries: Any) -> manifests.Manifest:
     """The inputs of a whole program, described as those of a block; nothing else counts."""
+    output = {"name": "any", "dtype": "bool", "shape": []}
     return manifests.decode(
-        manifests.encode(
-            {
-                "format": manifests.FORMAT,
-                "name": "the program",
-                "producer": {},
-                "inputs": list(entries),
-                "outputs": [{"name": "any", "dtype": "bool", "shape": []}],
-                "weights": None,
-                "source": None,
-                "source_weights": [],
-                "node_count": 0,
-                "engines": [],
-                "policy": {"fallback": None},
-                "blob_count": 0,
-            }
-        )
+        manifests.compose(name="the program", inputs=list(entries), outputs=[output])
     )
