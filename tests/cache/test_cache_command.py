@@ -68,7 +68,9 @@ def test_prune(folder: Path) -> None:
     assert run("prune").output.startswith("removed 0 entries; 2 are left")
     (program,) = folder.glob("v1/program-*")
     size = sum(path.stat().st_size for path in program.iterdir())
-    assert run("prune", "--max-bytes", str(size + 10)).output.startswith("removed 1 entries; 1 are left")
+    assert run("prune", "--max-bytes", str(size + 10)).output.startswith(
+        "removed 1 entries; 1 are left"
+    )
     assert run("prune", "--all").output.startswith("removed 1 entries; 0 are left")
     assert list(folder.glob("v1/*/data")) == []
 

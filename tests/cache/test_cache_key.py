@@ -218,7 +218,7 @@ SCRIPT = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 import warnings; warnings.simplefilter("ignore")
-from test_key import engine_key, material, BASE
+from test_cache_key import engine_key, material, BASE
 from portrt.package.assemble import source_from_block
 source = hashlib.sha256(source_from_block(BASE.block)).hexdigest()
 print(json.dumps([dict(engine_key(BASE).parts), source]))

@@ -1,4 +1,4 @@
-"""A program of 5 GB with one blob above 4 GB: `pytest -m slow`. Wants 18 GB of memory, 6 of disk."""
+"""A program of 5 GB, with a blob above 4 GB: `pytest -m slow`. Wants 18 GB of memory, 6 of disk."""
 
 from __future__ import annotations
 
