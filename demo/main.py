@@ -27,6 +27,7 @@ import portrt
 
 OUTPUT = Path("demo-output")
 FILE = OUTPUT / "minilm.pt2"
+LARGER = OUTPUT / "minilm-with-sm89.pt2"
 # The first sentence is the question; the others are ranked by how near their meaning is.
 SENTENCES = [
     "How do I keep a compiled model when I move to another machine?",
@@ -70,6 +71,7 @@ def main() -> None:
     expected = eager_reference(model, folder)
     result = run_in_new_process(folder)
     show_result(expected, result)
+    change_and_ask_the_file()
 
 
 def model_folder() -> Path:
@@ -180,6 +182,26 @@ def show_result(expected: dict[str, Any], result: dict[str, Any]) -> None:
         sys.exit(f"the embeddings differ from eager by {error}")
     if any("tensorrt" in name or name == "onnx" for name in result["imported"]):
         sys.exit(f"the new process imported {result['imported']}")
+
+
+def change_and_ask_the_file() -> None:
+    """The second act: the file is extended, asked and verified without the model."""
+    console.rule("the same file, without the model: add an engine, check, verify")
+    command("inspect", FILE)
+    command(*("add-engine", FILE, "--engine", "tensorrt_rtx", "--target", "89", "-o", LARGER))
+    command("check", LARGER)
+    command("check", LARGER, "--for", "os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7.1.116")
+    command("check", LARGER, "--for", "os=windows,arch=x86_64,device=cuda,sm=90")
+    command("verify", LARGER)
+
+
+def command(*arguments: str | Path) -> None:
+    """Run `portrt ARGUMENTS`, as a person would."""
+    words = [str(argument) for argument in arguments]
+    console.print(f"[bold]$ portrt {' '.join(words)}[/bold]")
+    done = subprocess.run([Path(sys.executable).with_name("portrt"), *words], check=False)
+    if done.returncode not in (0, 1):  # 1 is check's answer "runs, but in PyTorch"
+        sys.exit(f"portrt {words[0]} ended with {done.returncode}")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def _gpu(requires: Mapping[str, Any], facts: Facts) -> Verdict:
         return Verdict(
             False,
             f"built for compute capability {', '.join(map(str, wanted))}, the GPU has {found}",
-            f"portrt add-engine --target {found}, or compile for it",
+            f"portrt add-engine --target {found}, if its builder knows that GPU",
         )
     return YES
 
