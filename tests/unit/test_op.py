@@ -39,9 +39,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     seen: list[weakref.ref[Any]] = []
     real = OnnxRuntimeSession.__init__
 
-    def init(self: OnnxRuntimeSession, *args: Any) -> None:
+    def init(self: OnnxRuntimeSession, *args: Any, **kwargs: Any) -> None:
         seen.append(weakref.ref(self))
-        real(self, *args)
+        real(self, *args, **kwargs)
 
     monkeypatch.setattr(OnnxRuntimeSession, "__init__", init)
     yield seen
