@@ -246,7 +246,8 @@ def test_an_interrupt_kills_the_worker(tmp_path: Path, interpreter: Interpreter)
     """Ctrl-C in the terminal of a build: SIGINT to this process alone is the harder case."""
     python = interpreter("time.sleep(600)")
     code = f"""
-        import tempfile
+        import signal, tempfile
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
         tempfile.tempdir = {str(tmp_path / "temporary")!r}
         from portrt.backends.build_process import build_in_process
         try:
