@@ -15,7 +15,6 @@ from portrt import torch_internals
 from portrt.errors import LoadError
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
-from portrt.package.manifest import Blob, Manifest
 from portrt.progress import progress_bar
 from portrt.runtime.policy import Policy
 from portrt.runtime.report import engine_calls as calls_of_program
@@ -100,7 +99,7 @@ def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool
     blobs = {
         call.blobs[blob.index]: (blob, f"{label} of {call.manifest.name}")
         for call in calls
-        for label, blob in labelled_blobs(call.manifest)
+        for label, blob in manifests.labelled_blobs(call.manifest)
     }
     total = sum(record.size for record in archive.records.values())
     with progress_bar(f"verifying {archive.path.name}", total, progress) as bar:
@@ -112,13 +111,6 @@ def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool
             else:
                 archive.check_crc(name, content)
             bar(record.size)
-
-
-def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
-    """Every blob of a call with a name for messages."""
-    labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
-    labelled += [(f"engine {engine.backend}", engine.data) for engine in manifest.engines]
-    return [(label, blob) for label, blob in labelled if blob is not None]
 
 
 def _store_policy(program: ExportedProgram, policy: Policy) -> None:

@@ -392,6 +392,13 @@ def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
             )
 
 
+def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
+    """Every blob of a call with a name for messages."""
+    labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
+    labelled += [(f"engine {engine.backend}", engine.data) for engine in manifest.engines]
+    return [(label, blob) for label, blob in labelled if blob is not None]
+
+
 def check_digest(data: Any, blob: Blob, label: str) -> None:
     """Raise PackageError unless the bytes of `data` have the digest that the manifest says."""
     found = hashlib.sha256(memoryview(data)).hexdigest()

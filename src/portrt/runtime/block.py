@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from portrt.backends.base import Session
-from portrt.package.manifest import check_blob_sizes, check_digest, decode
+from portrt.package.manifest import check_blob_sizes, check_digest, decode, labelled_blobs
 from portrt.package.weights import WeightsImage
 from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.select import Selection, select
@@ -102,12 +102,9 @@ class LoadedBlock:
         Raises:
             PackageError: One of them differs.
         """
-        manifest = self.manifest
-        labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
-        labelled += [(f"engine {item.backend}", item.data) for item in manifest.engines]
-        for label, blob in labelled:
-            if blob is not None:
-                check_digest(self._blobs[blob.index].numpy(), blob, f"{label} of {manifest.name}")
+        for label, blob in labelled_blobs(self.manifest):
+            data = self._blobs[blob.index].numpy()
+            check_digest(data, blob, f"{label} of {self.manifest.name}")
 
 
 def _byte_size(blob: torch.Tensor) -> int:
