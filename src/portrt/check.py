@@ -89,13 +89,13 @@ def check_engine(
     manifest = _manifest(block, engine, image)
     spec = manifest.engines[0]
     backend = registry.backend(engine.backend)
-    verdict = backend.accepts(spec, device.type)
+    verdict = backend.accepts(spec, device)
     if not verdict:
         return {"skipped": verdict.reason}
     weights = WeightsImage(image) if engine.weights else None
     data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
     try:
-        session = backend.open(spec, manifest, data, weights, lean=True)
+        session = backend.open(spec, manifest, data, weights, device=device, lean=True)
         found = session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err

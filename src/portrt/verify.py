@@ -215,14 +215,14 @@ class _Block:
         except BackendUnavailableError as err:
             return EngineCheck(engine.backend, False, err.happened, ())
         kind = self._device.type
-        verdict = backend.accepts(engine, kind)
+        verdict = backend.accepts(engine, self._device)
         if kind not in engine.requires["device"] or not verdict:
             wants = " or ".join(map(str, engine.requires["device"]))
             reason = verdict.reason or f"it takes {wants} tensors, the inputs are on {kind}"
             return EngineCheck(engine.backend, False, reason, ())
         try:
             data = self._blobs[engine.data.index]
-            session = backend.open(engine, self.manifest, data, self._weights)
+            session = backend.open(engine, self.manifest, data, self._weights, device=self._device)
             found = session.run(inputs, [tuple(out.shape) for out in wanted])
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())

@@ -194,11 +194,12 @@ def test_the_backend_refuses_another_release(monkeypatch: pytest.MonkeyPatch) ->
     """The backend on this machine follows the same rule, with what torch knows of the GPU."""
     backend = registry.backend("tensorrt_rtx")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
     monkeypatch.setattr("portrt.backends.tensorrt_rtx._library_version", lambda: "1.6.0.2")
     if backend.can_run("cuda"):
         spec = EngineSpec("tensorrt_rtx", Blob(0, 0, "0" * 64), {}, RTX, (), None)
-        assert "1.7.1.116, and 1.6.0.2 is there" in backend.accepts(spec, "cuda").reason
+        verdict = backend.accepts(spec, torch.device("cuda"))
+        assert "1.7.1.116, and 1.6.0.2 is there" in verdict.reason
 
 
 def test_a_file_of_5_gb_is_judged_at_once_and_without_torch(file: Path, tmp_path: Path) -> None:

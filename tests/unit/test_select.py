@@ -35,11 +35,18 @@ class Fake:
     opened: list[bytes] = field(default_factory=list)
     name = "fake"
 
-    def accepts(self, engine: Any, device: str) -> Verdict:
+    def accepts(self, engine: Any, device: torch.device) -> Verdict:
         return self.verdict
 
     def open(
-        self, engine: Any, manifest: Any, data: torch.Tensor, weights: Any, *, lean: bool = False
+        self,
+        engine: Any,
+        manifest: Any,
+        data: torch.Tensor,
+        weights: Any,
+        *,
+        device: torch.device,
+        lean: bool = False,
     ) -> Any:
         self.opened.append(data.numpy().tobytes())
         time.sleep(self.open_s)
@@ -263,10 +270,10 @@ def test_an_engine_that_is_being_opened_does_not_hold_up_other_blocks(fake: Fake
     opening, release = threading.Event(), threading.Event()
 
     class Slow(Fake):
-        def open(self, *args: Any) -> Any:
+        def open(self, *args: Any, **options: Any) -> Any:
             opening.set()
             assert release.wait(60)
-            return super().open(*args)
+            return super().open(*args, **options)
 
     known = call_of(shared(*ENGINES))
     ran(known)

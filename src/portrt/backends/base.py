@@ -88,8 +88,8 @@ class Backend(Protocol):
         """
         ...
 
-    def accepts(self, engine: EngineSpec, device: str) -> Verdict:
-        """Whether this stored engine may run here on tensors of a device type. Never raises."""
+    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
+        """Whether this stored engine may run here on tensors of a device. Never raises."""
         ...
 
     def open(
@@ -99,6 +99,7 @@ class Backend(Protocol):
         data: torch.Tensor,
         weights: WeightsImage | None,
         *,
+        device: torch.device,
         lean: bool = False,
     ) -> Session:
         """Make a session of the engine's bytes, whose digest was checked.
@@ -108,6 +109,7 @@ class Backend(Protocol):
             manifest: The block.
             data: The engine, 1-D uint8 on the CPU. The session may keep a view of it.
             weights: The weights of the program, likewise.
+            device: Where the inputs will be; one that `accepts` took.
             lean: For a single run: little memory counts for more than speed.
 
         Raises:

@@ -125,10 +125,10 @@ class OnnxRuntimeBackend:
             weights=model.weights,
         )
 
-    def accepts(self, engine: EngineSpec, device: str) -> Verdict:
-        able = self.can_run(device)
+    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
+        able = self.can_run(device.type)
         facts = Facts(versions={self.name: _version()})
-        return judge(self.name, engine.requires, facts, device) if able else able
+        return judge(self.name, engine.requires, facts, device.type) if able else able
 
     def open(
         self,
@@ -137,6 +137,7 @@ class OnnxRuntimeBackend:
         data: torch.Tensor,
         weights: WeightsImage | None,
         *,
+        device: torch.device,  # noqa: ARG002  (the CPU)
         lean: bool = False,
     ) -> Session:
         return OnnxRuntimeSession(engine, manifest, data, weights, lean=lean)

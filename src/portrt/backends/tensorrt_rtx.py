@@ -105,18 +105,18 @@ class TensorRTRTXBackend:
             },
         )
 
-    def accepts(self, engine: EngineSpec, device: str) -> Verdict:
-        able = self.can_run(device)
+    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
+        able = self.can_run(device.type)
         if not able:
             return able
-        major, minor = torch.cuda.get_device_capability()
+        major, minor = torch.cuda.get_device_capability(device)
         facts = Facts(
             os=platform.system().lower(),
             arch=arch_name(platform.machine()),
             compute_capability=f"{major}.{minor}",
             versions={} if (version := _library_version()) is None else {self.name: version},
         )
-        return judge(self.name, engine.requires, facts, device)
+        return judge(self.name, engine.requires, facts, device.type)
 
     def open(
         self,
@@ -125,6 +125,7 @@ class TensorRTRTXBackend:
         data: torch.Tensor,  # noqa: ARG002
         weights: WeightsImage | None,  # noqa: ARG002
         *,
+        device: torch.device,  # noqa: ARG002
         lean: bool = False,  # noqa: ARG002
     ) -> Session:
         raise EngineError(

@@ -49,13 +49,13 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
     from portrt.runtime.policy import CONTEXT, effective
     from portrt.runtime.select import EAGER, verdict_of
 
-    kind = torch.device(device).type
+    where = torch.device(device)
     reports = []
     for text in manifests_of(program):
         manifest = decode(text)
         policy = effective(manifest.policy, CONTEXT.get())
         verdicts = tuple(
-            (item.backend, verdict_of(item, kind, policy)) for item in manifest.engines
+            (item.backend, verdict_of(item, where, policy)) for item in manifest.engines
         )
         fallback = EAGER if manifest.source and policy.fallback == "eager" else ""
         chosen = next((name for name, verdict in verdicts if verdict), fallback)

@@ -42,13 +42,13 @@ class Selection:
     verdicts: tuple[tuple[str, Verdict], ...]
 
 
-def verdict_of(engine: EngineSpec, device: str, policy: Policy) -> Verdict:
-    """Whether an engine may run here on tensors of a device type, without opening it."""
+def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verdict:
+    """Whether an engine may run here on tensors of a device, without opening it."""
     if policy.engines is not None and engine.backend not in policy.engines:
         return Verdict(False, f"the policy allows {', '.join(policy.engines) or 'no engine'}")
-    if device not in engine.requires["device"]:
+    if device.type not in engine.requires["device"]:
         wanted = " or ".join(map(str, engine.requires["device"]))
-        return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device}")
+        return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device.type}")
     try:
         backend = registry.backend(engine.backend)
     except BackendUnavailableError:
@@ -83,10 +83,10 @@ def select(
     """
     verdicts: list[tuple[str, Verdict]] = []
     for engine in manifest.engines:
-        verdict = verdict_of(engine, device.type, policy)
+        verdict = verdict_of(engine, device, policy)
         if verdict:
             key = (engine.data.index, device)
-            session = sessions.get(key) or _open(engine, manifest, blobs, weights)
+            session = sessions.get(key) or _open(engine, manifest, blobs, weights, device)
             if isinstance(session, Verdict):
                 verdict = session
             else:
@@ -127,7 +127,9 @@ def _rebuilt(
     spec = found.spec
     label = f"{spec.backend}, rebuilt"
     try:
-        session = registry.backend(spec.backend).open(spec, manifest, found.data, weights)
+        session = registry.backend(spec.backend).open(
+            spec, manifest, found.data, weights, device=device
+        )
     except EngineError as err:
         verdicts.append((label, Verdict(False, err.happened, err.remedy)))
         return None
@@ -142,12 +144,14 @@ def _open(
     manifest: Manifest,
     blobs: Sequence[torch.Tensor],
     weights: WeightsImage | None,
+    device: torch.device,
 ) -> Session | Verdict:
     """The session, or why the engine cannot be opened."""
     data = blobs[engine.data.index]
     check_digest(data.numpy(), engine.data, f"engine {engine.backend} of {manifest.name}")
     try:
-        return registry.backend(engine.backend).open(engine, manifest, data, weights)
+        backend = registry.backend(engine.backend)
+        return backend.open(engine, manifest, data, weights, device=device)
     except PackageError:
         raise
     except EngineError as err:
