@@ -27,9 +27,12 @@ from portrt.errors import (
 )
 from portrt.lower import lower
 from portrt.package.assemble import assemble
+from portrt.package.manifest import decode
 from portrt.package.module import module_of
 from portrt.package.weights import image_from_tensors
 from portrt.partition import partition
+from portrt.runtime.report import manifests_of
+from portrt.runtime.trust import vouch
 from portrt.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -130,7 +133,11 @@ def _compiled(
         def build() -> tuple[ExportedProgram, bool]:
             return _build(captured, settings, builders, best)
 
-        return build_program(captured, settings, builders, best, build)
+        program = build_program(captured, settings, builders, best, build)
+        for text in manifests_of(program):
+            for engine in decode(text).engines:
+                vouch(engine.data.sha256)  # it was built here
+        return program
     from portrt.dryrun import print_plan
 
     plan = _plan(captured, settings, builders, best, {})

@@ -22,6 +22,7 @@ from portrt.package.manifest import Blob, Dimension, EngineSpec, Manifest, check
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.runtime.policy import Policy
 from portrt.runtime.signature import output_shapes
+from portrt.runtime.trust import vouch
 from portrt.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ def rebuild(
         found = _in_thread(manifest, blobs, device, builder)
         if isinstance(found, Engine):
             data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)
-            return Rebuilt(_spec(found, -index), data), tuple(verdicts)
+            spec = _spec(found, -index)
+            vouch(spec.data.sha256)  # it was built here
+            return Rebuilt(spec, data), tuple(verdicts)
         logger.warning("%s was not rebuilt for %s: %s", name, manifest.name, found.reason)
         verdicts.append((f"{name}, rebuilt", found))
     return None, tuple(verdicts)

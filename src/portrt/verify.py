@@ -23,7 +23,9 @@ from portrt.package.manifest import Dimension, EngineSpec, Manifest, decode
 from portrt.package.module import module_of
 from portrt.package.signature import flat_signature
 from portrt.package.weights import WeightsImage
+from portrt.runtime.policy import CONTEXT, effective
 from portrt.runtime.signature import check_inputs, output_shapes
+from portrt.runtime.trust import host_code_verdict
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,8 @@ def verify(
 ) -> Verification:
     """Run every engine that can run here against the source of its block in PyTorch.
 
-    The digests of all blobs are checked first.
+    The digests of all blobs are checked first. An engine that carries host code runs only where the
+    policy in force trusts it.
 
     Args:
         path: The file.
@@ -215,7 +218,8 @@ class _Block:
         except BackendUnavailableError as err:
             return EngineCheck(engine.backend, False, err.happened, ())
         kind = self._device.type
-        verdict = backend.accepts(engine, self._device)
+        policy = effective({}, CONTEXT.get())
+        verdict = host_code_verdict(engine, policy, backend.accepts(engine, self._device))
         if kind not in engine.requires["device"] or not verdict:
             wants = " or ".join(map(str, engine.requires["device"]))
             reason = verdict.reason or f"it takes {wants} tensors, the inputs are on {kind}"

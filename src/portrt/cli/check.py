@@ -26,14 +26,15 @@ _WORDS = {
     help="A machine, such as os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7; repeatable. Without it, "
     "this machine.",
 )
+@click.option("--trust", "trusts", multiple=True, help="As `portrt run` has it; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, one item a machine.")
-def command(file: str, targets: tuple[str, ...], as_json: bool) -> None:
+def command(file: str, targets: tuple[str, ...], trusts: tuple[str, ...], as_json: bool) -> None:
     """Say how FILE will run, here or there, and why; needs no torch and no GPU.
 
     Exit code 0: as an engine; 1: as fallback in PyTorch; 2: not at all. With several machines, that
     of the worst.
     """
-    found = [check(file, target) for target in targets or (None,)]
+    found = [check(file, target, trust=trusts) for target in targets or (None,)]
     if as_json:
         click.echo(json.dumps([item.to_json() for item in found], indent=2))
     else:

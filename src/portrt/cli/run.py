@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
 @click.option("--engine", "engines", multiple=True, help="Allow this engine only; repeatable.")
 @click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")
+@click.option(
+    "--trust", "trusts", multiple=True, help="What engines may do beside: host-code; repeatable."
+)
 @click.option("--repeat", type=int, default=1, show_default=True, help="Calls to time.")
 def command(
     file: str,
@@ -35,6 +38,7 @@ def command(
     device: str,
     engines: tuple[str, ...],
     fallback: str | None,
+    trusts: tuple[str, ...],
     repeat: int,
 ) -> None:
     """Run FILE on INPUTS: a .npy for each argument in order, or a .npz or .safetensors by name."""
@@ -57,7 +61,8 @@ def command(
     flat = [item.to(device) if isinstance(item, torch.Tensor) else item for item in flat]
     args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
     module = program.module()
-    with policy(fallback=fallback, engines=engines or None), torch.no_grad():
+    chosen = policy(fallback=fallback, engines=engines or None, trust=trusts or None)
+    with chosen, torch.no_grad():
         results, seconds = [], []
         for _ in range(max(repeat, 1)):
             started = time.perf_counter()

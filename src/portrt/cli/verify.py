@@ -15,8 +15,16 @@ from portrt.cli.tables import print_table
 @click.argument("inputs", nargs=-1, type=click.Path(exists=True))
 @click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
+@click.option("--trust", "trusts", multiple=True, help="As `portrt run` has it; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: str, inputs: tuple[str, ...], seed: int, device: str, as_json: bool) -> None:
+def command(
+    file: str,
+    inputs: tuple[str, ...],
+    seed: int,
+    device: str,
+    trusts: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run every engine of FILE that can run here, and compare it with its source in PyTorch.
 
     INPUTS as for `portrt run`; without them each block is given random numbers. Exit code 0: no
@@ -25,10 +33,12 @@ def command(file: str, inputs: tuple[str, ...], seed: int, device: str, as_json:
     from portrt.cli.run import read_inputs
     from portrt.package.load import load
     from portrt.package.signature import flat_signature
+    from portrt.runtime import policy
     from portrt.verify import verify
 
     given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
-    found = verify(file, given, device=device, seed=seed)
+    with policy(trust=trusts or None):
+        found = verify(file, given, device=device, seed=seed)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
         sys.exit(not found.ok)

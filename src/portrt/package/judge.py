@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from portrt.package.archive import Archive, engine_calls
 from portrt.package.machine import arch_name, this_machine
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.requirements import Facts, judge, known_libraries
+from portrt.runtime.policy import HOST_CODE, TRUSTS, as_names, check_names
+from portrt.runtime.trust import NOT_TRUSTED
 
 # From best to worst.
 OUTCOMES = ("engine", "fallback", "cannot")
@@ -183,7 +185,12 @@ class FileVerdict:
         return dataclasses.asdict(self)
 
 
-def check(path: str | os.PathLike[str], target: Target | str | None = None) -> FileVerdict:
+def check(
+    path: str | os.PathLike[str],
+    target: Target | str | None = None,
+    *,
+    trust: Sequence[str] | str | None = None,
+) -> FileVerdict:
     """Judge from a file alone whether it will run on a machine, and as what.
 
     Reads the zip directory and JSON: not the engines, whatever their size. Nothing is opened or
@@ -192,13 +199,17 @@ def check(path: str | os.PathLike[str], target: Target | str | None = None) -> F
     Args:
         path: The file.
         target: The machine, as a `Target` or as text for `Target.parse`; None is this machine, of
-            which the environment variables PORTRT_FALLBACK and PORTRT_ENGINES are not asked.
+            which environment variables such as PORTRT_FALLBACK are not asked.
+        trust: As `load` will be given it.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest in it is malformed.
-        SettingsError: The target cannot be read.
+        SettingsError: The target cannot be read, or the trust is unknown.
     """
+    trusts = as_names(trust, "trust") or ()
+    check_names("trust", trusts, TRUSTS)
+    trusted = HOST_CODE in trusts
     if isinstance(target, str):
         target = Target.parse(target)
     manifests = [call.manifest for call in engine_calls(Archive(os.fspath(path)))]
@@ -206,7 +217,7 @@ def check(path: str | os.PathLike[str], target: Target | str | None = None) -> F
     name = _describe(facts) if target is None else str(target)
     device = None if target is None else target.device
     devices = [device] if device else _devices(facts)
-    found = [_file(str(path), name, kind, manifests, facts) for kind in devices]
+    found = [_file(str(path), name, kind, manifests, facts, trusted) for kind in devices]
     return min(found, key=lambda verdict: OUTCOMES.index(verdict.outcome))
 
 
@@ -224,16 +235,16 @@ def _describe(facts: Facts) -> str:
 
 
 def _file(
-    path: str, target: str, device: str, manifests: list[Manifest], facts: Facts
+    path: str, target: str, device: str, manifests: list[Manifest], facts: Facts, trusted: bool
 ) -> FileVerdict:
-    blocks = tuple(_block(manifest, facts, device) for manifest in manifests)
+    blocks = tuple(_block(manifest, facts, device, trusted) for manifest in manifests)
     worst = max((OUTCOMES.index(block.outcome) for block in blocks), default=1)
     return FileVerdict(path, target, device, OUTCOMES[worst], blocks)
 
 
-def _block(manifest: Manifest, facts: Facts, device: str) -> BlockVerdict:
+def _block(manifest: Manifest, facts: Facts, device: str, trusted: bool) -> BlockVerdict:
     engines = tuple(
-        EngineVerdict(engine.backend, _engine(engine, manifest, facts, device))
+        EngineVerdict(engine.backend, _engine(engine, manifest, facts, device, trusted))
         for engine in manifest.engines
     )
     source = _source(manifest)
@@ -244,7 +255,9 @@ def _block(manifest: Manifest, facts: Facts, device: str) -> BlockVerdict:
     return BlockVerdict(manifest.name, outcome, runs, engines, source)
 
 
-def _engine(engine: EngineSpec, manifest: Manifest, facts: Facts, device: str) -> Verdict:
+def _engine(
+    engine: EngineSpec, manifest: Manifest, facts: Facts, device: str, trusted: bool
+) -> Verdict:
     allowed = manifest.policy.get("engines")
     if allowed is not None and engine.backend not in allowed:
         listed = ", ".join(map(str, allowed)) or "no engine"
@@ -252,7 +265,8 @@ def _engine(engine: EngineSpec, manifest: Manifest, facts: Facts, device: str) -
     verdict = judge(engine.backend, engine.requires, facts, device)
     own = engine.requires["device"]
     if device in own:
-        return verdict
+        refused = engine.requires.get("host_code") and not trusted
+        return NOT_TRUSTED if verdict and refused else verdict
     # What is in the way on its own device says more than that this is another one.
     elsewhere = judge(engine.backend, engine.requires, facts, str(own[0]))
     return verdict if elsewhere else elsewhere

@@ -16,8 +16,9 @@ from portrt.errors import LoadError
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
 from portrt.progress import progress_bar
-from portrt.runtime.policy import Policy
+from portrt.runtime.policy import HOST_CODE, Policy, as_names
 from portrt.runtime.report import engine_calls as calls_of_program
+from portrt.runtime.trust import vouch
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def load(
     fallback: str | None = None,
     engines: Sequence[str] | str | None = None,
     rebuild: str | None = None,
+    trust: Sequence[str] | str | None = None,
     verify: bool = False,
     progress: bool | None = None,
 ) -> ExportedProgram:
@@ -44,6 +46,8 @@ def load(
         engines: Names of the backends that may run, likewise.
         rebuild: "missing" builds an engine from the source where no stored one fits, at the first
             call; "never" does not.
+        trust: "host-code" lets the engines of this file bring code for the CPU along, as TensorRT
+            plans for later versions do; in this process, and in no file that it writes.
         verify: Check the digests of all blobs, the weights' included, and all other records.
         progress: Show a progress bar while verifying; None shows it where standard error is a
             terminal and there is much to read.
@@ -55,11 +59,11 @@ def load(
         LoadError: The file is not there, no torch.export archive, damaged, or refused by torch.
         PackageError: A manifest is malformed, of an unknown format, or does not describe the blobs;
             with `verify` also a digest that differs.
-        SettingsError: An unknown fallback, engine name or rebuild.
+        SettingsError: An unknown fallback, engine name, rebuild or trust.
     """
     started = time.perf_counter()
-    names = (engines,) if isinstance(engines, str) else _tuple(engines)
-    policy = Policy(fallback, names, rebuild)
+    policy = Policy(fallback, as_names(engines, "engines"), rebuild)
+    trusted = Policy(trust=as_names(trust, "trust")).trust or ()
     archive = Archive(os.fspath(path))
     if MODEL not in archive.records:
         raise LoadError(
@@ -80,13 +84,12 @@ def load(
         ) from err
     if policy != Policy():
         _store_policy(program, policy)
+    if HOST_CODE in trusted:
+        for engine in (engine for call in calls for engine in call.manifest.engines):
+            vouch(engine.data.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
     return program
-
-
-def _tuple(engines: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if engines is None else tuple(engines)
 
 
 def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool | None) -> None:

@@ -315,6 +315,11 @@ def _requires(engine: Fields) -> Mapping[str, Any]:
         raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
     if "compute_capabilities" in part.raw:
         part.names("compute_capabilities")
+    host_code = part.raw.get("host_code", False)
+    if not isinstance(host_code, bool):
+        raise PackageError(
+            f"'host_code' of {part.where} is {brief(host_code)}", "true or false", _REMEDY
+        )
     return dict(part.raw)
 
 

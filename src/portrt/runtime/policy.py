@@ -6,6 +6,7 @@ program was compiled or loaded with, then the environment, then the default.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,11 @@ from portrt.errors import SettingsError
 ENV_FALLBACK = "PORTRT_FALLBACK"
 ENV_ENGINES = "PORTRT_ENGINES"
 ENV_REBUILD = "PORTRT_REBUILD"
+ENV_TRUST = "PORTRT_TRUST"
+ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST)
 REBUILDS = ("never", "missing")
+HOST_CODE = "host-code"
+TRUSTS = (HOST_CODE,)
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,17 @@ class Policy:
         engines: Names of the backends that may run, in no order; an empty tuple allows none.
         rebuild: "missing": where no stored engine fits, one is built from the source, checked and
             kept in the cache; "never": nothing is built.
+        trust: What engines may do that is refused otherwise: "host-code" lets them bring code for
+            the CPU along. No file can give this.
 
     Raises:
-        SettingsError: An unknown fallback, engine name or rebuild.
+        SettingsError: An unknown fallback, engine name, rebuild or trust.
     """
 
     fallback: str | None = None
     engines: tuple[str, ...] | None = None
     rebuild: str | None = None
+    trust: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         from portrt.backends import registry
@@ -52,21 +60,14 @@ class Policy:
                     f"one of {', '.join(map(repr, values))}",
                     f"choose a {field} from the list",
                 )
-        for name in self.engines or ():
-            if name not in registry.names():
-                raise SettingsError(
-                    f"a policy names the engine {name!r}",
-                    f"one of {', '.join(map(repr, registry.names()))}",
-                    "correct the name",
-                )
+        check_names("engine", self.engines or (), registry.names())
+        check_names("trust", self.trust or (), TRUSTS)
 
     def over(self, weaker: Policy) -> Policy:
         """This policy, with `weaker` where it leaves a field open."""
-        return Policy(
-            self.fallback if self.fallback is not None else weaker.fallback,
-            self.engines if self.engines is not None else weaker.engines,
-            self.rebuild if self.rebuild is not None else weaker.rebuild,
-        )
+        names = [field.name for field in dataclasses.fields(self)]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return dataclasses.replace(weaker, **given)
 
 
 # The policy of the innermost `with policy(...)`; None outside.
@@ -79,6 +80,7 @@ def policy(
     fallback: str | None = None,
     engines: Sequence[str] | str | None = None,
     rebuild: str | None = None,
+    trust: Sequence[str] | str | None = None,
 ) -> Iterator[Policy]:
     """Calls within the `with` block follow this policy, in this thread or task.
 
@@ -86,16 +88,30 @@ def policy(
         fallback: "eager" or "error"; None leaves it as it is outside.
         engines: Backends that may run; None leaves it as it is outside.
         rebuild: "missing" or "never"; None leaves it as it is outside.
+        trust: "host-code" lets engines bring code for the CPU along, and () forbids it; None leaves
+            it as it is outside.
 
     Raises:
-        SettingsError: An unknown fallback, engine name or rebuild.
+        SettingsError: An unknown fallback, engine name, rebuild or trust.
     """
-    inner = Policy(fallback, _names(engines), rebuild).over(CONTEXT.get() or Policy())
+    given = Policy(fallback, as_names(engines, "engines"), rebuild, as_names(trust, "trust"))
+    inner = given.over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
         yield inner
     finally:
         CONTEXT.reset(token)
+
+
+def check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raise SettingsError unless every name is known."""
+    for name in given:
+        if name not in known:
+            raise SettingsError(
+                f"a policy names the {what} {name!r}",
+                f"one of {', '.join(map(repr, known))}",
+                "correct the name",
+            )
 
 
 def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
@@ -104,24 +120,30 @@ def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
     return chosen.over(Policy(fallback="eager", rebuild="never"))
 
 
-def _names(engines: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    if engines is None:
+def as_names(given: Sequence[str] | str | None, what: str) -> tuple[str, ...] | None:
+    """One name or several, as a tuple; None stays None.
+
+    Raises:
+        SettingsError: It is neither.
+    """
+    if given is None:
         return None
-    if isinstance(engines, str):
-        return (engines,)
+    if isinstance(given, str):
+        return (given,)
     try:
-        return tuple(engines)
+        return tuple(given)
     except TypeError as err:
-        raise SettingsError(
-            f"engines is {engines!r}", "names of engines", "give a list of names"
-        ) from err
+        raise SettingsError(f"{what} is {given!r}", "names", "give a list of names") from err
 
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
-    """A name that this portrt does not know allows nothing here, and is no error."""
+    """A name that this portrt does not know allows nothing here, and is no error.
+
+    What a file says of its own trust is not read.
+    """
     from portrt.backends import registry
 
-    names = _names(stored.get("engines"))
+    names = as_names(stored.get("engines"), "engines")
     if names is not None:
         names = tuple(name for name in names if name in registry.names())
     rebuild = stored.get("rebuild")
@@ -131,16 +153,25 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
 
 
 def _of_environment() -> Policy:
-    fallback = os.environ.get(ENV_FALLBACK) or None
-    rebuild = os.environ.get(ENV_REBUILD) or None
-    listed = os.environ.get(ENV_ENGINES)
-    names = None if listed is None else [part.strip() for part in listed.split(",") if part.strip()]
+    said = {name: os.environ.get(name) for name in ENVIRONMENT}
     try:
-        return Policy(fallback, _names(names), rebuild)
+        return Policy(
+            said[ENV_FALLBACK] or None,
+            _listed(said[ENV_ENGINES]),
+            said[ENV_REBUILD] or None,
+            _listed(said[ENV_TRUST]) or None,
+        )
     except SettingsError as err:
+        given = ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)
         raise SettingsError(
-            f"the environment says {ENV_FALLBACK}={fallback!r}, {ENV_ENGINES}={listed!r}, "
-            f"{ENV_REBUILD}={rebuild!r}: {err.happened}",
+            f"the environment says {given}: {err.happened}",
             err.expected,
             "correct or unset the variable",
         ) from err
+
+
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    """Names between commas."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -17,6 +17,7 @@ from portrt.errors import BackendUnavailableError, EngineError, NoUsableEngineEr
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage
 from portrt.runtime.policy import Policy
+from portrt.runtime.trust import host_code_verdict
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verd
         return Verdict(
             False, "this version of portrt does not know it", "install a newer version of portrt"
         )
-    return backend.accepts(engine, device)
+    verdict = backend.accepts(engine, device)
+    return host_code_verdict(engine, policy, verdict)
 
 
 def select(

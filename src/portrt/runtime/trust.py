@@ -1,0 +1,60 @@
+"""trust: leave for engines to bring their own code for the CPU, which loading them runs.
+
+A TensorRT plan that later versions can run carries a small TensorRT of its own. Nobody can look
+into that code, so such an engine is refused unless somebody vouches for it, where the program runs:
+`policy(trust="host-code")`, `load(..., trust="host-code")` or PORTRT_TRUST. What a file says counts
+for nothing here, except that its engine needs the leave.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+# Nothing more at the top: `import torch` imports the package that this module is in.
+from portrt.artifacts import Verdict
+from portrt.runtime.policy import CONTEXT, HOST_CODE, Policy, effective
+
+if TYPE_CHECKING:
+    from portrt.package.manifest import EngineSpec
+
+# SHA-256 of engines that were vouched for in this process, by `load` or because they were built in
+# it. By content, so that it holds for copies of a program, and goes into no file.
+_vouched: set[str] = set()
+
+
+def vouch(sha256: str) -> None:
+    """Let the engine with this digest bring code, in this process, unless a policy forbids it."""
+    _vouched.add(sha256)
+
+
+def trusts(what: str, sha256: str) -> bool:
+    """Whether an engine may do something that needs trust, under the policy in force here and now.
+
+    For backends that must tell their library, such as TensorRT's `engine_host_code_allowed`: to be
+    asked in `open`, whatever the manifest says of the engine.
+
+    Args:
+        what: "host-code".
+        sha256: The engine's digest, which was checked.
+    """
+    return _trusts(what, sha256, effective({}, CONTEXT.get()))
+
+
+NOT_TRUSTED = Verdict(
+    False,
+    "it carries host code: refused unless trust='host-code'",
+    "load it with trust='host-code' if you trust whoever made the file",
+)
+
+
+def host_code_verdict(engine: EngineSpec, policy: Policy, verdict: Verdict) -> Verdict:
+    """The verdict on an engine, or no where it would be yes, but for the trust it lacks."""
+    if not (verdict and engine.requires.get("host_code")):
+        return verdict
+    return verdict if _trusts(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED
+
+
+def _trusts(what: str, sha256: str, policy: Policy) -> bool:
+    if policy.trust is not None:
+        return what in policy.trust
+    return sha256 in _vouched
