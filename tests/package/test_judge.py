@@ -15,7 +15,7 @@ from portrt import files
 from portrt.backends import registry
 from portrt.errors import LoadError, SettingsError
 from portrt.files import Target
-from portrt.package import machine, requirements
+from portrt.package import machine
 from portrt.package.archive import Archive, engine_calls
 from portrt.package.archive_writer import ArchiveWriter
 from portrt.package.manifest import Blob, EngineSpec
@@ -35,13 +35,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def runs_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version of portrt that runs the engines of every backend."""
-    monkeypatch.setattr(requirements, "NOT_RUN_YET", frozenset())
-
-
-@pytest.mark.usefixtures("runs_all")
 @pytest.mark.parametrize(
     ("backend", "requires", "facts", "device", "reason"),
     [
@@ -69,7 +62,6 @@ def test_the_rule(
     assert verdict.reason == reason
 
 
-@pytest.mark.usefixtures("runs_all")
 @pytest.mark.parametrize(
     ("backend", "version", "fits"),
     [
@@ -99,10 +91,6 @@ def test_versions(backend: str, version: str, fits: bool) -> None:
         assert verdict.remedy
 
 
-def test_what_cannot_be_run_yet_is_said() -> None:
-    assert "runs none yet" in judge("tensorrt_rtx", RTX, GPU, "cuda").reason
-
-
 @pytest.mark.parametrize("text", ["os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7", "sm=8.9", ""])
 def test_targets_are_read_and_written(text: str) -> None:
     target = Target.parse(text)
@@ -125,7 +113,6 @@ def test_bad_targets(text: str) -> None:
         Target.parse(text)
 
 
-@pytest.mark.usefixtures("runs_all")
 @pytest.mark.parametrize(
     ("target", "outcome", "runs_as", "device"),
     [

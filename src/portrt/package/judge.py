@@ -15,6 +15,7 @@ from portrt.package.archive import Archive, engine_calls
 from portrt.package.machine import arch_name, this_machine
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.requirements import Facts, judge, known_libraries
+from portrt.package.versions import same_release
 from portrt.runtime.policy import HOST_CODE, TRUSTS, as_names, check_names
 from portrt.runtime.trust import NOT_TRUSTED
 
@@ -36,7 +37,10 @@ class Target:
         compute_capability: Of its NVIDIA GPU, such as "8.9"; None for a machine without one.
         device: Where the inputs will be, "cpu" or "cuda"; None takes what suits the file best.
         versions: Library -> version, such as "tensorrt_rtx": "1.7"; "none" where it is not
-            installed.
+            installed. Of the three that run TensorRT engines, those not named are not there where
+            one is.
+        cuda: The newest CUDA that the GPU's driver knows, such as "12.4".
+        lean_library: Release of a TensorRT lean library file there; "none" where there is none.
     """
 
     os: str | None = None
@@ -44,6 +48,8 @@ class Target:
     compute_capability: str | None = None
     device: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cuda: str | None = None
+    lean_library: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -65,15 +71,26 @@ class Target:
             if key in values
         }
         for library, version in values.items():
-            if version != "none" and not re.match(r"\d", version):
-                raise _bad_target(text, f"{library}={version!r} is no version")
+            if version != "none":
+                _parse_version(text, library, version)
         return cls(**fields, versions=values)
 
     def facts(self) -> Facts:
         """What engines are judged by."""
         versions = {name: "" if v == "none" else v for name, v in self.versions.items()}
         no_gpu = "no GPU was named for that machine (sm=...)"
-        return Facts(self.os, self.arch, self.compute_capability, no_gpu, versions)
+        lean = None if self.lean_library is None else self._lean_library
+        return Facts(self.os, self.arch, self.compute_capability, no_gpu, versions, self.cuda, lean)
+
+    def _lean_library(self, built: str) -> str | Verdict:
+        there = str(self.lean_library)
+        if there != "none" and same_release(built, there):
+            return there
+        return Verdict(
+            False,
+            f"it needs a lean runtime library of tensorrt {built}, and {there} is there",
+            "put one there, and name it in PORTRT_TENSORRT_LEAN",
+        )
 
     def __str__(self) -> str:
         parts = {
@@ -81,6 +98,8 @@ class Target:
             "arch": self.arch,
             "sm": self.compute_capability and self.compute_capability.replace(".", ""),
             "device": self.device,
+            "cuda": self.cuda,
+            "lean_library": self.lean_library,
             **self.versions,
         }
         return (
@@ -121,11 +140,27 @@ def _parse_device(text: str, value: str) -> str:
     return value
 
 
+def _parse_version(text: str, key: str, value: str) -> str:
+    if not re.match(r"\d", value):
+        raise _bad_target(text, f"{key}={value!r} is no version")
+    return value
+
+
+def _parse_cuda(text: str, value: str) -> str:
+    return _parse_version(text, "cuda", value)
+
+
+def _parse_lean_library(text: str, value: str) -> str:
+    return value if value == "none" else _parse_version(text, "lean_library", value)
+
+
 _PARSERS = {
     "os": ("os", _parse_os),
     "arch": ("arch", _parse_arch),
     "sm": ("compute_capability", _parse_capability),
     "device": ("device", _parse_device),
+    "cuda": ("cuda", _parse_cuda),
+    "lean_library": ("lean_library", _parse_lean_library),
 }
 
 
@@ -230,6 +265,7 @@ def _describe(facts: Facts) -> str:
     parts = [f"os={facts.os}", f"arch={facts.arch}"]
     if facts.compute_capability:
         parts.append(f"sm={facts.compute_capability.replace('.', '')}")
+    parts += [f"cuda={facts.cuda}"] if facts.cuda else []
     parts += [f"{name}={version or 'none'}" for name, version in facts.versions.items()]
     return f"this machine ({','.join(parts)})"
 

@@ -10,10 +10,19 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from portrt.package.lean_library import find_lean_library
 from portrt.package.requirements import Facts
 
 # The names under which PyPI has them, newest first; the module may also come from elsewhere.
 _DISTRIBUTIONS = {
+    **{
+        name: (
+            *(f"{name}-cu{cuda}-bindings" for cuda in (13, 12, 11)),
+            f"{name}-bindings",
+            name,
+        )
+        for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
+    },
     "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt_rtx"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
 }
@@ -23,13 +32,16 @@ _MAJOR, _MINOR = 75, 76
 
 def this_machine() -> Facts:
     """Facts about the machine, and the Python, that this code runs on."""
-    capability, no_gpu = _gpu()
+    driver = _driver()
+    capability, no_gpu = _gpu(driver)
     return Facts(
         os=platform.system().lower(),
         arch=arch_name(platform.machine()),
         compute_capability=capability,
         no_gpu=no_gpu,
         versions={name: _version(name) for name in _DISTRIBUTIONS},
+        cuda=_cuda_of(driver),
+        lean_library=find_lean_library,
     )
 
 
@@ -39,7 +51,7 @@ def arch_name(machine: str) -> str:
 
 
 def _version(module: str) -> str:
-    """Version of an installed library; "" where it is not installed, "0" where it does not say."""
+    """Version of an installed library; "" where it is not installed."""
     if not _is_there(module):
         return ""
     for distribution in _DISTRIBUTIONS[module]:
@@ -57,9 +69,25 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _gpu() -> tuple[str | None, str]:
+def _driver() -> ctypes.CDLL | None:
+    """The CUDA driver, which every use of the GPU goes through."""
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+
+
+def _cuda_of(driver: ctypes.CDLL | None) -> str | None:
+    """The newest CUDA that the driver knows."""
+    version = ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _gpu(driver: ctypes.CDLL | None) -> tuple[str | None, str]:
     """Compute capability of the first GPU, or why torch could use none here."""
-    capability = _capability()
+    capability = None if driver is None else _capability(driver)
     if capability is None:
         return None, "there is no NVIDIA GPU here"
     if _torch_is_without_cuda():
@@ -67,13 +95,7 @@ def _gpu() -> tuple[str | None, str]:
     return capability, ""
 
 
-def _capability() -> str | None:
-    """By the CUDA driver, which every use of the GPU goes through."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        return None
+def _capability(driver: ctypes.CDLL) -> str | None:
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
         return None

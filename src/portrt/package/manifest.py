@@ -315,11 +315,15 @@ def _requires(engine: Fields) -> Mapping[str, Any]:
         raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
     if "compute_capabilities" in part.raw:
         part.names("compute_capabilities")
-    host_code = part.raw.get("host_code", False)
-    if not isinstance(host_code, bool):
-        raise PackageError(
-            f"'host_code' of {part.where} is {brief(host_code)}", "true or false", _REMEDY
-        )
+    for key in ("host_code", "version_compatible"):
+        value = part.raw.get(key, False)
+        if not isinstance(value, bool):
+            raise PackageError(
+                f"{key!r} of {part.where} is {brief(value)}", "true or false", _REMEDY
+            )
+    for key in ("compute_capability_min", "cuda", "tensorrt"):
+        if key in part.raw:
+            part.text(key)
     return dict(part.raw)
 
 

@@ -5,23 +5,27 @@ The backends apply it to the machine that they are on, `portrt check` to any mac
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from portrt.artifacts import YES, Verdict
+from portrt.package.tensorrt_rule import RUNTIMES, runtime_for
+from portrt.package.versions import at_least, numbers, same_release
 
-# Backends that this version builds engines for, and cannot run yet.
-NOT_RUN_YET = frozenset({"tensorrt_rtx"})
-
-# Backend -> the library that runs its engines; also the key of the version in `requires`.
-LIBRARIES = {"tensorrt_rtx": "tensorrt_rtx", "onnxruntime": "onnxruntime"}
+# Backend -> the libraries of which one runs its engines. The first is also the key of the version
+# in `requires`.
+LIBRARIES = {
+    "tensorrt": RUNTIMES,
+    "tensorrt_rtx": ("tensorrt_rtx",),
+    "onnxruntime": ("onnxruntime",),
+}
 
 # Libraries that run engines of their own release alone.
 _EXACT = frozenset({"tensorrt_rtx"})
 
 INSTALL = {
+    "tensorrt": "pip install tensorrt",
     "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
     "onnxruntime": "pip install onnxruntime",
 }
@@ -37,6 +41,9 @@ class Facts:
         compute_capability: Of its NVIDIA GPU, such as "8.9"; None for a machine without one.
         no_gpu: Why there is no GPU to use, for messages.
         versions: Library -> version; "" for a library that is not installed.
+        cuda: The newest CUDA that the GPU's driver knows, such as "12.4".
+        lean_library: Version of a TensorRT -> path of a lean runtime library of that release, or
+            no with the reason. Asked only where an engine needs one.
     """
 
     os: str | None = None
@@ -44,6 +51,8 @@ class Facts:
     compute_capability: str | None = None
     no_gpu: str = "there is no NVIDIA GPU"
     versions: Mapping[str, str] = field(default_factory=dict)
+    cuda: str | None = None
+    lean_library: Callable[[str], str | Verdict] | None = field(default=None, compare=False)
 
 
 def judge(backend: str, requires: Mapping[str, Any], facts: Facts, device: str) -> Verdict:
@@ -65,18 +74,9 @@ def judge(backend: str, requires: Mapping[str, Any], facts: Facts, device: str) 
     verdicts = (
         _platform(requires, facts),
         _gpu(requires, facts) if device == "cuda" else YES,
-        _library(LIBRARIES[backend], requires, facts),
+        _library(backend, requires, facts),
     )
-    for verdict in verdicts:
-        if not verdict:
-            return verdict
-    if backend in NOT_RUN_YET:
-        return Verdict(
-            False,
-            "it fits, but this version of portrt builds these engines, and runs none yet",
-            "install a newer version of portrt",
-        )
-    return YES
+    return next((verdict for verdict in verdicts if not verdict), YES)
 
 
 def _platform(requires: Mapping[str, Any], facts: Facts) -> Verdict:
@@ -102,10 +102,40 @@ def _gpu(requires: Mapping[str, Any], facts: Facts) -> Verdict:
             f"built for compute capability {', '.join(map(str, wanted))}, the GPU has {found}",
             f"portrt add-engine --target {found}, if its builder knows that GPU",
         )
-    return YES
+    least = requires.get("compute_capability_min")
+    if least is not None and not at_least(str(least), found):
+        return Verdict(
+            False,
+            f"built for compute capability {least} or newer, the GPU has {found}",
+            "use a machine with a newer GPU",
+        )
+    return _driver(requires, facts)
 
 
-def _library(library: str, requires: Mapping[str, Any], facts: Facts) -> Verdict:
+def _driver(requires: Mapping[str, Any], facts: Facts) -> Verdict:
+    """Whether the driver knows the CUDA that an engine was built with.
+
+    Source: CUDA compatibility guide, "Minor version compatibility": a driver runs what was built
+    with any CUDA of its own major version, or of an older one.
+    """
+    wanted, found = requires.get("cuda"), facts.cuda
+    if not isinstance(wanted, str) or found is None:
+        return YES
+    if numbers(found)[:1] >= numbers(wanted)[:1]:
+        return YES
+    return Verdict(
+        False,
+        f"the GPU's driver is too old: it knows CUDA {found}, the engine was built with CUDA "
+        f"{wanted}",
+        "update the driver",
+    )
+
+
+def _library(backend: str, requires: Mapping[str, Any], facts: Facts) -> Verdict:
+    if backend == "tensorrt":
+        runtime = runtime_for(requires, facts)
+        return runtime if isinstance(runtime, Verdict) else YES
+    (library,) = LIBRARIES[backend]
     found = facts.versions.get(library)
     if found is None:
         return YES
@@ -115,8 +145,11 @@ def _library(library: str, requires: Mapping[str, Any], facts: Facts) -> Verdict
     if not isinstance(wanted, str):
         return YES
     if library in _EXACT:
-        return YES if _same_release(wanted, found) else _other_release(library, wanted, found)
-    if _at_least(wanted, found):
+        # Source: TensorRT-RTX documentation, "Engine compatibility": engines are not compatible
+        # between releases. Windows and Linux may share one ("CPU-only AOT and TensorRT-RTX
+        # engines"). The fourth number is a build of the same release.
+        return YES if same_release(wanted, found) else _other_release(library, wanted, found)
+    if at_least(wanted, found):
         return YES
     return Verdict(
         False, f"needs {library} {wanted} or newer, and {found} is there", f"update {library}"
@@ -131,36 +164,6 @@ def _other_release(library: str, wanted: str, found: str) -> Verdict:
     )
 
 
-def _numbers(version: str) -> list[int]:
-    """The leading numbers: [1, 7, 1, 116] of "1.7.1.116", [1, 32] of "1.32.dev5"."""
-    found: list[int] = []
-    for part in version.split("."):
-        match = re.match(r"\d+", part)
-        if match is None:
-            break
-        found.append(int(match[0]))
-        if match[0] != part:
-            break
-    return found
-
-
-def _same_release(built: str, found: str) -> bool:
-    """Major, minor and patch, as far as both say; the fourth number is a build of the same release.
-
-    Source: TensorRT-RTX documentation, "Engine compatibility": engines are not compatible between
-    releases. Windows and Linux may share one ("CPU-only AOT and TensorRT-RTX engines").
-    """
-    one, other = _numbers(built)[:3], _numbers(found)[:3]
-    length = min(len(one), len(other))
-    return one[:length] == other[:length]
-
-
-def _at_least(oldest: str, found: str) -> bool:
-    """Compared as far as `found` says: 1.23 is not older than 1.23.2."""
-    numbers = _numbers(found)
-    return numbers >= _numbers(oldest)[: len(numbers)]
-
-
 def known_libraries() -> Sequence[str]:
     """Libraries of which a machine may be said to have a version."""
-    return tuple(dict.fromkeys(LIBRARIES.values()))
+    return tuple(name for names in LIBRARIES.values() for name in names)
