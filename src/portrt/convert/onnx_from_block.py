@@ -14,6 +14,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 
 from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
+from portrt.convert.opset_17 import to_opset_17
 from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Where the model says that its weights are: the weights image, beside the model.
 WEIGHTS_LOCATION = "weights.safetensors"
+
+# The oldest opset that torch.onnx writes.
+_OLDEST_WRITTEN = 18
 
 # Smaller weights are copied into the model: shape inference wants to read them.
 _SMALL_WEIGHT_BYTES = 128
@@ -70,7 +74,7 @@ def onnx_from_block(
         block: What to translate; not modified.
         tensors: The program's weights by name.
         image: Where these weights lie.
-        opset: ONNX operator set to write, 18 to `NEWEST_OPSET`. Operators that need a newer one
+        opset: ONNX operator set to write, 17 to `NEWEST_OPSET`. Operators that need a newer one
             are decomposed.
 
     Raises:
@@ -79,14 +83,17 @@ def onnx_from_block(
     started = time.perf_counter()
     weights = {name: tensors[name] for name in block.weights}
     program = whole = _with_weights(block, weights)
+    written = max(opset, _OLDEST_WRITTEN)
     try:
-        if not _is_translated(program, opset):
+        if not _is_translated(program, written):
             with torch_internals.oblivious_to_size_one():
-                program = program.run_decompositions(torch_internals.onnx_decompositions(opset))
-        model = torch_internals.onnx_ir_from_program(program, opset)
+                program = program.run_decompositions(torch_internals.onnx_decompositions(written))
+        model = torch_internals.onnx_ir_from_program(program, written)
         for value, entry in zip(model.graph.inputs, block.inputs, strict=True):
             value.name = entry["name"]  # decomposing renames them
         _simplify(model)
+        if opset < written:
+            to_opset_17(model)
     except Exception as err:
         raise ConvertError(
             f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
