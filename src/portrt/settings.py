@@ -47,6 +47,7 @@ PER_ENGINE = (
     "optimization_level",
     "workspace_size",
     "version_compatible",
+    "exclude_lean_runtime",
     "hardware_compatible",
     "target_compute_capabilities",
     "builder_python",
@@ -98,6 +99,8 @@ class Settings:
         optimization_level: TensorRT's builder level, 0 to 5; None is the builder's default.
         workspace_size: Scratch memory of a TensorRT engine in bytes; 0 is the builder's default.
         version_compatible: Build a TensorRT engine that later versions can run.
+        exclude_lean_runtime: Leave the small TensorRT out of a version-compatible engine (30 MB or
+            more); what runs the engine then needs a lean runtime of the release that built it.
         hardware_compatible: Build a TensorRT engine for other GPU architectures than this one.
         target_compute_capabilities: GPUs that a TensorRT-RTX engine must run on, such as "8.9" or
             "sm_89"; empty means the builder's portable default (8.0 and newer).
@@ -124,6 +127,7 @@ class Settings:
     optimization_level: int | None = setting(None, rebuilds=True)
     workspace_size: int = setting(0, rebuilds=True)
     version_compatible: bool = setting(False, rebuilds=True)
+    exclude_lean_runtime: bool = setting(False, rebuilds=True)
     hardware_compatible: bool = setting(False, rebuilds=True)
     target_compute_capabilities: tuple[str, ...] = setting((), rebuilds=True)
     builder_python: str | None = setting(None, rebuilds=True)

@@ -233,7 +233,8 @@ def test_inspect_of_what_is_no_program(room: Path) -> None:
 def test_doctor_as_table_and_json(tmp_path: Path) -> None:
     table = portrt_command("doctor", cwd=tmp_path).stdout
     found = json.loads(portrt_command("doctor", "--json", cwd=tmp_path).stdout)
-    assert [item["name"] for item in found["backends"]] == ["tensorrt_rtx", "onnxruntime"]
+    names = [item["name"] for item in found["backends"]]
+    assert names == ["tensorrt", "tensorrt_rtx", "onnxruntime"]
     for item in found["backends"]:
         assert item["name"] in table
         for verdict in (item["builds"], *item["runs"].values()):

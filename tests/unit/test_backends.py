@@ -533,10 +533,10 @@ def test_the_vendor_module_stays_out_of_this_process() -> None:
 def test_a_builder_that_crashes_at_one_opset_is_asked_at_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from portrt.backends import tensorrt_rtx
+    from portrt.backends.trt import building
 
     tried = []
-    real = tensorrt_rtx.build_in_process
+    real = building.build_in_process
 
     def crash_at_first(*args: Any, **kwargs: Any) -> Any:
         tried.append(1)
@@ -544,7 +544,7 @@ def test_a_builder_that_crashes_at_one_opset_is_asked_at_the_other(
             raise BuildError("was killed by SIGSEGV", "an engine", "wait")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(tensorrt_rtx, "build_in_process", crash_at_first)
+    monkeypatch.setattr(building, "build_in_process", crash_at_first)
     _, engine = rtx(Attention(), [torch.ones(1, 2, 16, 32).half() for _ in range(3)])
     assert engine["build"]["opset"] == 22
     assert len(tried) == 2

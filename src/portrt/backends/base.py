@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -54,6 +54,15 @@ class Session(Protocol):
         Returns:
             New tensors that share no memory with the inputs.
         """
+        ...
+
+
+@runtime_checkable
+class GraphableSession(Session, Protocol):
+    """A session that can be recorded as CUDA graphs."""
+
+    def graphed(self, most: int) -> Session:
+        """The same engine, replayed; with at most so many recordings."""
         ...
 
 

@@ -34,6 +34,10 @@ class Built:
     result: Mapping[str, Any]
 
 
+class ParserRefusal(BuildError):  # noqa: N818  (it is a BuildError)
+    """The builder's ONNX parser does not take the model."""
+
+
 def build_in_process(
     job: Mapping[str, Any],
     onnx: bytes,
@@ -55,6 +59,7 @@ def build_in_process(
         timeout_s: Seconds after which the worker is killed.
 
     Raises:
+        ParserRefusal: The builder's ONNX parser refused the model.
         BuildError: The builder refused, crashed, was killed or took too long. The message has the
             last lines of its log.
     """
@@ -70,7 +75,7 @@ def build_in_process(
         }
         (room / "job.json").write_text(json.dumps({**job, **paths}), encoding="utf-8")
         code = _run(room, what, python or sys.executable, timeout_s)
-        result = _result(room, what, code, str(job.get("install", "install them")))
+        result = _result(room, what, code, str(job.get("install", "install them")), onnx)
         return Built((room / "engine").read_bytes(), result)
 
 
@@ -114,12 +119,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _result(room: Path, what: str, code: int, install: str) -> Mapping[str, Any]:
+def _result(room: Path, what: str, code: int, install: str, onnx: bytes) -> Mapping[str, Any]:
     result = _read_result(room)
     if "error" in result:
-        details = "".join(f"\n    {_cut(line)}" for line in result["details"][-_LOG_LINES:])
+        lines = [*result["details"], *_named_nodes(result.get("nodes"), onnx)]
+        details = "".join(f"\n    {_cut(line)}" for line in lines[-_LOG_LINES:])
         missing = result.get("missing")
-        raise BuildError(
+        kind = ParserRefusal if result.get("stage") == "parse" else BuildError
+        raise kind(
             f"the engine builder of {what} failed: {result['error']}{details}",
             "bindings that can be imported" if missing else "a model that the builder takes",
             f"{install}; `portrt doctor` tells more"
@@ -145,6 +152,17 @@ def _read_result(room: Path) -> dict[str, Any]:
     if is_error and "error" in result:
         return dict(result)
     return dict(result) if isinstance(result, dict) and set(result) >= _RESULT_KEYS else {}
+
+
+def _named_nodes(indices: Any, onnx: bytes) -> list[str]:
+    """The nodes that the parser counts, as torch.onnx named them."""
+    if not isinstance(indices, list) or not indices:
+        return []
+    import onnx as onnx_library
+
+    nodes = onnx_library.load_from_string(onnx).graph.node
+    known = [nodes[i] for i in indices if isinstance(i, int) and 0 <= i < len(nodes)]
+    return [f"it is about {node.name} ({node.op_type})" for node in known]
 
 
 def _ending(code: int) -> str:

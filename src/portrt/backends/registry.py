@@ -10,6 +10,7 @@ from portrt.errors import BackendUnavailableError
 
 # In the order in which engines are preferred when the user names none.
 BACKENDS = {
+    "tensorrt": "portrt.backends.tensorrt:TensorRTBackend",
     "tensorrt_rtx": "portrt.backends.tensorrt_rtx:TensorRTRTXBackend",
     "onnxruntime": "portrt.backends.onnxruntime:OnnxRuntimeBackend",
 }

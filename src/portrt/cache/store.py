@@ -24,6 +24,7 @@ from portrt.cache.entry import (
     write_entry,
 )
 from portrt.cache.key import Key, differing_parts
+from portrt.cache.where import TIMING
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +202,8 @@ class Cache:
             names = sorted(path for path in self.folder.iterdir() if path.is_dir())
         except OSError:
             return []
-        return [p for p in names if p.name != _LOCKS and not p.name.startswith(_TEMPORARY)]
+        others = (_LOCKS, TIMING)
+        return [p for p in names if p.name not in others and not p.name.startswith(_TEMPORARY)]
 
     def check(self) -> list[tuple[str, str]]:
         """Name of every entry -> what is wrong with it, or "". Bad entries are removed."""

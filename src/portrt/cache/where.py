@@ -10,6 +10,7 @@ from portrt.errors import SettingsError
 ENV_DIR = "PORTRT_CACHE_DIR"
 ENV_BYTES = "PORTRT_CACHE_BYTES"
 _OFF = ("", "off")
+TIMING = "timing"
 _DEFAULT_BYTES = 10_000_000_000
 
 
@@ -21,6 +22,18 @@ def cache_folder(setting: str | None = None) -> Path | None:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("portrt"))
+
+
+def timing_cache_folder(setting: str | None = None) -> Path | None:
+    """Where TensorRT's builder keeps what it measured; None where there is no place to keep it."""
+    folder = cache_folder(setting)
+    if folder is None:
+        return None
+    try:
+        (folder / TIMING).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / TIMING
 
 
 def cache_limit_bytes() -> int:

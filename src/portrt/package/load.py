@@ -30,6 +30,7 @@ def load(
     engines: Sequence[str] | str | None = None,
     rebuild: str | None = None,
     trust: Sequence[str] | str | None = None,
+    cuda_graphs: int | None = None,
     verify: bool = False,
     progress: bool | None = None,
 ) -> ExportedProgram:
@@ -48,6 +49,8 @@ def load(
             call; "never" does not.
         trust: "host-code" lets the engines of this file bring code for the CPU along, as TensorRT
             plans for later versions do; in this process, and in no file that it writes.
+        cuda_graphs: Number of CUDA graphs that a TensorRT engine may keep; see
+            `portrt.runtime.cuda_graphs`.
         verify: Check the digests of all blobs, the weights' included, and all other records.
         progress: Show a progress bar while verifying; None shows it where standard error is a
             terminal and there is much to read.
@@ -62,7 +65,7 @@ def load(
         SettingsError: An unknown fallback, engine name, rebuild or trust.
     """
     started = time.perf_counter()
-    policy = Policy(fallback, as_names(engines, "engines"), rebuild)
+    policy = Policy(fallback, as_names(engines, "engines"), rebuild, cuda_graphs=cuda_graphs)
     trusted = Policy(trust=as_names(trust, "trust")).trust or ()
     archive = Archive(os.fspath(path))
     if MODEL not in archive.records:

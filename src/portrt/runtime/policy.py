@@ -21,7 +21,8 @@ ENV_FALLBACK = "PORTRT_FALLBACK"
 ENV_ENGINES = "PORTRT_ENGINES"
 ENV_REBUILD = "PORTRT_REBUILD"
 ENV_TRUST = "PORTRT_TRUST"
-ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST)
+ENV_CUDA_GRAPHS = "PORTRT_CUDA_GRAPHS"
+ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS)
 REBUILDS = ("never", "missing")
 HOST_CODE = "host-code"
 TRUSTS = (HOST_CODE,)
@@ -38,15 +39,18 @@ class Policy:
             kept in the cache; "never": nothing is built.
         trust: What engines may do that is refused otherwise: "host-code" lets them bring code for
             the CPU along. No file can give this.
+        cuda_graphs: Number of CUDA graphs that an engine may keep, one for each combination of
+            sizes on a stream; 0 for none. Only TensorRT's engines are recorded.
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild or trust.
+        SettingsError: An unknown fallback, engine name, rebuild or trust, or a bad number.
     """
 
     fallback: str | None = None
     engines: tuple[str, ...] | None = None
     rebuild: str | None = None
     trust: tuple[str, ...] | None = None
+    cuda_graphs: int | None = None
 
     def __post_init__(self) -> None:
         from portrt.backends import registry
@@ -62,6 +66,13 @@ class Policy:
                 )
         check_names("engine", self.engines or (), registry.names())
         check_names("trust", self.trust or (), TRUSTS)
+        graphs = self.cuda_graphs
+        if graphs is not None and (type(graphs) is not int or graphs < 0):
+            raise SettingsError(
+                f"cuda_graphs is {graphs!r}",
+                "the number of CUDA graphs that an engine may keep, such as 8, or 0 for none",
+                "give such a number",
+            )
 
     def over(self, weaker: Policy) -> Policy:
         """This policy, with `weaker` where it leaves a field open."""
@@ -81,6 +92,7 @@ def policy(
     engines: Sequence[str] | str | None = None,
     rebuild: str | None = None,
     trust: Sequence[str] | str | None = None,
+    cuda_graphs: int | None = None,
 ) -> Iterator[Policy]:
     """Calls within the `with` block follow this policy, in this thread or task.
 
@@ -90,17 +102,38 @@ def policy(
         rebuild: "missing" or "never"; None leaves it as it is outside.
         trust: "host-code" lets engines bring code for the CPU along, and () forbids it; None leaves
             it as it is outside.
+        cuda_graphs: Number of CUDA graphs that an engine may keep; None leaves it as it is outside.
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild or trust.
+        SettingsError: An unknown fallback, engine name, rebuild or trust, or a bad number.
     """
-    given = Policy(fallback, as_names(engines, "engines"), rebuild, as_names(trust, "trust"))
+    trusted = as_names(trust, "trust")
+    given = Policy(fallback, as_names(engines, "engines"), rebuild, trusted, cuda_graphs)
     inner = given.over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
         yield inner
     finally:
         CONTEXT.reset(token)
+
+
+@contextmanager
+def cuda_graphs(most: int = 8) -> Iterator[Policy]:
+    """TensorRT's engines are recorded as CUDA graphs and replayed within the `with` block.
+
+    For many small kernels, which take longer to launch than to run. The first call with some sizes
+    runs as usual, the second records them, and later ones copy the inputs, replay, and copy the
+    outputs. What cannot be recorded runs as usual.
+
+    Args:
+        most: Number of recordings that an engine keeps, one for each combination of sizes on a
+            stream; the one that was not used for longest makes room.
+
+    Raises:
+        SettingsError: `most` is no such number.
+    """
+    with policy(cuda_graphs=most) as inner:
+        yield inner
 
 
 def check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -149,7 +182,9 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
     rebuild = stored.get("rebuild")
     if rebuild not in (None, *REBUILDS):
         rebuild = "never"
-    return Policy(stored.get("fallback"), names, rebuild)
+    graphs = stored.get("cuda_graphs")
+    graphs = graphs if type(graphs) is int and graphs >= 0 else None
+    return Policy(stored.get("fallback"), names, rebuild, cuda_graphs=graphs)
 
 
 def _of_environment() -> Policy:
@@ -160,6 +195,7 @@ def _of_environment() -> Policy:
             _listed(said[ENV_ENGINES]),
             said[ENV_REBUILD] or None,
             _listed(said[ENV_TRUST]) or None,
+            _number(said[ENV_CUDA_GRAPHS]),
         )
     except SettingsError as err:
         given = ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)
@@ -168,6 +204,12 @@ def _of_environment() -> Policy:
             err.expected,
             "correct or unset the variable",
         ) from err
+
+
+def _number(text: str | None) -> int | None:
+    if not text:
+        return None
+    return int(text) if text.strip().isdecimal() else -1  # which Policy refuses
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:

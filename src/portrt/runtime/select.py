@@ -11,7 +11,7 @@ import torch
 
 from portrt.artifacts import YES, Verdict
 from portrt.backends import registry
-from portrt.backends.base import Session
+from portrt.backends.base import GraphableSession, Session
 from portrt.backends.eager import SourceSession
 from portrt.errors import BackendUnavailableError, EngineError, NoUsableEngineError, PackageError
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
@@ -93,6 +93,7 @@ def select(
                 verdict = session
             else:
                 sessions[key] = session
+                session = with_graphs(session, policy)
                 verdicts.append((engine.backend, verdict))
                 logger.info(
                     "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])
@@ -104,6 +105,13 @@ def select(
         if rebuilt is not None:
             return rebuilt
     return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
+
+
+def with_graphs(session: Session, policy: Policy) -> Session:
+    """The session as the policy wants it: replaying CUDA graphs, if it can and should."""
+    if not policy.cuda_graphs or not isinstance(session, GraphableSession):
+        return session
+    return session.graphed(policy.cuda_graphs)
 
 
 def _rebuilt(
@@ -121,6 +129,7 @@ def _rebuilt(
     for index, name in enumerate(registry.names(), 1):  # under another policy
         known = sessions.get((-index, device))
         if known is not None and (policy.engines is None or name in policy.engines):
+            known = with_graphs(known, policy)
             return Selection(known, name, (*verdicts, (f"{name}, rebuilt", YES)))
     found, tried = rebuild(manifest, blobs, device, policy)
     verdicts += tried
@@ -136,6 +145,7 @@ def _rebuilt(
         verdicts.append((label, Verdict(False, err.happened, err.remedy)))
         return None
     sessions[spec.data.index, device] = session
+    session = with_graphs(session, policy)
     logger.info("%s runs as %s, rebuilt%s", manifest.name, spec.backend, _not_chosen(verdicts))
     verdicts.append((label, YES))
     return Selection(session, spec.backend, tuple(verdicts))

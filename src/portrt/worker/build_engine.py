@@ -5,9 +5,12 @@ Python, and in the container, that has the TensorRT of the deployment target. Py
 
 The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH,
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
-"version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}.
-Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python"},
-or {"error", "details", "missing"}, where missing says that the bindings cannot be imported.
+"version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and if
+wanted "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH.
+Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
+"warnings"}, or {"error", "details", "missing", "stage", "nodes"}: missing says that the bindings
+cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To "progress" it
+appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
 """
 
 import importlib
@@ -16,6 +19,8 @@ import os
 import platform
 import sys
 import time
+
+MOST_WARNINGS = 20
 
 
 def main(path):
@@ -26,7 +31,13 @@ def main(path):
         result = build(job)
         result["seconds"] = round(time.time() - started, 3)
     except Refused as err:
-        result = {"error": str(err), "details": err.details, "missing": err.missing}
+        result = {
+            "error": str(err),
+            "details": err.details,
+            "missing": err.missing,
+            "stage": err.stage,
+            "nodes": err.nodes,
+        }
     partial = job["result"] + ".part"
     with open(partial, "w", encoding="utf-8") as file:
         json.dump(result, file)
@@ -37,10 +48,12 @@ def main(path):
 class Refused(Exception):  # noqa: N818  (it reads as what the builder did)
     """The builder said no; `details` are its own words."""
 
-    def __init__(self, message, details=(), missing=False):
+    def __init__(self, message, details=(), missing=False, stage="build", nodes=()):
         super().__init__(message)
         self.details = list(details)
         self.missing = missing
+        self.stage = stage
+        self.nodes = list(nodes)
 
 
 def build(job):
@@ -57,19 +70,26 @@ def build(job):
     network = builder.create_network(network_flags(trt, flags))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(job["onnx"]):
-        errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise Refused("the ONNX parser refuses the model", errors + logger.errors)
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise Refused(
+            "the ONNX parser refuses the model",
+            [str(error) for error in errors] + logger.errors,
+            stage="parse",
+            nodes=[error.node() for error in errors if error.node() >= 0],
+        )
     config = configure(trt, builder, job, flags)
+    set_precisions(trt, network, config, flags)
+    timing = timing_cache(trt, config, job)
+    watch_progress(trt, config, job)
     for sizes in job["profiles"]:
         if config.add_optimization_profile(make_profile(builder, network, sizes)) < 0:
             raise Refused("the builder refuses the profile %s" % sizes, logger.errors)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise Refused("the builder made no engine", logger.errors)
-    partial = job["engine"] + ".part"
-    with open(partial, "wb") as file:
-        file.write(plan)
-    os.replace(partial, job["engine"])
+    write(job["engine"], plan)
+    if timing:
+        write(timing, config.get_timing_cache().serialize())
     return {
         "version": trt.__version__,
         "flags": flags,
@@ -77,7 +97,15 @@ def build(job):
         "os": platform.system().lower(),
         "arch": platform.machine(),
         "python": platform.python_version(),
+        "warnings": logger.warnings[-MOST_WARNINGS:],
     }
+
+
+def write(path, content):
+    partial = "%s.%d.part" % (path, os.getpid())
+    with open(partial, "wb") as file:
+        file.write(content)
+    os.replace(partial, path)
 
 
 def make_logger(trt):
@@ -85,10 +113,13 @@ def make_logger(trt):
         def __init__(self):
             trt.ILogger.__init__(self)
             self.errors = []
+            self.warnings = []
 
         def log(self, severity, message):
             if severity <= trt.ILogger.Severity.ERROR:
                 self.errors.append(message)
+            elif severity == trt.ILogger.Severity.WARNING and message[:300] not in self.warnings:
+                self.warnings.append(message[:300])
             if severity <= trt.ILogger.Severity.INFO:
                 sys.stderr.write("[%s] %s\n" % (str(severity).rpartition(".")[2], message))
                 sys.stderr.flush()
@@ -117,6 +148,11 @@ def configure(trt, builder, job, flags):
     if job["version_compatible"]:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         flags.append("version_compatible")
+        if job.get("exclude_lean_runtime"):
+            config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+            flags.append("exclude_lean_runtime")
+    if hasattr(config, "profiling_verbosity"):  # layers with their types, for a profile of them
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job["hardware_compatible"]:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
         flags.append("hardware_compatible")
@@ -136,6 +172,68 @@ def configure(trt, builder, job, flags):
                 raise Refused("the builder refuses compute capability %s" % capability)
         flags.append("compute_capabilities")
     return config
+
+
+def set_precisions(trt, network, config, flags):
+    """Where networks are not strongly typed, allow the types that the model has."""
+    if "strongly_typed" in flags:
+        return
+    found = set()
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        for port in range(layer.num_outputs):
+            tensor = layer.get_output(port)
+            if tensor is not None:
+                found.add(tensor.dtype)
+    for kind, flag in (("HALF", "FP16"), ("BF16", "BF16"), ("INT8", "INT8"), ("FP8", "FP8")):
+        if getattr(trt.DataType, kind, None) in found:
+            config.set_flag(getattr(trt.BuilderFlag, flag))
+            flags.append(flag.lower())
+
+
+def timing_cache(trt, config, job):
+    """Use the timing cache of this library and GPU in a folder; returns its path, or None.
+
+    One that the library does not take is begun anew.
+    """
+    if not job.get("timing_cache") or not hasattr(config, "create_timing_cache"):
+        return None
+    name = "%s-%s-%s.timing" % (job["module"], trt.__version__, job.get("gpu", "any"))
+    path = os.path.join(job["timing_cache"], name)
+    old = b""
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            old = file.read()
+    for content in (old, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return path
+    return None
+
+
+def watch_progress(trt, config, job):
+    """Tell each step of the builder, where it has a monitor (TensorRT 10)."""
+    if not job.get("progress") or not hasattr(trt, "IProgressMonitor"):
+        return
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self):
+            trt.IProgressMonitor.__init__(self)
+            self.steps = {}
+
+        def phase_start(self, phase_name, parent_phase, num_steps):  # noqa: ARG002  (TensorRT's)
+            self.steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name, step):
+            line = {"phase": phase_name, "step": step + 1, "steps": self.steps.get(phase_name, 0)}
+            with open(job["progress"], "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            return True
+
+        def phase_finish(self, phase_name):
+            self.steps.pop(phase_name, None)
+
+    config.progress_monitor = Monitor()
 
 
 def make_profile(builder, network, sizes):

@@ -1,0 +1,1 @@
+"""What TensorRT and TensorRT-RTX share: libraries, opened engines, sessions and CUDA graphs."""

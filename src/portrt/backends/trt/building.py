@@ -1,0 +1,170 @@
+"""Building with TensorRT or TensorRT-RTX: the block as ONNX at an opset that the parser takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from portrt.artifacts import Block
+from portrt.backends.base import Material
+from portrt.backends.build_process import Built, ParserRefusal, build_in_process
+from portrt.convert import OnnxModel
+from portrt.errors import BuildError, ConvertError
+from portrt.package import expr
+from portrt.settings import Settings
+
+DTYPES = frozenset(
+    {
+        torch.bool,
+        torch.uint8,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+    }
+)
+# The first opset at which attention is an operator of its own; below, it is matrix products and a
+# softmax.
+_ATTENTION_OPSET = 23
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltEngine:
+    """What a builder made of a block.
+
+    Attributes:
+        data: The plan.
+        result: What the worker says of it.
+        build: For the manifest, without what only one of the two libraries has.
+        weights: Names of the weights that the plan lacks.
+    """
+
+    data: bytes
+    result: Mapping[str, Any]
+    build: Mapping[str, Any]
+    weights: tuple[str, ...]
+
+
+def build_engine(
+    material: Material,
+    settings: Settings,
+    *,
+    library: str,
+    install: str,
+    opsets: Sequence[int],
+    options: Mapping[str, Any],
+) -> BuiltEngine:
+    """Build in the worker process, at the newest opset that converter and parser take.
+
+    Args:
+        material: The block.
+        settings: Of this engine.
+        library: Name of the Python module of the builder.
+        install: Command that installs it, for messages.
+        opsets: To be tried, newest first. A lower one is tried when the parser refuses a higher
+            one, and when the builder refuses attention as one operator.
+        options: Further fields of the worker's job.
+
+    Raises:
+        BuildError: The builder refuses the lowest of them too.
+        ConvertError: The block cannot be translated at the lowest.
+    """
+    started = time.perf_counter()
+    profile = profile_of(material.block)
+    job = {
+        "module": library,
+        "install": install,
+        "profiles": [profile],
+        "optimization_level": settings.optimization_level,
+        "workspace_size": settings.workspace_size,
+        "version_compatible": settings.version_compatible,
+        "hardware_compatible": settings.hardware_compatible,
+        "compute_capabilities": list(settings.target_compute_capabilities),
+        **options,
+    }
+    model, built = _at_first_opset(material, job, settings, opsets)
+    result = built.result
+    build = {
+        "library": library,
+        "version": result["version"],
+        "opset": model.opset,
+        "onnx_nodes": model.nodes,
+        "layers": result["layers"],
+        "flags": result["flags"],
+        "profiles": [profile],
+        "os": result["os"],
+        "arch": result["arch"],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if result.get("warnings"):
+        build["warnings"] = result["warnings"]
+    return BuiltEngine(built.data, result, build, ())
+
+
+def _at_first_opset(
+    material: Material, job: Mapping[str, Any], settings: Settings, opsets: Sequence[int]
+) -> tuple[OnnxModel, Built]:
+    *attempts, last = opsets
+    for opset in attempts:
+        try:
+            return _build(material, job, settings, opset)
+        except (ParserRefusal, ConvertError):
+            continue
+        except BuildError:
+            if not _has_attention(material.block) or opset < _ATTENTION_OPSET:
+                raise
+    return _build(material, job, settings, last)
+
+
+def _build(
+    material: Material, job: Mapping[str, Any], settings: Settings, opset: int
+) -> tuple[OnnxModel, Built]:
+    model = material.convert(opset)
+    built = build_in_process(
+        job,
+        model.data,
+        material.image if model.weights else None,
+        what=f"{material.block.name} for {job['module']}",
+        python=settings.builder_python,
+        timeout_s=settings.build_timeout_s,
+    )
+    return model, built
+
+
+def _has_attention(block: Block) -> bool:
+    targets = {node.target for node in block.program.graph.nodes}
+    return torch.ops.aten.scaled_dot_product_attention.default in targets
+
+
+def profile_of(block: Block) -> dict[str, list[list[int]]]:
+    """Input -> smallest, best and largest shape, for one optimization profile.
+
+    Raises:
+        BuildError: A dimension has no upper bound.
+    """
+    return {
+        entry["name"]: [
+            [_size(block, index, axis, bound) for axis in range(len(entry["shape"]))]
+            for bound in ("min", "opt", "max")
+        ]
+        for index, entry in enumerate(block.inputs)
+    }
+
+
+def _size(block: Block, index: int, axis: int, bound: str) -> int:
+    size = block.inputs[index]["shape"][axis]
+    if not isinstance(size, dict):
+        return int(expr.evaluate(size, lambda i, a: _size(block, i, a, bound)))
+    if size[bound] is None:
+        raise BuildError(
+            f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper "
+            "bound",
+            "a largest size for each dynamic dimension, which TensorRT needs",
+            "give torch.export.Dim(..., max=...) or portrt.Input(max_shape=...)",
+        )
+    return int(size[bound])

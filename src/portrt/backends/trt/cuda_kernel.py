@@ -1,0 +1,52 @@
+"""A CUDA kernel compiled at run time by torch, launched in a few microseconds."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+
+from portrt import torch_internals
+
+Launch = Callable[[int, int, int, Sequence[int]], None]
+
+
+def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
+    """Compile a kernel whose parameters are pointers and 64-bit integers.
+
+    Args:
+        source: CUDA C++; the kernel is `extern "C"`.
+        name: Its name.
+        device: What it will run on.
+
+    Returns:
+        (blocks, threads a block, stream, arguments) -> None, or None where this torch has no
+        compiler for CUDA.
+    """
+    function = torch_internals.compiled_cuda_function(source, name, device)
+    if function is None:
+        return None
+    launch_kernel = _driver().cuLaunchKernel
+
+    def launch(blocks: int, threads: int, stream: int, arguments: Sequence[int]) -> None:
+        values = (ctypes.c_longlong * len(arguments))(*arguments)
+        first = ctypes.addressof(values)
+        pointers = (ctypes.c_void_p * len(arguments))(
+            *[first + 8 * index for index in range(len(arguments))]
+        )
+        code = launch_kernel(
+            function, blocks, 1, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None
+        )
+        if code:
+            raise RuntimeError(f"the CUDA driver does not launch {name}: error {code}")
+
+    return launch
+
+
+@lru_cache
+def _driver() -> ctypes.PyDLL:
+    """Called with the interpreter's lock held: a launch is too short to give it away."""
+    return ctypes.PyDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -1,0 +1,192 @@
+"""An engine that was deserialized on one device: its bindings, its profiles and its contexts."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import warnings
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from portrt.backends.trt.libraries import Library
+from portrt.errors import EngineError
+
+# TensorRT's name of a type -> torch's.
+_DTYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT8": torch.int8,
+    "UINT8": torch.uint8,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "BOOL": torch.bool,
+    "FP8": torch.float8_e4m3fn,
+}
+# Engines of older releases have one size for all profiles, and set their memory without a size.
+_NEW_MEMORY = (10, 1)
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An input or output as the engine has it.
+
+    Attributes:
+        name: Its name in the engine.
+        dtype: The type that the engine reads or writes.
+        on_host: Whether the engine wants it in CPU memory, for its numbers decide shapes.
+        rank: Number of dimensions.
+        profiles: For an input: smallest and largest sizes (of a shape tensor: its smallest and
+            largest numbers) in each profile.
+    """
+
+    name: str
+    dtype: torch.dtype
+    on_host: bool
+    rank: int
+    profiles: tuple[tuple[Sizes, Sizes], ...]
+
+
+class OpenedEngine:
+    """A deserialized engine. Safe to use from several threads.
+
+    Args:
+        lib: Who runs it.
+        runtime: One of its runtimes.
+        data: The engine.
+        built: Release that built it, such as (8, 6, 0).
+        device: A CUDA device with its index.
+
+    Raises:
+        EngineError: The library refuses the engine; the message has the library's words.
+    """
+
+    def __init__(
+        self,
+        lib: Library,
+        runtime: Any,
+        data: torch.Tensor,
+        built: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self.lib = lib
+        self.device = device
+        lib.forget_words()
+        with torch.cuda.device(device):
+            engine = runtime.deserialize_cuda_engine(as_bytes(data))
+        if engine is None:
+            raise _refusal(lib, device, len(data))
+        self.engine: Any = engine
+        self._new_memory = tuple(built[:2]) >= _NEW_MEMORY
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        mode = lib.module.TensorIOMode
+        self.inputs = {n: self._binding(n) for n in names if self._mode(n) == mode.INPUT}
+        self.outputs = {n: self._binding(n) for n in names if self._mode(n) == mode.OUTPUT}
+        self.profile_count: int = engine.num_optimization_profiles
+        self.memory_bytes = [self._memory_bytes(index) for index in range(self.profile_count)]
+
+    def _mode(self, name: str) -> Any:
+        return self.engine.get_tensor_mode(name)
+
+    def _binding(self, name: str) -> Binding:
+        engine, trt = self.engine, self.lib.module
+        kind = engine.get_tensor_dtype(name).name
+        if kind not in _DTYPES or engine.get_tensor_vectorized_dim(name) != -1:
+            raise EngineError(
+                f"the engine's {name!r} is {kind} in a layout that torch does not have",
+                "inputs and outputs of a linear layout and a type that torch has",
+                "build the engine with linear inputs and outputs",
+            )
+        is_input = self._mode(name) == trt.TensorIOMode.INPUT
+        on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
+        profiles = []
+        for index in range(engine.num_optimization_profiles if is_input else 0):
+            if on_host:
+                bounds = engine.get_tensor_profile_values(index, name)
+            else:
+                bounds = engine.get_tensor_profile_shape(name, index)
+            profiles.append((tuple(bounds[0]), tuple(bounds[2])) if bounds else ((), ()))
+        rank = len(engine.get_tensor_shape(name))
+        return Binding(name, _DTYPES[kind], on_host, rank, tuple(profiles))
+
+    def _memory_bytes(self, profile: int) -> int:
+        if self._new_memory:
+            return int(self.engine.get_device_memory_size_for_profile_v2(profile))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its successor is for newer plans
+            return int(self.engine.device_memory_size)
+
+    def new_context(self, profile: int, stream: int) -> Any:
+        """An execution context of one profile, without memory of its own.
+
+        Raises:
+            EngineError: The library gives none, as a rule for want of GPU memory.
+        """
+        self.lib.forget_words()
+        context = self._bare_context()
+        if context is None or (
+            profile and not context.set_optimization_profile_async(profile, stream)
+        ):
+            raise _refusal(self.lib, self.device, self.memory_bytes[profile])
+        return context
+
+    def _bare_context(self) -> Any:
+        if self._new_memory:
+            strategy = self.lib.module.ExecutionContextAllocationStrategy.USER_MANAGED
+            return self.engine.create_execution_context(strategy)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # older plans know this way alone
+            return self.engine.create_execution_context_without_device_memory()
+
+    def set_memory(self, context: Any, address: int, profile: int) -> None:
+        """Give a context the memory for its activations."""
+        if self._new_memory:
+            context.set_device_memory(address, self.memory_bytes[profile])
+        else:
+            context.device_memory = address
+
+
+_engines: weakref.WeakValueDictionary[tuple[str, str, int, str], OpenedEngine] = (
+    weakref.WeakValueDictionary()
+)
+_opening = threading.Lock()
+
+
+def open_engine(
+    lib: Library, runtime: Any, data: torch.Tensor, built: Sequence[int], device: torch.device
+) -> OpenedEngine:
+    """The opened engine of these bytes, which programs share as long as one of them lives.
+
+    Raises:
+        EngineError: The library refuses the engine.
+    """
+    digest = hashlib.sha256(as_bytes(data)).hexdigest()
+    key = (lib.name, digest, device.index or 0, str(id(runtime)))
+    with _opening:
+        found = _engines.get(key)
+        if found is None:
+            found = _engines[key] = OpenedEngine(lib, runtime, data, built, device)
+        return found
+
+
+def as_bytes(data: torch.Tensor) -> memoryview:
+    """A view of a blob."""
+    array: Any = data.numpy()
+    return memoryview(array)
+
+
+def _refusal(lib: Library, device: torch.device, wanted_bytes: int) -> EngineError:
+    free, total = torch.cuda.mem_get_info(device)
+    memory = f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB of GPU memory are free"
+    return EngineError(
+        f"{lib.name} {lib.version} cannot open the engine ({wanted_bytes / 2**20:.1f} MiB; "
+        f"{memory}){lib.words()}",
+        "an engine for this GPU and this release, and enough GPU memory",
+        "`portrt check FILE` tells what the engine needs; free GPU memory if there is too little",
+    )

@@ -1,0 +1,166 @@
+"""CUDA graphs of an engine: recorded for each combination of sizes, replayed in one launch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from portrt import torch_internals
+from portrt.backends.trt.session import Port, Slot, TensorRTSession
+from portrt.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class StreamPool:
+    """The memory of all recordings of one stream.
+
+    They share it, since they run one after the other; from the copy of a call's inputs to the copy
+    of its outputs the lock is held, so that no other call comes in between.
+    """
+
+    handle: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(eq=False)
+class Recording:
+    """A graph, its context, which nothing else uses, and the memory that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    slot: Slot
+    inputs: list[tuple[Port, torch.Tensor]]
+    outputs: list[torch.Tensor]
+
+
+class GraphedSession:
+    """A session whose calls are replays.
+
+    Inputs are copied to where the graph reads them and outputs from where it writes them, so that
+    it does not matter where the caller's tensors lie. The first call with some sizes on a stream
+    runs as usual, the second records. What was not used for longest is forgotten.
+
+    Args:
+        session: Runs what cannot be recorded.
+        most: Number of recordings that are kept.
+    """
+
+    def __init__(self, session: TensorRTSession, most: int) -> None:
+        self._session = session
+        self._most = most
+        self._recordings: OrderedDict[Any, Recording | None] = OrderedDict()  # None: seen once
+        self._pools: dict[int, StreamPool] = {}
+        self._lock = threading.Lock()
+        self._index: int = session.device.index
+        ports = (*session.inputs, *session.outputs)
+        self._refused = any(port.binding.on_host for port in ports)
+
+    @property
+    def recorded(self) -> int:
+        """Number of recordings that are kept now."""
+        return sum(item is not None for item in list(self._recordings.values()))
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run once; see `TensorRTSession.run`."""
+        if torch_internals.current_device_index() != self._index:
+            with torch.cuda.device(self._index):
+                return self.run(inputs, shapes)
+        if self._refused or torch.cuda.is_current_stream_capturing():
+            return self._session.run(inputs, shapes)
+        stream = torch_internals.current_stream_handle(self._index)
+        key = (stream, *[tensor.shape for tensor in inputs])
+        recording = self._recordings.get(key)
+        if recording is None:
+            recording = self._new(key, stream, inputs, shapes)
+            if recording is None:
+                return self._session.run(inputs, shapes)
+        return self._replay(recording, stream, inputs)
+
+    def _replay(
+        self, recording: Recording, stream: int, inputs: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        narrow = self._session.narrow
+        if narrow is not None and narrow.overflowed:
+            self._session.refuse_overflow()
+        with self._pools[stream].lock:
+            for port, memory in recording.inputs:
+                if port.other_type:
+                    assert narrow is not None
+                    narrow(inputs[port.index], stream, memory)
+                else:
+                    memory.copy_(inputs[port.index])
+            recording.graph.replay()
+            return [
+                output.to(port.dtype) if port.other_type else output.clone()
+                for output, port in zip(recording.outputs, self._session.outputs, strict=True)
+            ]
+
+    def _new(
+        self,
+        key: Any,
+        stream: int,
+        inputs: Sequence[torch.Tensor],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> Recording | None:
+        """A recording for sizes that were seen before, else None."""
+        with self._lock:
+            recording = self._recordings.get(key)
+            if recording is not None:
+                return recording
+            if any(-1 in shape for shape in shapes):
+                return None
+            if key in self._recordings:
+                try:
+                    recording = self._record(stream, inputs, shapes)
+                except EngineError as err:
+                    logger.warning("CUDA graphs are not used any more: %s", err.happened)
+                    self._refused = True
+                    return None
+            self._recordings[key] = recording
+            self._recordings.move_to_end(key)
+            while len(self._recordings) > self._most:
+                self._recordings.popitem(last=False)
+            return recording
+
+    def _record(
+        self, stream: int, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> Recording:
+        session = self._session
+        memories = []
+        for port in session.inputs:
+            given = inputs[port.index]
+            memory = torch.empty(given.shape, dtype=port.binding.dtype, device=session.device)
+            memories.append((port, memory.copy_(given)))
+        tensors = [(port.name, memory) for port, memory in memories]
+        sizes = tuple([memory.shape for _, memory in tensors])
+        slot = session.take(stream, session.profile(sizes, dict(tensors)), sizes)
+        # Whatever it allocates for these sizes it allocates now.
+        session.enqueue(slot, stream, tensors, sizes, shapes)
+        pool = self._pools.setdefault(stream, StreamPool())
+        side: Any = torch.cuda.Stream(device=session.device)  # type: ignore[no-untyped-call]
+        graph = torch.cuda.CUDAGraph()
+        with pool.lock:
+            torch.cuda.current_stream(session.device).synchronize()
+            try:
+                with torch.cuda.stream(side):
+                    graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
+                    try:
+                        outputs = session.enqueue(slot, side.cuda_stream, tensors, sizes, shapes)
+                    finally:
+                        graph.capture_end()
+            except RuntimeError as err:
+                raise EngineError(
+                    f"{session.name} cannot be recorded as a CUDA graph: {err}",
+                    "an engine whose work is all on the GPU",
+                    "run it without portrt.runtime.cuda_graphs",
+                ) from err
+        return Recording(graph, slot, memories, outputs)

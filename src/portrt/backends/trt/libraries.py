@@ -1,0 +1,137 @@
+"""The libraries that run TensorRT engines, each loaded once and kept until the process ends.
+
+`tensorrt`, `tensorrt_lean`, `tensorrt_dispatch` and `tensorrt_rtx` have the same Python interface
+and are independent of each other: any of them may be in use at the same time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections import deque
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from portrt.errors import EngineError
+
+logger = logging.getLogger("portrt.tensorrt")
+
+_LAST_WORDS = 6
+_opening = threading.Lock()
+
+
+class Library:
+    """One of the libraries, with its logger and its runtimes.
+
+    The logger and the runtimes are never destroyed: what was made from them may outlive the
+    modules at the end of the process, and crashes it without them.
+
+    Args:
+        name: Name of its Python module.
+
+    Raises:
+        EngineError: It cannot be imported, or finds no CUDA device.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        try:
+            self.module: Any = import_module(name)
+        except Exception as err:
+            raise EngineError(
+                f"{name} cannot be imported: {type(err).__name__}: {err}",
+                "a TensorRT library that this Python can load",
+                "install it again; `portrt doctor` tells more",
+            ) from err
+        self.version = str(self.module.__version__)
+        self._log = _keep(_make_logger(self.module, name))
+        self._runtimes: dict[tuple[str | None, bool], Any] = {}
+
+    def runtime(self, *, lean: str | None = None, host_code: bool = False) -> Any:
+        """A runtime that deserializes engines.
+
+        Args:
+            lean: Path of a lean runtime library, for version-compatible engines without one.
+            host_code: Allow engines to bring code for the CPU along.
+
+        Raises:
+            EngineError: There is no driver or no GPU, or the lean library does not load.
+        """
+        key = (lean, host_code)
+        with _opening:
+            if key not in self._runtimes:
+                self._runtimes[key] = self._make_runtime(lean, host_code=host_code)
+            return self._runtimes[key]
+
+    def _make_runtime(self, lean: str | None, *, host_code: bool) -> Any:
+        self.forget_words()
+        runtime = self.module.Runtime(self._log)
+        runtime.engine_host_code_allowed = host_code
+        if lean is not None:
+            _keep(runtime)
+            runtime = runtime.load_runtime(lean)
+        if runtime is None:
+            raise EngineError(
+                f"{self.name} {self.version} cannot load the lean runtime {lean}{self.words()}",
+                "the lean runtime library of the TensorRT that built the engine",
+                "set PORTRT_TENSORRT_LEAN to its path, or install tensorrt_lean",
+            )
+        runtime.engine_host_code_allowed = host_code
+        return _keep(runtime)
+
+    def forget_words(self) -> None:
+        """Start a new story: `words` tells what is said from now on in this thread."""
+        _said().clear()
+
+    def words(self) -> str:
+        """What the libraries complained of in this thread, as lines for an error message."""
+        return "".join(f"\n    {line}" for line in _said())
+
+
+@lru_cache
+def library(name: str) -> Library:
+    """The library of that name.
+
+    Raises:
+        EngineError: It cannot be loaded.
+    """
+    return Library(name)
+
+
+_thread = threading.local()
+
+
+def _said() -> deque[str]:
+    if not hasattr(_thread, "said"):
+        _thread.said = deque(maxlen=_LAST_WORDS)
+    said: deque[str] = _thread.said
+    return said
+
+
+def _make_logger(module: Any, name: str) -> Any:
+    severity = module.ILogger.Severity
+    levels = {
+        severity.INTERNAL_ERROR: logging.ERROR,
+        severity.ERROR: logging.WARNING,  # it is raised, or another engine is taken
+        severity.WARNING: logging.INFO,
+        severity.INFO: logging.DEBUG,
+    }
+
+    class Log(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, level: Any, message: str) -> None:
+            if level in (severity.INTERNAL_ERROR, severity.ERROR):
+                _said().append(str(message).strip())
+            logger.log(levels.get(level, logging.NOTSET + 1), "%s: %s", name, message)
+
+    return Log()
+
+
+def _keep(thing: Any) -> Any:
+    """The same object, with a reference that is never given back."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing

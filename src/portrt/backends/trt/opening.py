@@ -1,0 +1,45 @@
+"""From an engine's bytes to a session."""
+
+from __future__ import annotations
+
+import torch
+
+from portrt.backends.trt.engine import open_engine
+from portrt.backends.trt.libraries import library as find_library
+from portrt.backends.trt.session import TensorRTSession
+from portrt.package.manifest import EngineSpec, Manifest
+
+
+def open_session(
+    engine: EngineSpec,
+    manifest: Manifest,
+    data: torch.Tensor,
+    *,
+    library: str,
+    built: str,
+    device: torch.device,
+    lean_runtime: str | None = None,
+    host_code: bool = False,
+) -> TensorRTSession:
+    """Open an engine on a device.
+
+    Args:
+        engine: Its entry.
+        manifest: The block.
+        data: The engine, 1-D uint8 on the CPU.
+        library: Name of the Python module that runs it.
+        built: Release of the library that built it.
+        device: A CUDA device; without an index, the current one.
+        lean_runtime: Path of the lean runtime that it needs, if it does.
+        host_code: Let it bring code for the CPU along.
+
+    Raises:
+        EngineError: The library is not there, or refuses the engine.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    where = torch.device("cuda", index)
+    lib = find_library(library)
+    with torch.cuda.device(where):
+        runtime = lib.runtime(lean=lean_runtime, host_code=host_code)
+    numbers = [int(part) for part in built.split(".") if part.isdigit()]
+    return TensorRTSession(open_engine(lib, runtime, data, numbers, where), engine, manifest)

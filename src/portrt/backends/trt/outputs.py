@@ -1,0 +1,79 @@
+"""Outputs whose size only a run tells: allocated by torch when TensorRT asks."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+from portrt.errors import EngineError
+
+
+class TorchOutput(Protocol):
+    """The allocator of one output of one context."""
+
+    def take(self) -> torch.Tensor:
+        """What the last run wrote, in its real size; the next run gets other memory."""
+        ...
+
+
+def torch_output(
+    module: Any, context: Any, name: str, dtype: torch.dtype, device: torch.device
+) -> TorchOutput:
+    """Let a context allocate an output by torch, on the stream of the call.
+
+    Args:
+        module: The TensorRT library.
+        context: Whose output it is; keeps the allocator.
+        name: Its binding.
+        dtype: Its type.
+        device: Where the engine runs.
+    """
+
+    class Allocator(module.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.IOutputAllocator.__init__(self)
+            self.buffer: torch.Tensor | None = None
+            self.shape: tuple[int, ...] = ()
+
+        def reallocate_output(
+            self,
+            _name: str,
+            _memory: int,
+            size: int,
+            _alignment: int,
+        ) -> int:
+            try:
+                self.buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
+            except torch.OutOfMemoryError:
+                return 0  # TensorRT's word for it; the call fails
+            return self.buffer.data_ptr()
+
+        def reallocate_output_async(
+            self, name: str, memory: int, size: int, alignment: int, _stream: int
+        ) -> int:
+            return self.reallocate_output(name, memory, size, alignment)
+
+        def notify_shape(self, _name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+        def take(self) -> torch.Tensor:
+            buffer, shape = self.buffer, self.shape
+            self.buffer = None
+            count = 1
+            for size in shape:
+                count *= size
+            if not count:
+                return torch.empty(shape, dtype=dtype, device=device)
+            if buffer is None:
+                raise EngineError(
+                    f"TensorRT gave output {name!r} no memory, and the shape {shape}",
+                    "a request for memory in each run",
+                    "report the model",
+                )
+            return buffer[: count * dtype.itemsize].view(dtype).view(shape)
+
+    made = Allocator()
+    context.set_output_allocator(name, made)
+    found: TorchOutput = made
+    return found

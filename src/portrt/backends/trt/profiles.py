@@ -1,0 +1,64 @@
+"""Optimization profiles: which of them takes the sizes of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import torch
+
+from portrt.backends.trt.engine import Binding, Sizes
+from portrt.errors import EngineError
+
+# (place in the call, name, binding) of each input.
+Bounds = tuple[tuple[int, str, Binding], ...]
+
+
+def profile_of(bounds: Bounds, count: int, given: Mapping[str, torch.Tensor]) -> int | None:
+    """Index of the first profile that takes these inputs, or None.
+
+    Args:
+        bounds: The inputs.
+        count: Number of profiles.
+        given: Binding -> tensor; what the engine wants on the host is on the host.
+    """
+    for index in range(count):
+        if all(_fits(binding, index, given[name]) for _, name, binding in bounds):
+            return index
+    return None
+
+
+def _fits(binding: Binding, profile: int, tensor: torch.Tensor) -> bool:
+    if len(tensor.shape) != binding.rank:
+        return False
+    least, most = binding.profiles[profile]
+    values: Sequence[int] = tuple(tensor.shape)
+    if binding.on_host:
+        values = tensor.flatten().tolist()
+    # An input of fixed sizes may have no bounds.
+    return not least or _within(least, values, most)
+
+
+def _within(least: Sizes, values: Sequence[int], most: Sizes) -> bool:
+    return len(values) == len(least) and all(
+        low <= value <= high for low, value, high in zip(least, values, most, strict=True)
+    )
+
+
+def refuse_sizes(
+    block: str, bounds: Bounds, count: int, given: Mapping[str, torch.Tensor]
+) -> NoReturn:
+    """Raise EngineError with the sizes and what each profile takes."""
+    lines = []
+    for index in range(count):
+        ranges = [
+            f"{name} {list(binding.profiles[index][0])} to {list(binding.profiles[index][1])}"
+            for _, name, binding in bounds
+        ]
+        lines.append(f"\n    profile {index}: {', '.join(ranges)}")
+    found = ", ".join(f"{name} {list(given[name].shape)}" for _, name, _ in bounds)
+    raise EngineError(
+        f"no profile of the engine of {block} takes {found}",
+        f"sizes within one of its {count} profiles:{''.join(lines)}",
+        "use other sizes, or compile with wider ranges",
+    )

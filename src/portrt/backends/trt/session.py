@@ -1,0 +1,441 @@
+"""The hot path of TensorRT: torch's memory in and out, on the caller's stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+
+from portrt import torch_internals
+from portrt.backends.base import Session
+from portrt.backends.trt.engine import Binding, OpenedEngine
+from portrt.backends.trt.narrow import Narrower
+from portrt.backends.trt.outputs import TorchOutput, torch_output
+from portrt.backends.trt.profiles import Bounds, profile_of, refuse_sizes
+from portrt.errors import EngineError
+from portrt.package.manifest import EngineSpec, Manifest
+
+_ALIGNMENT = 256  # bytes, of every address that TensorRT is given
+_MOST_CONTEXTS = 32
+_MOST_KNOWN_SHAPES = 1024
+
+Sizes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(eq=False)
+class Slot:
+    """An execution context and what it was last told. Used by one call at a time.
+
+    Attributes:
+        context: TensorRT's.
+        profile: Index of its optimization profile.
+        sizes: Of the inputs, as it last ran; None if it never did.
+        addresses: Binding -> address.
+        memory: Address of its activations.
+        outputs: Binding -> what allocates an output of unknown size.
+    """
+
+    context: Any
+    profile: int
+    sizes: Any = None
+    addresses: dict[str, int] = field(default_factory=dict)
+    memory: int = 0
+    outputs: dict[str, TorchOutput] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the block, and its binding.
+
+    Attributes:
+        index: Its place in the block's call.
+        name: Its binding.
+        dtype: The block's.
+        binding: The engine's side.
+    """
+
+    index: int
+    name: str
+    dtype: torch.dtype
+    binding: Binding
+
+    @property
+    def other_type(self) -> bool:
+        """Whether the engine has int32 where the block has int64."""
+        return self.dtype != self.binding.dtype
+
+
+class TensorRTSession:
+    """An engine on one device. Safe to use from several threads and on several streams.
+
+    Contexts are kept by stream: what a context does on one stream is in order. Activations are
+    torch memory of the call's stream, given back as the call returns; all sessions share it.
+
+    Args:
+        opened: The engine.
+        spec: Its entry, with the names of its bindings where they are not the block's.
+        manifest: The block.
+
+    Raises:
+        EngineError: The engine does not have the block's inputs and outputs.
+    """
+
+    def __init__(self, opened: OpenedEngine, spec: EngineSpec, manifest: Manifest) -> None:
+        self.opened = opened
+        self.name = manifest.name
+        self.device = opened.device
+        self._index: int = opened.device.index
+        self.inputs, self.outputs = ports_of(opened, spec, manifest)
+        self._bounds: Bounds = tuple((port.index, port.name, port.binding) for port in self.inputs)
+        self._in = [
+            (port.index, port.name, port.other_type, port.binding.on_host) for port in self.inputs
+        ]
+        self._out = [(port.name, port.binding.dtype) for port in self.outputs]
+        self._plain_out = all(
+            not port.other_type and not port.binding.on_host for port in self.outputs
+        )
+        self._host_inputs = any(port.binding.on_host for port in self.inputs)
+        self.narrow = (
+            Narrower(opened.device) if any(port.other_type for port in self.inputs) else None
+        )
+        self._profiles: dict[Any, int] = {}
+        self._idle: dict[tuple[int, int], list[Slot]] = {}
+        self._count = 0
+        self._captured: list[Slot] = []  # in graphs of the caller, whose end is not known
+        self._lock = threading.Lock()
+        self._graphed: dict[int, Any] = {}
+        self._stream_of = torch_internals.current_stream_handle
+        self._current_device = torch_internals.current_device_index
+
+    def graphed(self, most: int) -> Session:
+        """This session with up to `most` CUDA graphs."""
+        from portrt.backends.trt.graphs import GraphedSession
+
+        with self._lock:
+            if most not in self._graphed:
+                self._graphed[most] = GraphedSession(self, most)
+            found: Session = self._graphed[most]
+            return found
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run once, on the stream that is current for the inputs' device.
+
+        A size of -1 in `shapes` is known only when the engine has run.
+
+        Raises:
+            EngineError: TensorRT refuses the sizes, fails, or there is too little GPU memory.
+        """
+        if self._current_device() != self._index:
+            with torch.cuda.device(self._index):
+                return self._run(inputs, shapes)
+        return self._run(inputs, shapes)
+
+    def _run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        stream = self._stream_of(self._index)
+        narrow = self.narrow
+        if narrow is not None and narrow.overflowed:
+            self.refuse_overflow()
+        kept: list[tuple[str, torch.Tensor]] = []
+        for index, name, other_type, on_host in self._in:
+            tensor = inputs[index]
+            if other_type or on_host:
+                tensor = self._converted(tensor, stream, to_host=on_host)
+            elif not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
+                tensor = tensor.clone(memory_format=torch.contiguous_format)
+            kept.append((name, tensor))
+        sizes: Any = tuple([tensor.shape for _, tensor in kept])
+        if self._host_inputs:  # their numbers count, too
+            sizes = (sizes, tuple([tuple(t.flatten().tolist()) for _, t in kept if t.is_cpu]))
+        profile = self._profiles.get(sizes)
+        if profile is None:
+            profile = self.profile(sizes, dict(kept))
+        slot = self.take(stream, profile, sizes)
+        outputs = self.enqueue(slot, stream, kept, sizes, shapes)
+        if torch.cuda.is_current_stream_capturing():
+            self._captured.append(slot)
+        else:
+            self.give(slot, stream)
+        if self._plain_out:
+            return outputs
+        return [
+            out if out.dtype == port.dtype and out.is_cuda else out.to(self.device, port.dtype)
+            for out, port in zip(outputs, self.outputs, strict=True)
+        ]
+
+    def enqueue(
+        self,
+        slot: Slot,
+        stream: int,
+        given: Sequence[tuple[str, torch.Tensor]],
+        sizes: Any,
+        shapes: Sequence[tuple[int, ...]],
+    ) -> list[torch.Tensor]:
+        """Run a context on tensors of the bindings' types; new outputs of these types.
+
+        Raises:
+            EngineError: As `run`.
+        """
+        context, known = slot.context, slot.addresses
+        if slot.sizes != sizes:
+            self._set_sizes(slot, given, sizes, shapes)
+        for name, tensor in given:
+            address = tensor.data_ptr() or _nowhere(self.device)
+            if known.get(name) != address:
+                context.set_tensor_address(name, address)
+                known[name] = address
+        bytes_wanted = self.opened.memory_bytes[slot.profile]
+        try:
+            outputs = self._allocate(slot, shapes)
+            if bytes_wanted:
+                memory = torch.empty(bytes_wanted, dtype=torch.uint8, device=self.device)
+                address = memory.data_ptr()
+                if address != slot.memory:
+                    self.opened.set_memory(context, address, slot.profile)
+                    slot.memory = address
+        except torch.OutOfMemoryError as err:
+            raise self._out_of_memory(bytes_wanted) from err
+        if not context.execute_async_v3(stream):
+            slot.sizes = None
+            raise self._failure(sizes)
+        if slot.outputs:
+            return self._measured(slot, outputs, shapes)
+        return outputs
+
+    def _allocate(self, slot: Slot, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+        outputs = []
+        context, known, device = slot.context, slot.addresses, self.device
+        for (name, dtype), shape, port in zip(self._out, shapes, self.outputs, strict=True):
+            if port.binding.on_host:
+                output = torch.empty(shape, dtype=dtype)
+            elif name in slot.outputs:
+                outputs.append(_nothing(device))  # in its place until the engine has run
+                continue
+            else:
+                output = torch.empty(shape, dtype=dtype, device=device)
+            outputs.append(output)
+            address = output.data_ptr() or _nowhere(device)
+            if known.get(name) != address:
+                context.set_tensor_address(name, address)
+                known[name] = address
+        return outputs
+
+    def _measured(
+        self, slot: Slot, outputs: list[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """The outputs, those of unknown size in the size that the engine found."""
+        found = []
+        for port, output, shape in zip(self.outputs, outputs, shapes, strict=True):
+            if port.name in slot.outputs:
+                output = slot.outputs[port.name].take()
+                sizes = zip(output.shape, shape, strict=False)
+                if len(output.shape) != len(shape) or any(a != b != -1 for a, b in sizes):
+                    raise self._other_shape(port, output.shape, shape)
+            found.append(output)
+        return found
+
+    def _set_sizes(
+        self,
+        slot: Slot,
+        given: Sequence[tuple[str, torch.Tensor]],
+        sizes: Any,
+        shapes: Sequence[tuple[int, ...]],
+    ) -> None:
+        """Tell a context new sizes, and see that it makes of them what the manifest says."""
+        context = slot.context
+        self.opened.lib.forget_words()
+        slot.sizes = None
+        for name, tensor in given:
+            if tensor.is_cpu:  # it is read now
+                context.set_tensor_address(name, tensor.data_ptr())
+                slot.addresses[name] = tensor.data_ptr()
+            if not context.set_input_shape(name, tuple(tensor.shape)):
+                raise self._failure(sizes)
+        for port, shape in zip(self.outputs, shapes, strict=True):
+            found = tuple(context.get_tensor_shape(port.name))
+            if -1 in found or -1 in shape:
+                if port.name not in slot.outputs:
+                    slot.outputs[port.name] = torch_output(
+                        self.opened.lib.module, context, port.name, port.binding.dtype, self.device
+                    )
+            elif found != tuple(shape):
+                raise self._other_shape(port, found, shape)
+        slot.sizes = sizes
+
+    def _converted(self, tensor: torch.Tensor, stream: int, *, to_host: bool) -> torch.Tensor:
+        if to_host:
+            return self._shape_tensor(tensor)
+        assert self.narrow is not None
+        return self.narrow(tensor, stream)
+
+    def _shape_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The numbers in CPU memory, which waits for the GPU."""
+        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise EngineError(
+                f"{self.name} takes sizes from the numbers of an input, which a CUDA graph cannot "
+                "read",
+                "a call outside of a CUDA graph",
+                "call the program without capturing",
+            )
+        port = next(port for port in self.inputs if port.binding.on_host)
+        found = tensor.cpu().contiguous()
+        narrow = found.to(port.binding.dtype)
+        if narrow.dtype != found.dtype and not torch.equal(narrow.to(found.dtype), found):
+            self.refuse_overflow()
+        return narrow
+
+    def profile(self, sizes: Any, given: dict[str, torch.Tensor]) -> int:
+        """Index of the profile for these sizes, from now on known.
+
+        Raises:
+            EngineError: No profile takes them.
+        """
+        found = profile_of(self._bounds, self.opened.profile_count, given)
+        if found is None:
+            refuse_sizes(self.name, self._bounds, self.opened.profile_count, given)
+        if len(self._profiles) >= _MOST_KNOWN_SHAPES:
+            self._profiles.clear()
+        self._profiles[sizes] = found
+        return found
+
+    def take(self, stream: int, profile: int, sizes: Any) -> Slot:
+        """An idle context for this stream, or a new one.
+
+        Raises:
+            EngineError: There is too little GPU memory for another one.
+        """
+        idle = self._idle.get((stream, profile))
+        if idle:
+            try:
+                slot = idle.pop()  # one atomic step; another thread may have been faster
+            except IndexError:
+                pass
+            else:
+                return slot
+        return self._take_slowly(stream, profile, sizes)
+
+    def _take_slowly(self, stream: int, profile: int, sizes: Any) -> Slot:
+        """Rarely: the first call of a stream, of a profile, or more calls at once than before."""
+        with self._lock:
+            if torch.cuda.is_current_stream_capturing():
+                # The device is idle, or the capture would not have begun; and only a context that
+                # has run with these sizes will neither allocate nor wait.
+                for slots in self._idle.values():
+                    for slot in slots:
+                        if slot.profile == profile and slot.sizes == sizes:
+                            slots.remove(slot)
+                            return slot
+            elif self._count >= _MOST_CONTEXTS:
+                for slots in self._idle.values():
+                    same = [slot for slot in slots if slot.profile == profile]
+                    if same:
+                        torch.cuda.synchronize(self.device)
+                        slots.remove(same[0])
+                        return same[0]
+            self._count += 1
+        return Slot(self.opened.new_context(profile, stream), profile)
+
+    def give(self, slot: Slot, stream: int) -> None:
+        """Give a context back, which is or was used on this stream."""
+        key = (stream, slot.profile)
+        idle = self._idle.get(key)
+        if idle is None:
+            idle = self._idle.setdefault(key, [])
+        idle.append(slot)
+
+    def refuse_overflow(self) -> NoReturn:
+        """Raise EngineError for numbers that were lost."""
+        names = ", ".join(repr(port.name) for port in self.inputs if port.other_type)
+        raise EngineError(
+            f"this call or an earlier one of {self.name} was given numbers that int32 does not "
+            f"hold, in {names}: its outputs are wrong",
+            "numbers from -2**31 to 2**31 - 1, since the engine has int32 there",
+            "use an engine of TensorRT 10 or later, which has int64, or let it run in PyTorch",
+        )
+
+    def _out_of_memory(self, bytes_wanted: int) -> EngineError:
+        free, total = torch.cuda.mem_get_info(self.device)
+        return EngineError(
+            f"{self.name} found too little GPU memory: its activations take "
+            f"{bytes_wanted / 2**20:.1f} MiB, {free / 2**20:.0f} of {total / 2**20:.0f} MiB are "
+            "free, and torch has no block of that size",
+            "memory for the activations and the outputs",
+            "free tensors, use smaller inputs, or build with a smaller workspace_size",
+        )
+
+    def _failure(self, sizes: Any) -> EngineError:
+        return EngineError(
+            f"{self.opened.lib.name} {self.opened.lib.version} failed in {self.name} on inputs of "
+            f"the sizes {[tuple(size) for size in sizes] if sizes else sizes}"
+            f"{self.opened.lib.words()}",
+            "inputs for which the engine was built; in a CUDA graph, sizes that ran before",
+            "call it once with these sizes before capturing; else report the model",
+        )
+
+    def _other_shape(self, port: Port, found: Any, wanted: Any) -> EngineError:
+        return EngineError(
+            f"the engine of {self.name} makes {tuple(found)} of output {port.name!r}",
+            f"{tuple(wanted)}, as the manifest says",
+            "compile the model again; for an adopted plan, correct the output's shape",
+        )
+
+
+def ports_of(
+    opened: OpenedEngine, spec: EngineSpec, manifest: Manifest
+) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """The block's inputs that the engine takes, and its outputs.
+
+    Raises:
+        EngineError: The engine has others.
+    """
+    names = spec.build.get("bindings") or {}
+    inputs = _ports(manifest.inputs, names.get("inputs"), opened.inputs)
+    outputs = _ports(manifest.outputs, names.get("outputs"), opened.outputs)
+    right = len(inputs) == len(opened.inputs) and len(outputs) == len(manifest.outputs)
+    right = right and len(opened.outputs) == len(outputs)
+    for port in (*inputs, *outputs):
+        wide = port.dtype == torch.int64 and port.binding.dtype == torch.int32
+        right = right and (port.dtype == port.binding.dtype or wide)
+    if not right:
+        raise EngineError(
+            f"the engine of {manifest.name} takes {_listed(opened.inputs)} and gives "
+            f"{_listed(opened.outputs)}",
+            f"inputs among {[(item.name, item.dtype) for item in manifest.inputs]} and outputs "
+            f"{[(item.name, item.dtype) for item in manifest.outputs]}, as its manifest says",
+            "compile the model again; for an adopted plan, correct the names of its bindings",
+        )
+    return inputs, outputs
+
+
+def _ports(specs: Sequence[Any], names: Any, bindings: dict[str, Binding]) -> tuple[Port, ...]:
+    listed = isinstance(names, list) and len(names) == len(specs)
+    wanted = [str(name) for name in names] if listed else [spec.name for spec in specs]
+    return tuple(
+        Port(index, name, getattr(torch, spec.dtype), bindings[name])
+        for index, (spec, name) in enumerate(zip(specs, wanted, strict=True))
+        if name in bindings
+    )
+
+
+def _listed(bindings: dict[str, Binding]) -> list[tuple[str, str]]:
+    return [(item.name, str(item.dtype).removeprefix("torch.")) for item in bindings.values()]
+
+
+_places: dict[torch.device, torch.Tensor] = {}
+
+
+def _nothing(device: torch.device) -> torch.Tensor:
+    if device not in _places:
+        _places[device] = torch.empty(_ALIGNMENT, dtype=torch.uint8, device=device)
+    return _places[device]
+
+
+def _nowhere(device: torch.device) -> int:
+    """An address for tensors without elements: TensorRT wants one, torch has none."""
+    return _nothing(device).data_ptr()
