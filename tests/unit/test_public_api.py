@@ -35,7 +35,7 @@ FILES = {
     "strip",
     "verify",
 }
-RUNTIME = {"BlockReport", "Policy", "policy", "report"}
+RUNTIME = {"BlockReport", "Policy", "cuda_graphs", "policy", "report"}
 
 
 def test_the_public_names_are_these() -> None:
