@@ -14,7 +14,7 @@ program = portrt.compile(
     model,
     ir="dynamo",
     inputs=[x],
-    enabled_precisions={torch.half},
+    enabled_precisions={torch.half},  # or precision="fp16"
     min_block_size=1,
     use_python_runtime=True,
     output_format="exported_program",
@@ -24,6 +24,6 @@ with tempfile.TemporaryDirectory() as folder:
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
     batch = torch.randn(3, 64)
-    torch.testing.assert_close(loaded(batch), model(batch))
+    torch.testing.assert_close(loaded(batch), model(batch), rtol=1e-2, atol=1e-2)
     print("engines in the file:", [e["backend"] for e in portrt.inspect(path).blocks[0].engines])
 print(*portrt.runtime.report(program), sep="\n")

@@ -147,13 +147,15 @@ def _build(call: CallDraft, mapped: Any, builder: Builder) -> Engine:
     (engine,), _ = engines_of_block(plan, stored.block, stored.image, [builder], sample)
     able = builder.backend.can_run("cpu")
     if not able and builder.settings.check != "off":
-        engine = dataclasses.replace(engine, check={"skipped": able.reason})
+        check = {**(engine.check or {}), "skipped": able.reason}
+        engine = dataclasses.replace(engine, check=check)
     return engine
 
 
 def _sample(stored: StoredBlock, builder: Builder) -> Sample | None:
-    """Random inputs, and what the source makes of them; None where the engine cannot run here."""
-    if builder.settings.check == "off" or not builder.backend.can_run("cpu"):
+    """Random inputs, and what the source makes of them; None where nothing needs them."""
+    checked = builder.settings.check != "off" and builder.backend.can_run("cpu")
+    if not checked and builder.settings.precision is None:
         return None
     inputs = random_block_inputs(stored.manifest, seed=0)
     weights = [stored.tensors[name] for name in stored.block.weights]

@@ -14,11 +14,18 @@ import torch
 from portrt.artifacts import Block, Engine, Plan
 from portrt.backends import registry
 from portrt.backends.base import Backend, Material
+from portrt.build_precision import (
+    lowered_precision,
+    material_in_precision,
+    precision_entry,
+    simulated_check,
+)
 from portrt.cache.use import build_engine
-from portrt.check import Sample, check_engine
+from portrt.check import Sample, check_engine, worst_difference
 from portrt.convert import OnnxModel, onnx_from_block
 from portrt.errors import BackendUnavailableError, BuildError, ConvertError
 from portrt.package.weights import WeightsImage
+from portrt.precision import reason_for_float32
 from portrt.settings import EngineRequest, Settings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +58,9 @@ def builders_for(settings: Settings) -> list[Builder]:
         verdict = backend.can_build(own.builder_python)
         if verdict:
             found.append(Builder(backend, own))
+            reason = reason_for_float32(backend.name, own.precision)
+            if reason:
+                logger.warning("%s engines stay in float32: %s", backend.name, reason)
             continue
         refused.append(f"{request.backend}: {verdict}")
         remedies.append(verdict.remedy)
@@ -114,17 +124,24 @@ def engines_of_block(
 
 def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
     started = time.perf_counter()
-    settings, block = builder.settings, material.block
+    settings, block, name = builder.settings, material.block, builder.backend.name
+    material = material_in_precision(name, material, settings, sample)
     engine = build_engine(builder.backend, material, settings)
+    said = precision_entry(name, block, settings)
+    engine = dataclasses.replace(engine, build={**engine.build, **said})
     if settings.check != "off":
         accept = settings.check == "accept"
         check = check_engine(block, engine, material.image, sample, accept=accept)
+        if "skipped" in check and sample and lowered_precision(name, block, settings):
+            check = {**check, **simulated_check(engine, material, sample, accept=accept)}
         engine = dataclasses.replace(engine, check=check)
     logger.info(
-        "built %s for %s: %d bytes in %.2f s",
+        "built %s for %s: %d bytes, %s%s, in %.2f s",
         engine.backend,
         block.name,
         len(engine.data),
+        engine.build["precision"],
+        worst_difference(engine.check),
         time.perf_counter() - started,
     )
     return engine

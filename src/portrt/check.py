@@ -19,6 +19,7 @@ from portrt.errors import BuildError, CheckError, EngineError
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob
 from portrt.package.weights import WeightsImage
+from portrt.precision import PRECISIONS
 from portrt.runtime.policy import TRUSTS, policy
 from portrt.torch_internals import run_flat
 
@@ -31,6 +32,15 @@ TOLERANCES = {
     torch.float32: 1e-3,
     torch.float16: 2e-2,
     torch.bfloat16: 5e-2,
+}
+
+# The same by the names of an engine's precision. A quantized value may be rounded to the next step,
+# of 255 over the range.
+_TOLERANCES_BY_NAME = {
+    "fp16": TOLERANCES[torch.float16],
+    "bf16": TOLERANCES[torch.bfloat16],
+    "int8": 2e-2,
+    "fp8": 1e-1,
 }
 
 
@@ -69,7 +79,13 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
 
 
 def check_engine(
-    block: Block, engine: Engine, image: torch.Tensor, sample: Sample | None, *, accept: bool
+    block: Block,
+    engine: Engine,
+    image: torch.Tensor,
+    sample: Sample | None,
+    *,
+    accept: bool,
+    label: str = "",
 ) -> Mapping[str, Any]:
     """Compare one engine with its block; the result is for the manifest.
 
@@ -79,6 +95,7 @@ def check_engine(
         image: The weights image.
         sample: What the block took and gave in PyTorch, or None where that is not known.
         accept: Log numbers worse than the tolerance instead of raising.
+        label: What is compared, for messages; the engine by default.
 
     Raises:
         BuildError: The engine opens, but fails on the sample.
@@ -102,18 +119,18 @@ def check_engine(
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
     rows = [
-        compare(entry["name"], got, wanted)
+        compare(entry["name"], got, wanted, engine.build.get("precision"))
         for entry, got, wanted in zip(block.outputs, found, sample.outputs, strict=True)
     ]
     for row in rows:
         if not row["ok"]:
-            _report(block, engine, row, accept=accept)
+            _report(label or f"the {engine.backend} engine of {block.name}", engine, row, accept)
     return {"device": device.type, "outputs": rows}
 
 
-def _report(block: Block, engine: Engine, row: Mapping[str, Any], *, accept: bool) -> None:
+def _report(label: str, engine: Engine, row: Mapping[str, Any], accept: bool) -> None:
     fact = (
-        f"the {engine.backend} engine of {block.name} gives other numbers than PyTorch for "
+        f"{label} gives other numbers than PyTorch for "
         f"{row['name']!r}: largest difference {row['max_abs']}, relative {row['max_rel']}"
     )
     if accept:
@@ -122,14 +139,38 @@ def _report(block: Block, engine: Engine, row: Mapping[str, Any], *, accept: boo
     raise CheckError(
         fact,
         f"a relative difference up to {row['tolerance']}",
-        "find the operator by putting parts of the model into torch_executed_ops and report it, or "
-        "compile with check='accept'",
+        _remedy(engine),
     )
 
 
-def compare(name: str, got: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any]:
-    """Largest absolute difference, the same over the largest number, and whether it will do."""
+def _remedy(engine: Engine) -> str:
+    if engine.build.get("precision") in PRECISIONS:
+        return (
+            "name the modules or operators that need float32 in autocast_excluded_modules or "
+            "autocast_excluded_ops, or compile with another precision or check='accept'"
+        )
+    return (
+        "find the operator by putting parts of the model into torch_executed_ops and report it, or "
+        "compile with check='accept'"
+    )
+
+
+def compare(
+    name: str, got: torch.Tensor, wanted: torch.Tensor, precision: object = None
+) -> dict[str, Any]:
+    """Largest absolute difference, the same over the largest number, and whether it will do.
+
+    Args:
+        name: Of the output.
+        got: From the engine.
+        wanted: From PyTorch.
+        precision: What the engine computes in, as its entry says. Floating-point outputs have the
+            tolerance of the lowest of these dtypes and their own.
+    """
     tolerance = TOLERANCES.get(wanted.dtype, 0.0)
+    if tolerance > 0:
+        parts = str(precision).split("+")
+        tolerance = max(tolerance, *(_TOLERANCES_BY_NAME.get(part, 0.0) for part in parts))
     wide = torch.complex128 if wanted.dtype.is_complex else torch.float64
     a, b = got.to(wide), wanted.to(wide)
     same = (a == b) | (a.isnan() & b.isnan())
@@ -146,6 +187,14 @@ def compare(name: str, got: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any
         # False for NaN. float64 does not hold every int64, hence the second half.
         "ok": relative <= tolerance and (tolerance > 0 or torch.equal(got, wanted)),
     }
+
+
+def worst_difference(check: Mapping[str, Any] | None) -> str:
+    """For the log: ", relative difference ..." of the worst output, or nothing."""
+    rows = (check or {}).get("outputs", (check or {}).get("simulated", []))
+    found = [row["max_rel"] for row in rows if isinstance(row, Mapping)]
+    numbers = [value for value in found if isinstance(value, float)]
+    return f", relative difference {max(numbers):.1e}" if numbers else ""
 
 
 def _json(value: float) -> float | str:

@@ -183,7 +183,7 @@ def _build(
     for tries in itertools.count(1):
         plan = _plan(captured, settings, builders, best, excluded)
         image = image_from_tensors(plan.tensors)
-        samples = {} if settings.check == "off" else sample_blocks(plan, captured)
+        samples = sample_blocks(plan, captured) if _wants_samples(builders) else {}
         engines: dict[str, list[Engine]] = {}
         refused: dict[str, str] = {}
         for block in plan.blocks:
@@ -202,6 +202,10 @@ def _build(
     _copy_what_is_shared(program, captured)
     complete = all(len(made) == len(builders) for made in engines.values())
     return program, complete and not excluded
+
+
+def _wants_samples(builders: Sequence[Builder]) -> bool:
+    return any(b.settings.check != "off" or b.settings.precision == "fp16" for b in builders)
 
 
 def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) -> None:

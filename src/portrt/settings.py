@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from portrt.errors import SettingsError
+from portrt.precision import precision_name, precision_of_enabled, spelled
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,9 @@ FALLBACKS = ("eager", "error")
 # with only the import changed, and named once in the log with the reason.
 WITHOUT_MEANING = {
     "device": "the program runs on the device of its inputs",
-    "enabled_precisions": "the model's dtypes decide the precision of an engine",
+    "autocast_excluded_nodes": "name modules or operators in autocast_excluded_modules and _ops",
+    "autocast_max_depth_of_reduction": "reductions stay in float32",
+    "autocast_calibration_dataloader": "operators are chosen by rule, see `precision`",
     "use_explicit_typing": "engines are always strongly typed",
     "use_python_runtime": "the file is the same for both runtimes; the one that is there is used",
     "immutable_weights": "weights are constants of the program",
@@ -44,6 +47,10 @@ _said_once: set[str] = set()
 
 # Options that one engine can have for itself.
 PER_ENGINE = (
+    "precision",
+    "autocast_excluded_modules",
+    "autocast_excluded_ops",
+    "autocast_max_output_threshold",
     "optimization_level",
     "workspace_size",
     "version_compatible",
@@ -92,6 +99,14 @@ class Settings:
             unless the block is the whole model.
         torch_executed_ops: Operators that stay in PyTorch, as `torch.ops` objects or as names such
             as "aten.relu" or "aten.relu.default".
+        precision: "fp16" or "bf16": engines compute matrix products, convolutions and attention of
+            a float32 model in this dtype, and what follows them element by element; softmax, norms,
+            sums and the like stay in float32. None keeps the model's dtypes.
+        autocast_excluded_modules: Modules that stay in float32 under `precision`: paths such as
+            "layers.0.mlp" or full names of classes, with the wildcards of `fnmatch`.
+        autocast_excluded_ops: Operators that do, named as in torch_executed_ops.
+        autocast_max_output_threshold: With "fp16", what is larger than this on the sample inputs
+            stays in float32 as well; float16 ends at 65504.
         require_full_compilation: Refuse a model of which a node would stay in PyTorch.
         dryrun: Print what would be compiled and build nothing.
         fallback: "eager" (the source runs in PyTorch where no engine fits) or "error"; None leaves
@@ -121,6 +136,10 @@ class Settings:
     output_format: str = setting("module", rebuilds=False)
     min_block_size: int = setting(5, rebuilds=True)
     torch_executed_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
+    precision: str | None = setting(None, rebuilds=True)
+    autocast_excluded_modules: frozenset[str] = setting(frozenset(), rebuilds=True)
+    autocast_excluded_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
+    autocast_max_output_threshold: float = setting(16384.0, rebuilds=True)
     require_full_compilation: bool = setting(False, rebuilds=False)
     dryrun: bool = setting(False, rebuilds=False)
     fallback: str | None = setting(None, rebuilds=False)
@@ -147,6 +166,12 @@ class Settings:
         _whole_number("workspace_size", self.workspace_size, 0, None)
         if self.optimization_level is not None:
             _whole_number("optimization_level", self.optimization_level, 0, 5)
+        if not self.autocast_max_output_threshold > 0:
+            raise SettingsError(
+                f"autocast_max_output_threshold is {self.autocast_max_output_threshold!r}",
+                "a number above 0",
+                "leave it out, or give the largest magnitude that may be computed in float16",
+            )
         if not self.build_timeout_s > 0:
             raise SettingsError(
                 f"build_timeout_s is {self.build_timeout_s!r}",
@@ -163,6 +188,7 @@ class Settings:
                 not usable.
         """
         known = {field.name for field in dataclasses.fields(cls)}
+        options = _with_precision(options)
         values: dict[str, Any] = {}
         for name, value in options.items():
             if name in known:
@@ -177,6 +203,19 @@ class Settings:
                     f"did you mean {near[0]!r}?" if near else "leave the option out",
                 )
         return cls(**values)
+
+
+def _with_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `precision` in the place of Torch-TensorRT's ways to ask for one."""
+    found = dict(options)
+    enabled = found.pop("enabled_precisions", None)
+    wanted = found.pop("autocast_low_precision_type", None)
+    chosen = None
+    if found.pop("enable_autocast", False):
+        chosen = spelled(wanted) or "fp16"  # their default
+    elif enabled is not None:
+        chosen = precision_of_enabled(enabled)
+    return found if chosen is None else {"precision": chosen, **found}
 
 
 def _same(value: Any) -> Any:
@@ -218,7 +257,7 @@ def operator_name(op: Any) -> str:
     name = name.removeprefix("torch.ops.").replace("::", ".")
     if not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
         raise SettingsError(
-            f"torch_executed_ops names {op!r}",
+            f"an operator is named {op!r}",
             "an operator such as torch.ops.aten.relu.default or 'aten.relu'",
             "write the operator as torch prints it in an exported graph",
         )
@@ -229,6 +268,18 @@ def _operators(value: Any) -> frozenset[str]:
     if not isinstance(value, (set, frozenset, list, tuple)):
         value = [value]
     return frozenset(operator_name(op) for op in value)
+
+
+def _names(value: Any) -> frozenset[str]:
+    items = [value] if isinstance(value, str) else list(value)
+    for item in items:
+        if not isinstance(item, str) or not item:
+            raise SettingsError(
+                f"a module is named {item!r}",
+                "the path of a module such as 'layers.0.mlp', or the full name of its class",
+                "write paths as model.named_modules() gives them",
+            )
+    return frozenset(items)
 
 
 def _capabilities(value: Any) -> tuple[str, ...]:
@@ -268,6 +319,9 @@ _NORMAL: Mapping[str, Callable[[Any], Any]] = {
     "cache_dir": _folder,
     "engines": _engines,
     "torch_executed_ops": _operators,
+    "precision": precision_name,
+    "autocast_excluded_modules": _names,
+    "autocast_excluded_ops": _operators,
     "target_compute_capabilities": _capabilities,
 }
 

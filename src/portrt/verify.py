@@ -231,7 +231,7 @@ class _Block:
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())
         rows = [
-            compare(spec.name, got, want)
+            compare(spec.name, got, want, engine.build.get("precision"))
             for spec, got, want in zip(self.manifest.outputs, found, wanted, strict=True)
         ]
         return EngineCheck(engine.backend, True, "", tuple(rows))

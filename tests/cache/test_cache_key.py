@@ -55,6 +55,10 @@ OTHER: dict[str, Any] = {
     "output_format": "exported_program",
     "min_block_size": 6,
     "torch_executed_ops": frozenset({"aten.relu"}),
+    "precision": "fp16",
+    "autocast_excluded_modules": frozenset({"first"}),
+    "autocast_excluded_ops": frozenset({"aten.linear"}),
+    "autocast_max_output_threshold": 512.0,
     "require_full_compilation": True,
     "dryrun": True,
     "fallback": "error",
@@ -135,6 +139,29 @@ def test_each_part_of_a_block_is_seen(part: str, one: nn.Module, other: nn.Modul
 def test_operator_arguments_change_the_graph_and_nothing_else() -> None:
     keys = [engine_key(material(Activation(slope))) for slope in (0.1, 0.2)]
     assert differing_parts(keys[0].parts, keys[1].parts) == ["graph"]
+
+
+def test_which_module_a_node_is_in_counts_where_an_option_names_modules() -> None:
+    class Renamed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            made = tiny.model()
+            self.one, self.other = made.first, made.second
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.other(torch.relu(self.one(x)))
+
+    def parts_of(model: nn.Module, **options: Any) -> Any:
+        return engine_key(material(model), Settings(**options)).parts
+
+    for options, differs in (({}, False), ({"autocast_excluded_modules": {"first"}}, True)):
+        found = [parts_of(model, **options) for model in (tiny.model(), Renamed())]
+        assert ("modules" in differing_parts(*found)) is differs
+
+
+def test_what_the_sample_leaves_in_float32_changes_the_key() -> None:
+    kept = Material(BASE.block, BASE.tensors, BASE.image, BASE.convert, frozenset({"relu"}))
+    assert differing_parts(BASE_KEY.parts, engine_key(kept).parts) == ["float32 nodes"]
 
 
 def test_shapes_change_the_key() -> None:

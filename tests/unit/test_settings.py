@@ -61,6 +61,11 @@ def test_torch_tensorrt_options_without_meaning_are_said_once(
         {"torch_executed_ops": ["relu"]},
         {"torch_executed_ops": {3}},
         {"target_compute_capabilities": ["ampere"]},
+        {"autocast_max_output_threshold": 0},
+        {"precision": "int8"},
+        {"precision": torch.int8},
+        {"autocast_excluded_modules": [3]},
+        {"autocast_excluded_modules": [""]},
     ],
     ids=str,
 )
@@ -101,6 +106,38 @@ def test_operators_have_one_name_however_they_are_given(given: Any, wanted: str)
     assert operator_name(given) == wanted
     assert Settings.from_options({"torch_executed_ops": [given]}).torch_executed_ops == {wanted}
     assert Settings.from_options({"torch_executed_ops": given}).torch_executed_ops == {wanted}
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"precision": "fp16"}, "fp16"),
+        ({"precision": torch.bfloat16}, "bf16"),
+        ({"precision": torch.half}, "fp16"),
+        ({"precision": torch.float32}, None),
+        ({"precision": None}, None),
+        ({"enabled_precisions": {torch.half}}, "fp16"),
+        ({"enabled_precisions": {torch.float32, torch.bfloat16}}, "bf16"),
+        ({"enabled_precisions": [torch.bfloat16, torch.float16]}, "fp16"),
+        ({"enabled_precisions": torch.float32}, None),
+        ({"enabled_precisions": {torch.int8}}, None),
+        ({"enabled_precisions": {torch.half}, "precision": "bf16"}, "bf16"),
+        ({"enabled_precisions": {torch.half}, "precision": None}, None),
+        ({"enable_autocast": True}, "fp16"),
+        ({"enable_autocast": True, "autocast_low_precision_type": torch.bfloat16}, "bf16"),
+        ({"enable_autocast": False, "autocast_low_precision_type": torch.bfloat16}, None),
+    ],
+    ids=str,
+)
+def test_precision_as_torch_and_torch_tensorrt_write_it(options: Any, wanted: Any) -> None:
+    assert Settings.from_options(options) == Settings(precision=wanted)
+
+
+def test_enabled_precisions_says_what_it_comes_to(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="portrt"):
+        Settings.from_options({"enabled_precisions": {torch.half, torch.int8}})
+    assert "precision='fp16'" in caplog.text
+    assert "torch.int8 has no effect" in caplog.text
 
 
 @pytest.mark.parametrize("given", ["8.9", "sm_89", "sm89", 89, (8, 9), 8.9])

@@ -24,6 +24,7 @@ class Material:
         tensors: The program's weights by name, as the model had them.
         image: The weights image.
         convert: opset -> the block as an ONNX model; remembered, so that two backends share it.
+        float32_nodes: Nodes that this conversion leaves in float32 because of their values.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Material:
         tensors: Mapping[str, torch.Tensor],
         image: torch.Tensor,
         convert: Callable[[int], OnnxModel],
+        float32_nodes: frozenset[str] = frozenset(),
     ) -> None:
         self.block = block
         self.tensors = tensors
         self.image = image
         self.convert = convert
+        self.float32_nodes = float32_nodes
 
 
 class Session(Protocol):

@@ -1,13 +1,14 @@
 """Graphs, programs and tensors as plain JSON values that are the same in every process.
 
-Names of nodes, stack traces and module hierarchies are left out: they change nothing that is built.
+Names of nodes, stack traces and module hierarchies are left out: they change nothing that is built,
+unless an option names modules.
 """
 
 from __future__ import annotations
 
 import hashlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
+from portrt.module_path import ModulePath
 
 # Operators that a version of torch decides alone. What another library's operator is taken apart
 # to can change while its name stays.
@@ -78,6 +80,15 @@ def _argument(value: Any, places: Mapping[torch.fx.Node, int]) -> Any:
     if isinstance(value, _TORCH_CONSTANTS):
         return ["torch", str(value)]
     raise UnknownValueError(f"an argument is a {type(value).__name__}")
+
+
+def modules(graph: torch.fx.Graph, patterns: Iterable[str]) -> list[bool]:
+    """For each node, whether it is in a module that the patterns name."""
+    wanted = list(patterns)
+    if not wanted:
+        return []
+    paths = (ModulePath.of(node.meta) for node in graph.nodes)
+    return [path.match(wanted) is not None for path in paths]
 
 
 def has_foreign_operators(module: torch.fx.GraphModule) -> bool:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 # The code that decides what is in an engine, given its block. Its sources are in the key, so that
 # no change of it can find an engine that was built before.
-_ENGINE_CODE = ("backends", "convert", "worker", "torch_internals.py")
+_ENGINE_CODE = (
+    *("backends", "convert", "worker"),
+    *("build_precision.py", "module_path.py", "precision.py", "torch_internals.py"),
+)
 _PROGRAM_CODE = (".",)
 
 # What decides neither the program nor its engines. Every other field is in a program's key, so
@@ -53,6 +56,10 @@ def engine_key(backend: Backend, material: Material, settings: Settings) -> Key:
         "engine",
         {
             "graph": describe.graph(block.program.graph_module),
+            "modules": describe.modules(block.program.graph, settings.autocast_excluded_modules),
+            "float32 nodes": [n.name in material.float32_nodes for n in block.program.graph.nodes]
+            if material.float32_nodes
+            else [],
             "weights": _weights(material),
             "shapes": [list(block.inputs), list(block.outputs)],
             "backend": backend.name,
@@ -87,6 +94,7 @@ def program_key(
         "program",
         {
             "graph": describe.graph(program.graph_module),
+            "modules": _modules(program, builders),
             "signature": describe.signature(program),
             "weights": describe.weights(program),
             "examples": describe.examples(program),
@@ -105,6 +113,13 @@ def program_key(
             **{f"setting {name}": value for name, value in options.items()},
         },
     )
+
+
+def _modules(program: ExportedProgram, builders: Sequence[Builder]) -> Any:
+    return [
+        describe.modules(program.graph, builder.settings.autocast_excluded_modules)
+        for builder in builders
+    ]
 
 
 def rebuild_settings(settings: Settings) -> dict[str, Any]:

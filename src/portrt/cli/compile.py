@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from portrt.errors import SettingsError
+from portrt.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from portrt.inputs import Input
@@ -34,6 +35,7 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 )
 @click.option("--min-block-size", type=int, help="Smallest number of operators in a block.")
 @click.option("--torch-executed-op", "torch_executed_ops", multiple=True, help="Stays in PyTorch.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of engines of a float32 model.")
 @click.option("--require-full-compilation", is_flag=True, help="Refuse to leave nodes in PyTorch.")
 @click.option("--target", "targets", multiple=True, help="Compute capability for tensorrt_rtx.")
 @click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")

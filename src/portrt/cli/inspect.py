@@ -54,6 +54,7 @@ def _engine_row(engine: Any) -> list[str]:
     build, requires = engine["build"], engine["requires"]
     built = [f"{build.get('library', '?')} {build.get('version', '?')}"]
     built += [f"opset {build['opset']}"] if "opset" in build else []
+    built += [str(build["precision"])] if "precision" in build else []
     built += [str(flag) for flag in build.get("flags", [])]
     runs = [" or ".join(map(str, requires.get("device", ["any device"])))]
     if requires.get("compute_capabilities"):
@@ -69,12 +70,19 @@ def _engine_row(engine: Any) -> list[str]:
 
 def _checked(check: Any) -> str:
     """The worst output, or why none was compared. From a file: anything can stand in it."""
+    if isinstance(check, dict) and isinstance(check.get("simulated"), list):
+        return "simulated, " + _worst(check["simulated"])
     if not isinstance(check, dict) or not isinstance(check.get("outputs"), list):
         skipped = check.get("skipped") if isinstance(check, dict) else None
         return f"no: {skipped}" if skipped else "no"
-    rows = [row for row in check["outputs"] if isinstance(row, dict)]
+    worst = _worst(check["outputs"])
+    return f"yes, {worst}" if worst.startswith("relative") else worst
+
+
+def _worst(outputs: list[Any]) -> str:
+    rows = [row for row in outputs if isinstance(row, dict)]
     wrong = [str(row.get("name")) for row in rows if row.get("ok") is not True]
     if wrong:
         return f"other numbers in {', '.join(wrong)}"
     found = [row["max_rel"] for row in rows if isinstance(row.get("max_rel"), (int, float))]
-    return f"yes, relative difference {max(found, default=0.0):.1e}"
+    return f"relative difference {max(found, default=0.0):.1e}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.convert.opset_17 import to_opset_17
+from portrt.convert.origins import Origin, fx_name, origins_of
 from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
@@ -47,12 +48,14 @@ class OnnxModel:
         weights: Names of these initializers.
         opset: Version of the default operator set.
         nodes: Number of ONNX nodes.
+        origins: Name of an ONNX node -> the operator call that it was made from.
     """
 
     data: bytes
     weights: tuple[str, ...]
     opset: int
     nodes: int
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 def translation(node: torch.fx.Node, opset: int = NEWEST_OPSET) -> Verdict:
@@ -102,6 +105,7 @@ def onnx_from_block(
             node=_node_name(program, err) if program is whole else None,  # else it is a new name
         ) from err
     external = _externalize(model, weights, image)
+    origins = origins_of(model, program)
     data = _serialize(model)
     logger.info(
         "converted %s to %d ONNX nodes (opset %d) in %.2f s",
@@ -110,7 +114,7 @@ def onnx_from_block(
         opset,
         time.perf_counter() - started,
     )
-    return OnnxModel(data, external, opset, len(model.graph))
+    return OnnxModel(data, external, opset, len(model.graph), origins)
 
 
 def _is_translated(program: ExportedProgram, opset: int) -> bool:
@@ -213,8 +217,7 @@ def _serialize(model: onnx_ir.Model) -> bytes:
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
         # Stack traces and class hierarchies: larger than the graph, and full of the user's paths.
-        kept = node.metadata_props.get("pkg.torch.onnx.fx_node")
-        name = None if kept is None else kept.partition(" ")[0].lstrip("%")
+        name = fx_name(node)
         node.metadata_props.clear()
         if name:
             node.metadata_props["torch_node"] = name

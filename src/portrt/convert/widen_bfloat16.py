@@ -1,7 +1,8 @@
 """Compute bfloat16 in float32, rounding after each operator as PyTorch does on a CPU.
 
 ONNX Runtime's CPU provider answers NOT_IMPLEMENTED to almost every bfloat16 operator; Cast is the
-exception, so each operator is put between casts.
+exception, so each operator is put between casts. float16 it computes in float32 without rounding
+in between, so the same shows what an engine that rounds would give.
 """
 
 from __future__ import annotations
@@ -14,30 +15,40 @@ _KEEP = {"Cast"}
 
 def widen_bfloat16(data: bytes) -> bytes:
     """ModelProto bytes in and out; inputs, outputs and weights keep their dtypes."""
+    return widen(data, ir.DataType.BFLOAT16)
+
+
+def widen_float16(data: bytes) -> bytes:
+    """The same for float16."""
+    return widen(data, ir.DataType.FLOAT16)
+
+
+def widen(data: bytes, narrow: ir.DataType) -> bytes:
+    """The same for a dtype narrower than float32."""
     import onnx
 
     model = ir.from_proto(onnx.load_model_from_string(data))
     model = ShapeInferencePass()(model).model
     for node in list(model.graph.all_nodes()):
         if node.op_type not in _KEEP:
-            _widen(node)
+            _widen(node, narrow)
     widened: bytes = ir.to_proto(model).SerializeToString()
     return widened
 
 
-def _widen(node: ir.Node) -> None:
+def _widen(node: ir.Node, narrow: ir.DataType) -> None:
     graph = node.graph
     assert graph is not None
     for index, value in enumerate(node.inputs):
-        if value is not None and value.dtype == ir.DataType.BFLOAT16:
+        if value is not None and value.dtype == narrow:
             cast = _cast(ir.DataType.FLOAT, value)
             graph.insert_before(node, cast)
             node.replace_input_with(index, cast.outputs[0])
     for output in list(node.outputs):
-        if output.dtype != ir.DataType.BFLOAT16:
+        if output.dtype != narrow:
             continue
         name = output.name
-        cast = _cast(ir.DataType.BFLOAT16, output)
+        cast = _cast(narrow, output)
         rounded = cast.outputs[0]
         rounded.shape = output.shape
         ir.convenience.replace_all_uses_with(output, rounded, replace_graph_outputs=True)
