@@ -8,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
+from portrt.lower import grouped_matmul
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     """A functional copy of `program`; attention, norms and GELU stay one node each."""
     table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET)
     table.update(torch._decomp.get_decompositions(_TRANSLATED_WRONGLY))
+    table.update(grouped_matmul.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
     lowered: ExportedProgram
     with torch_internals.oblivious_to_size_one():

@@ -1,0 +1,86 @@
+"""Mixtures of experts: a matrix product in which each group of rows has a matrix of its own.
+
+No engine has the operator. What it means has sizes that depend on data: so many rows for this
+expert, so many for that. Here the rows are laid out in tiles of a fixed height, each of which
+belongs to one expert: their number has a bound that follows from the number of rows, the product is
+one batched one, and its cost is that of the rows plus at most one tile an expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+# Rows of a tile. Larger ones waste products where experts have few rows, smaller ones fetch an
+# expert's matrix more often.
+_TILE = 32
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Operator -> decomposition, of those operators that this process knows."""
+    found: dict[Any, Callable[..., Any]] = {aten._grouped_mm.default: _grouped_mm}
+    # transformers' own, for the dtypes in which torch cannot trace its operator
+    theirs = getattr(torch.ops.transformers, "grouped_mm_fallback", None)
+    if theirs is not None:
+        found[theirs.default] = grouped_matmul
+    return found
+
+
+def _grouped_mm(
+    rows: torch.Tensor,
+    matrices: torch.Tensor,
+    offs: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Any:
+    if offs is None or rows.dim() != 2 or matrices.dim() != 3:
+        return NotImplemented
+    made = grouped_matmul(rows, matrices, offs)
+    if bias is not None:
+        return NotImplemented
+    return made if out_dtype is None else made.to(out_dtype)
+
+
+def grouped_matmul(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Rows up to ends[0] times matrices[0], those up to ends[1] times matrices[1], and so on.
+
+    Args:
+        rows: [count, inner].
+        matrices: [groups, inner, outer].
+        ends: [groups], where each group ends, rising; int32 or int64.
+
+    Returns:
+        [count, outer]; rows beyond the last end are zero.
+    """
+    count, groups = rows.shape[0], matrices.shape[0]
+    ends = ends.to(torch.int64)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    tiles = torch.div(ends - starts + (_TILE - 1), _TILE, rounding_mode="floor")
+    last_tile = torch.cumsum(tiles, 0)
+    first_tile = last_tile - tiles
+
+    sym_min: Callable[..., Any] = torch.sym_min
+    most = sym_min(count, count // _TILE + groups)
+    tile = torch.arange(most, device=rows.device)
+    group = _group_of(tile, last_tile).clamp(max=groups - 1)  # tiles that nobody needs: any group
+    first_row = starts[group] + (tile - first_tile[group]) * _TILE
+    source = first_row[:, None] + torch.arange(_TILE, device=rows.device)
+    laid_out = rows[source.clamp(max=count - 1)]
+    made = torch.bmm(laid_out, matrices[group])
+
+    row = torch.arange(count, device=rows.device)
+    group = _group_of(row, ends)
+    is_in = group < groups
+    group = group.clamp(max=groups - 1)
+    place = torch.where(is_in, first_tile[group] * _TILE + row - starts[group], 0)
+    result = made.reshape(most * _TILE, matrices.shape[2])[place]
+    return torch.where(is_in[:, None], result, 0.0)
+
+
+def _group_of(index: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """How many groups end at or before each index."""
+    return (ends[None, :] <= index[:, None]).sum(1)
