@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from portrt.lower.decompose import decompose
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
+from portrt.lower.unalias_constants import unalias_constants
 from portrt.lower.view_to_reshape import view_to_reshape
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ GRAPH_PASSES = (drop_metadata_asserts, hoist_sizes, view_to_reshape)
 def lower(program: ExportedProgram) -> ExportedProgram:
     """Decompose, then run each of `GRAPH_PASSES` on the graph. `program` is not changed."""
     started = time.perf_counter()
-    lowered = decompose(program)
+    lowered = decompose(unalias_constants(program))
     for graph_pass in GRAPH_PASSES:
         graph_pass(lowered.graph_module)
     seconds = time.perf_counter() - started
