@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
@@ -15,6 +14,7 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.artifacts import YES, Block, Engine, Plan, Verdict
+from portrt.backends.layer_names import nodes_named
 from portrt.build import Builder, builders_for, engines_of_block
 from portrt.cache.use import build_program
 from portrt.capture import best_sizes, capture
@@ -231,7 +231,7 @@ def _nodes_to_exclude(
         if isinstance(node.target, torch._ops.OpOverload)
     }
     reason = "; ".join(dict.fromkeys(f"{it.happened} (do: {it.remedy})" for it in failures))
-    known = set().union(*(_nodes_named(failure, names) for failure in failures))
+    known = set().union(*(_nodes_at_fault(failure, names) for failure in failures))
     excluded = known if known and not whole else names
     logger.warning(
         "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
@@ -243,17 +243,11 @@ def _nodes_to_exclude(
     return dict.fromkeys(excluded, reason)
 
 
-def _nodes_named(failure: BuildError | ConvertError, names: set[str]) -> set[str]:
-    """The nodes of a block that a failure names.
-
-    torch.onnx calls what it makes of `add_1` `node_add_1`, or `node_add_1_0` and so on.
-    """
+def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[str]:
+    """The nodes of a block that a failure names."""
     if isinstance(failure, ConvertError):
         return {failure.node} & names if failure.node else set()
-    found = set()
-    for name in re.findall(r"\bnode_(\w+)", failure.happened):
-        found |= {name, re.sub(r"_\d+$", "", name)} & names if name not in names else {name}
-    return found
+    return nodes_named(failure.happened, names)
 
 
 def _say_that_nothing_is_compiled(
