@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -66,6 +67,46 @@ class GraphableSession(Session, Protocol):
 
     def graphed(self, most: int) -> Session:
         """The same engine, replayed; with at most so many recordings."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What one layer of an engine costs.
+
+    Attributes:
+        name: As the library calls the layer.
+        kind: Its layer or operator type, likewise; empty where the library tells none.
+        seconds: Median time in one call of the engine.
+        nodes: Nodes of the block's source that it computes. A session that knows no more of them
+            than the layer's name leaves them empty: `layer_names.nodes_of_layer` reads that.
+        detail: What else is known of it, such as what it returns.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    nodes: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@runtime_checkable
+class ProfiledSession(Session, Protocol):
+    """A session that can tell what its layers cost."""
+
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """Run with every layer timed; the session itself stays as fast as it was.
+
+        Args:
+            inputs: As for `run`.
+            shapes: As for `run`.
+            calls: Calls to time, at least 1; those that warm up come on top.
+
+        Returns:
+            The layers, in the order in which they ran.
+        """
         ...
 
 

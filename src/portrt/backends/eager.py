@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from portrt.backends.base import LayerTime
 from portrt.errors import EngineError, PackageError, brief
 from portrt.package.manifest import Manifest
 from portrt.package.weights import WeightsImage
@@ -39,6 +40,7 @@ class SourceSession:
             program = move_to_device_pass(program, device)
         self._module = program.module(check_guards=False)
         self._name = manifest.name
+        self._device = device
         self._dtypes = [getattr(torch, spec.dtype) for spec in manifest.outputs]
         self._weights = []
         for name in manifest.source_weights:
@@ -75,6 +77,21 @@ class SourceSession:
             taken.add(result.untyped_storage().data_ptr())
             outputs.append(result)
         return outputs
+
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """The time of each node, run one by one."""
+        from portrt.backends.node_times import WARM_UP, NodeTimes
+
+        self.run(inputs, shapes)  # refuses what it would refuse in a call
+        times = NodeTimes(self._module, self._device)
+        with torch.no_grad():
+            for call in range(WARM_UP + calls):
+                if call == WARM_UP:
+                    times.forget()
+                times.run_once([*inputs, *self._weights])
+        return times.layers()
 
 
 def program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:

@@ -1,0 +1,128 @@
+"""Which nodes of a block a node of ONNX Runtime's optimized graph computes.
+
+Its optimizer fuses nodes and gives them other names, but keeps the names of values: a node of the
+optimized graph computes what lies in the graph that it was given between the node's inputs and its
+outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Its layout for convolutions: the end of such a node's name, the nodes that copy to and from it,
+# and what such a convolution does besides.
+_LAYOUT = "_nchwc"
+_COPIES = frozenset({"ReorderInput", "ReorderOutput"})
+_FUSED = frozenset({"Add", "Sum", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"})
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """A node of an ONNX graph, and the node of the block that it was made of, if it says so."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    source: str
+
+    @classmethod
+    def of(cls, node: Any) -> GraphNode:
+        source = next((p.value for p in node.metadata_props if p.key == "torch_node"), "")
+        outputs = tuple(name for name in node.output if name)
+        return cls(node.name, node.op_type, tuple(filter(None, node.input)), outputs, source)
+
+
+def nodes_behind(
+    made: Sequence[GraphNode], given: Sequence[GraphNode]
+) -> dict[str, tuple[str, ...]]:
+    """Name of each node of an optimized graph -> the block's nodes that it computes, in order.
+
+    A node that is known neither by its values nor by its name prepares something for those that
+    take its outputs, and is counted to them.
+
+    Args:
+        made: The optimized graph, in an order in which it can run.
+        given: The graph that was optimized, likewise.
+    """
+    order = list(dict.fromkeys(node.source for node in given if node.source))
+    place = {name: index for index, name in enumerate(order)}
+    flow = _Flow(made, given)
+    by_name = {node.name: node for node in given}
+    users: dict[str, set[str]] = {}  # value -> the block's nodes of those that take it
+    found = {}
+    for node in reversed(made):
+        sources = flow.between(node)
+        if not sources and node.name in by_name:
+            sources = {by_name[node.name].source}
+        if not sources and node.kind not in _COPIES:
+            sources = {by_name[name].source for name in _parts(node.name) if name in by_name}
+            sources.update(*(users.get(output, ()) for output in node.outputs))
+        for name in node.inputs:
+            users.setdefault(name, set()).update(sources)
+        found[node.name] = tuple(sorted(sources - {""}, key=place.__getitem__))
+    return found
+
+
+class _Flow:
+    """Where the values of an optimized graph are in the graph that was optimized."""
+
+    def __init__(self, made: Sequence[GraphNode], given: Sequence[GraphNode]) -> None:
+        self._producer = {output: node for node in given for output in node.outputs}
+        self._names = {node.name for node in made}
+        self._takers: dict[str, list[GraphNode]] = {}
+        for node in given:
+            for name in dict.fromkeys(node.inputs):
+                self._takers.setdefault(name, []).append(node)
+        computed = {o for node in made if node.kind not in _COPIES for o in node.outputs}
+        # A convolution in another layout gives a new value, and is called after the old one.
+        renamed = {
+            node.name: node.name.removesuffix(_LAYOUT)
+            for node in made
+            if node.name.endswith(_LAYOUT) and not self._producer.keys() & {*node.outputs}
+        }
+        computed |= set(renamed.values())
+        self._renamed = {name: self._follow(value, computed) for name, value in renamed.items()}
+        self._alive = {output for node in made for output in node.outputs}
+        self._alive |= set(self._renamed.values())
+
+    def _follow(self, value: str, computed: set[str]) -> str:
+        """What such a convolution gives: it may add and activate besides."""
+        while True:
+            takers = self._takers.get(value, [])
+            if len(takers) != 1 or takers[0].kind not in _FUSED or len(takers[0].outputs) != 1:
+                break
+            after = takers[0].outputs[0]
+            if after in computed:
+                break
+            value = after
+        return value
+
+    def between(self, node: GraphNode) -> set[str]:
+        """The block's nodes between what a node takes, or what still exists, and what it gives.
+
+        Not those that another node of the optimized graph is called after.
+        """
+        found: set[str] = set()
+        seen = set(node.inputs)
+        waiting = [self._renamed[node.name]] if node.name in self._renamed else [*node.outputs]
+        if node.kind in _COPIES:
+            return found
+        while waiting:
+            name = waiting.pop()
+            behind = self._producer.get(name)
+            if name in seen or behind is None:
+                continue
+            if behind.name in self._names and behind.name != node.name:
+                continue
+            seen |= set(behind.outputs)
+            found.add(behind.source)
+            waiting += [value for value in behind.inputs if value not in self._alive]
+        return found
+
+
+def _parts(name: str) -> list[str]:
+    """What a name may be put together of: "fused node_a", "node_a/SomeFusion"."""
+    return name.replace("/", " ").split()
