@@ -1,4 +1,6 @@
-"""What can be done with a compiled file without the model: ask, extend, reduce, take out, verify.
+"""What can be done with a compiled file without the model.
+
+Ask, extend, reduce, take out, verify, profile.
 
 `check` and `strip` import no torch; the others do when they are called and need it.
 """
@@ -15,16 +17,20 @@ if TYPE_CHECKING:
     from portrt.package.judge import FileVerdict as FileVerdict
     from portrt.package.judge import Target as Target
     from portrt.package.judge import check as check
+    from portrt.profile.measure import profile as profile
+    from portrt.profile.result import FileProfile as FileProfile
     from portrt.verify import Verification as Verification
     from portrt.verify import verify as verify
 
 _PUBLIC = {
+    "FileProfile": "portrt.profile.result",
     "FileVerdict": "portrt.package.judge",
     "Target": "portrt.package.judge",
     "Verification": "portrt.verify",
     "add_engine": "portrt.add_engine",
     "check": "portrt.package.judge",
     "extract": "portrt.extract",
+    "profile": "portrt.profile.measure",
     "strip": "portrt.package.edit",
     "verify": "portrt.verify",
 }

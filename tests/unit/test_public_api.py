@@ -26,12 +26,14 @@ NAMES = {
     "save",
 }
 FILES = {
+    "FileProfile",
     "FileVerdict",
     "Target",
     "Verification",
     "add_engine",
     "check",
     "extract",
+    "profile",
     "strip",
     "verify",
 }
@@ -106,7 +108,8 @@ def test_every_field_of_a_public_dataclass_is_described(name: str) -> None:
     "name",
     [
         *("compile", "save", "load", "inspect", "runtime.report"),
-        *("files.add_engine", "files.check", "files.extract", "files.strip", "files.verify"),
+        *("files.add_engine", "files.check", "files.extract", "files.profile"),
+        *("files.strip", "files.verify"),
     ],
 )
 def test_a_public_function_says_what_it_raises_or_needs_nothing(name: str) -> None:

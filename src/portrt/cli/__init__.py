@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "portrt.cli.doctor",
     "extract": "portrt.cli.extract",
     "inspect": "portrt.cli.inspect",
+    "profile": "portrt.cli.profile",
     "run": "portrt.cli.run",
     "strip": "portrt.cli.strip",
     "verify": "portrt.cli.verify",

@@ -1,0 +1,158 @@
+"""`portrt profile`: what each layer of a compiled file costs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from portrt.cli.tables import print_table
+from portrt.errors import SaveError, SettingsError
+
+if TYPE_CHECKING:
+    from portrt.backends.base import LayerTime
+    from portrt.profile.result import BlockProfile, FileProfile
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("inputs", nargs=-1, type=click.Path(exists=True))
+@click.option("--engine", help="Run every block as this engine, or as eager; else as a call would.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME=8x3x96x96", help="Of a generated input."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
+@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
+@click.option("--calls", type=int, default=30, show_default=True, help="Calls to time.")
+@click.option("--top", type=int, default=20, show_default=True, help="Rows of a table; 0: all.")
+@click.option(
+    "--order",
+    type=click.Choice(["time", "execution"]),
+    default="time",
+    show_default=True,
+    help="Of the rows.",
+)
+@click.option("--json", "json_path", type=click.Path(), help="Write JSON; - prints it alone.")
+@click.option("--html", "html_path", type=click.Path(), help="Write a page with bars.")
+def command(
+    file: str,
+    inputs: tuple[str, ...],
+    engine: str | None,
+    shapes: tuple[str, ...],
+    seed: int,
+    device: str,
+    calls: int,
+    top: int,
+    order: str,
+    json_path: str | None,
+    html_path: str | None,
+) -> None:
+    """Time every layer of FILE, and name the nodes of the model that it computes.
+
+    INPUTS as for `portrt run`; without them the inputs are random numbers of the sizes that the
+    engines are tuned for.
+    """
+    from portrt.cli.run import read_inputs
+    from portrt.package.load import load
+    from portrt.package.signature import flat_signature
+    from portrt.profile.measure import profile
+
+    given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
+    found = profile(
+        file,
+        given,
+        engine=engine,
+        shapes=dict(map(_shape, shapes)),
+        device=device,
+        calls=calls,
+        seed=seed,
+    )
+    text = json.dumps(found.to_json(), indent=2)
+    if html_path:
+        _write(html_path, found.to_html())
+    if json_path == "-":
+        click.echo(text)
+        return
+    if json_path:
+        _write(json_path, text + "\n")
+    _print(found, top, order)
+    for path in filter(None, (json_path, html_path)):
+        click.echo(f"wrote {path}")
+
+
+def _shape(text: str) -> tuple[str, list[int]]:
+    name, _, sizes = text.partition("=")
+    try:
+        return name, [int(size) for size in sizes.split("x")] if sizes else []
+    except ValueError as err:
+        raise SettingsError(
+            f"--shape {text!r} is not understood", "NAME=8x3x96x96", "correct the shape"
+        ) from err
+
+
+def _print(found: FileProfile, top: int, order: str) -> None:
+    for block in found.sections:
+        layers = list(enumerate(block.layers, 1))
+        if order == "time":
+            layers.sort(key=lambda item: -item[1].seconds)
+        shown = layers[: top or None]
+        title = f"{block.name} ({block.backend}): {len(layers)} layers"
+        if len(shown) < len(layers):
+            title += f", {len(shown)} of them here"
+        rows = [_row(block, number, layer) for number, layer in shown]
+        print_table(["#", "layer", "type", "ms", "%", "nodes", "where"], rows, title)
+        click.echo(_summary(block))
+    click.echo(f"a plain call of the whole program takes {milliseconds(found.call_seconds)} ms")
+    click.echo(f"medians of {found.calls} calls on {found.machine['device']}, {_inputs(found)}")
+
+
+def _row(block: BlockProfile, number: int, layer: LayerTime) -> list[str]:
+    share = layer.seconds / block.layers_seconds if block.layers_seconds else 0.0
+    lines = [block.nodes[name].line for name in layer.nodes]
+    return [
+        str(number),
+        layer.name,
+        layer.kind,
+        milliseconds(layer.seconds),
+        f"{share:.1%}",
+        ", ".join(layer.nodes) or "-",
+        block.module_of(layer) or next(filter(None, lines), "-"),
+    ]
+
+
+def _summary(block: BlockProfile) -> str:
+    told = [f"the layers take {milliseconds(block.layers_seconds)} ms"] if block.layers else []
+    if block.call_seconds is not None:
+        told.append(
+            f"a plain call, with no layer timed, takes {milliseconds(block.call_seconds)} ms"
+        )
+    if block.layers and block.nodes:
+        told.append(f"{block.mapped:.0%} of the layers' time is mapped to nodes")
+    return "; ".join([*told, block.reason] if block.reason else told)
+
+
+def milliseconds(seconds: float) -> str:
+    """With three decimals: whole microseconds."""
+    return f"{seconds * 1e3:.3f}"
+
+
+def _inputs(found: FileProfile) -> str:
+    told = []
+    for item in found.inputs:
+        sizes = "x".join(map(str, item["shape"] or [])) or item["dtype"]
+        told.append(f"{item['name']} {sizes}")
+    return ", ".join(told) or "no inputs"
+
+
+def _write(path: str, text: str) -> None:
+    from portrt.package.atomic import replacing
+
+    try:
+        with replacing(Path(path)) as file:
+            file.write(text.encode())
+    except OSError as err:
+        raise SaveError(
+            f"{path!r} cannot be written: {err}", "a file in a folder that is there", "correct it"
+        ) from err
