@@ -158,10 +158,10 @@ class Settings:
     reuse_cached_engines: bool = setting(True, rebuilds=False)
 
     def __post_init__(self) -> None:
-        _one_of("output_format", self.output_format, OUTPUT_FORMATS)
-        _one_of("check", self.check, CHECKS)
+        one_of("output_format", self.output_format, OUTPUT_FORMATS)
+        one_of("check", self.check, CHECKS)
         if self.fallback is not None:
-            _one_of("fallback", self.fallback, FALLBACKS)
+            one_of("fallback", self.fallback, FALLBACKS)
         _whole_number("min_block_size", self.min_block_size, 1, None)
         _whole_number("workspace_size", self.workspace_size, 0, None)
         if self.optimization_level is not None:
@@ -326,7 +326,8 @@ _NORMAL: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise SettingsError unless an option has one of its values."""
     if value not in allowed:
         raise SettingsError(
             f"{name} is {value!r}",

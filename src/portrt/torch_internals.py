@@ -365,6 +365,24 @@ def compiled_cuda_function(source: str, name: str, device: torch.device) -> ctyp
 _kernels: list[Any] = []
 
 
+def nothing_intercepts() -> bool:
+    """Whether operators run as usual: no mode, no transform, no tracing, no hook of all modules."""
+    return (
+        _dispatch_modes() == 0
+        and _function_modes() == 0
+        and _transform() is None
+        and _tracing_state() is None
+        and not _global_hooks()
+    )
+
+
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+_transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
+_tracing_state: Callable[[], Any] = torch._C._get_tracing_state
+_global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
+
+
 # Device index -> handle of the stream that is current in this thread, in 0.2 us; the public way
 # takes 5. And the index of the current device. A torch without CUDA lacks both.
 current_stream_handle: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", int)

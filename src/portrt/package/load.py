@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 from torch.export import ExportedProgram
@@ -15,17 +16,50 @@ from portrt import torch_internals
 from portrt.errors import LoadError
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
+from portrt.package.module import module_of
 from portrt.progress import progress_bar
 from portrt.runtime.policy import HOST_CODE, Policy, as_names
 from portrt.runtime.report import engine_calls as calls_of_program
 from portrt.runtime.trust import vouch
+from portrt.settings import OUTPUT_FORMATS, one_of
 
 logger = logging.getLogger(__name__)
+
+
+@overload
+def load(
+    path: str | os.PathLike[str],
+    *,
+    output_format: Literal["exported_program"] = ...,
+    fallback: str | None = ...,
+    engines: Sequence[str] | str | None = ...,
+    rebuild: str | None = ...,
+    trust: Sequence[str] | str | None = ...,
+    cuda_graphs: int | None = ...,
+    verify: bool = ...,
+    progress: bool | None = ...,
+) -> ExportedProgram: ...
+
+
+@overload
+def load(
+    path: str | os.PathLike[str],
+    *,
+    output_format: Literal["module"],
+    fallback: str | None = ...,
+    engines: Sequence[str] | str | None = ...,
+    rebuild: str | None = ...,
+    trust: Sequence[str] | str | None = ...,
+    cuda_graphs: int | None = ...,
+    verify: bool = ...,
+    progress: bool | None = ...,
+) -> torch.nn.Module: ...
 
 
 def load(
     path: str | os.PathLike[str],
     *,
+    output_format: str = "exported_program",
     fallback: str | None = None,
     engines: Sequence[str] | str | None = None,
     rebuild: str | None = None,
@@ -33,7 +67,7 @@ def load(
     cuda_graphs: int | None = None,
     verify: bool = False,
     progress: bool | None = None,
-) -> ExportedProgram:
+) -> ExportedProgram | torch.nn.Module:
     """Read a program that `portrt.save` or `torch.export.save` wrote.
 
     The file is mapped: engines that do not run here are not read from disk, and it must not be
@@ -43,6 +77,8 @@ def load(
 
     Args:
         path: The file.
+        output_format: "exported_program", or "module" for its callable, as `compile` returns it:
+            it names wrong inputs, and calls a program of one engine without torch's dispatcher.
         fallback: "eager" or "error", in place of what the program was compiled with.
         engines: Names of the backends that may run, likewise.
         rebuild: "missing" builds an engine from the source where no stored one fits, at the first
@@ -56,7 +92,7 @@ def load(
             terminal and there is much to read.
 
     Returns:
-        The program; `.module()` gives the callable.
+        The program, of which `.module()` gives torch's own callable, or the module.
 
     Raises:
         LoadError: The file is not there, no torch.export archive, damaged, or refused by torch.
@@ -65,6 +101,7 @@ def load(
         SettingsError: An unknown fallback, engine name, rebuild or trust.
     """
     started = time.perf_counter()
+    one_of("output_format", output_format, OUTPUT_FORMATS)
     policy = Policy(fallback, as_names(engines, "engines"), rebuild, cuda_graphs=cuda_graphs)
     trusted = Policy(trust=as_names(trust, "trust")).trust or ()
     archive = Archive(os.fspath(path))
@@ -92,7 +129,7 @@ def load(
             vouch(engine.data.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
-    return program
+    return program if output_format == "exported_program" else module_of(program)
 
 
 def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool | None) -> None:

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from portrt import symbols, torch_internals
 from portrt.errors import InputError
 from portrt.package import manifest as manifests
+from portrt.package.direct import call_directly
 from portrt.package.signature import user_input_nodes
 from portrt.partition.block import input_entries
 from portrt.runtime.signature import check_inputs
@@ -32,6 +33,7 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     if guards is not None:
         torch_internals.set_guards(module, InputGuards(program, guards))
     module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
+    call_directly(module, program)
     return module
 
 

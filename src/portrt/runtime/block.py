@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,6 +21,8 @@ from portrt.runtime.signature import (
 )
 
 _MOST_KNOWN_SHAPES = 1024
+
+Run = Callable[[Sequence[torch.Tensor], Shapes], list[torch.Tensor]]
 
 
 class LoadedBlock:
@@ -65,6 +67,19 @@ class LoadedBlock:
         if selection is None:
             selection = self.selection(device)
         return selection.session.run(inputs, shapes)
+
+    def prepared(self, inputs: Sequence[torch.Tensor]) -> tuple[Run, Shapes]:
+        """What runs the block on inputs like these, under the policy in force, and its outputs'
+        shapes: for calls that are known to fit.
+
+        Raises:
+            InputError: The inputs do not fit.
+            NoUsableEngineError: Nothing may run the block here.
+        """
+        shapes = self._known_shapes.get(tuple([tensor.shape for tensor in inputs]))
+        if shapes is None:
+            shapes = self._new_shapes(inputs)
+        return self.selection(inputs[0].device).session.run, shapes
 
     def _new_shapes(self, inputs: Sequence[torch.Tensor]) -> Shapes:
         check_inputs(self.manifest, inputs)
