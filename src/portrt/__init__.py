@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from portrt import errors as errors
     from portrt import files as files
     from portrt import runtime as runtime
+    from portrt.adopt.program import from_plan as from_plan
     from portrt.compiler import compile as compile  # noqa: A004  (the field's name for it)
     from portrt.doctor import doctor as doctor
     from portrt.errors import PortrtError as PortrtError
@@ -28,6 +29,7 @@ _PUBLIC = {
     "doctor": "portrt.doctor",
     "errors": "",
     "files": "",
+    "from_plan": "portrt.adopt.program",
     "inspect": "portrt.package.inspect",
     "load": "portrt.package.load",
     "runtime": "",

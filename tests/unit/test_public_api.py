@@ -20,6 +20,7 @@ NAMES = {
     "doctor",
     "errors",
     "files",
+    "from_plan",
     "inspect",
     "load",
     "runtime",
@@ -107,7 +108,7 @@ def test_every_field_of_a_public_dataclass_is_described(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("compile", "save", "load", "inspect", "runtime.report"),
+        *("compile", "from_plan", "save", "load", "inspect", "runtime.report"),
         *("files.add_engine", "files.check", "files.extract", "files.profile"),
         *("files.strip", "files.verify"),
     ],

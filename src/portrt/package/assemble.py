@@ -31,6 +31,8 @@ def assemble(
     image: torch.Tensor | None,
     engines: Mapping[str, Sequence[Engine]],
     policy: Mapping[str, Any],
+    *,
+    with_sources: bool = True,
 ) -> ExportedProgram:
     """The compiled program.
 
@@ -39,13 +41,15 @@ def assemble(
         image: The weights image of all blocks, or None where no block has weights.
         engines: Block name -> its engines, in order of preference.
         policy: What the program asks of the place where it runs.
+        with_sources: Store the blocks as they were before conversion; False where nobody knows.
     """
     register()
     graph = plan.graph_module.graph
     blobs = _Blobs(graph, image)
     calls = {node.target: node for node in graph.nodes if node.op == "call_module"}
     for block in plan.blocks:
-        _replace_call(calls[block.name], block, engines[block.name], blobs, policy)
+        source = source_from_block(block) if with_sources else None
+        _replace_call(calls[block.name], block, source, engines[block.name], blobs, policy)
         delattr(plan.graph_module, block.name)
     return _program(plan, blobs)
 
@@ -75,6 +79,7 @@ class _Blobs:
 def _replace_call(
     call: torch.fx.Node,
     block: Block,
+    source: bytes | None,
     engines: Sequence[Engine],
     blobs: _Blobs,
     policy: Mapping[str, Any],
@@ -89,7 +94,7 @@ def _replace_call(
         nodes.append(blobs.add(f"portrt_{block.name}_{label}", _tensor_from_bytes(data)))
         return Blob.of(len(nodes) - 1, data)
 
-    source = add("source", source_from_block(block))
+    source_entry = None if source is None else add("source", source)
     entries = [
         manifests.engine_entry(engine, add(f"engine_{index}_{engine.backend}", engine.data))
         for index, engine in enumerate(engines)
@@ -100,7 +105,7 @@ def _replace_call(
         inputs=list(block.inputs),
         outputs=list(block.outputs),
         weights=blobs.weights_entry if has_weights else None,
-        source=source,
+        source=source_entry,
         source_weights=list(block.weights),
         node_count=block.node_count,
         engines=entries,

@@ -23,7 +23,7 @@ from portrt.errors import PartitionError
 
 # Facts about the user's files and modules: not needed to run a block, and they would make two
 # exports of one model differ.
-_META_TO_DROP = ("stack_trace", "from_node", "torch_fn", "source_fn_stack", "custom")
+META_TO_DROP = ("stack_trace", "from_node", "torch_fn", "source_fn_stack", "custom")
 
 
 def block_from_submodule(
@@ -79,7 +79,7 @@ def block_from_submodule(
         if node.op == "call_function":
             env[node] = graph.node_copy(node, env.__getitem__)
             env[node].name = node.name
-            for key in _META_TO_DROP:
+            for key in META_TO_DROP:
                 env[node].meta.pop(key, None)
     graph.output(tuple(env[out] for out in outputs))
     call.args = tuple(outer_inputs)
@@ -88,7 +88,7 @@ def block_from_submodule(
         program=_program(program, graph),
         weights=tuple(by_name),
         inputs=input_entries(new_inputs, known, program, best),
-        outputs=tuple(_output_entry(env[out], known) for out in outputs),
+        outputs=tuple(output_entry(env[out].name, env[out].meta["val"], known) for out in outputs),
         node_count=_count(graph),
     )
 
@@ -228,7 +228,6 @@ def _input_size(
     return {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
 
 
-def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:
-    value = node.meta["val"]
+def output_entry(name: str, value: torch.Tensor, known: symbols.Dimensions) -> Mapping[str, Any]:
     shape = [_tree(size, known) for size in value.shape]
-    return {"name": node.name, "dtype": _dtype_name(value), "shape": shape}
+    return {"name": name, "dtype": _dtype_name(value), "shape": shape}

@@ -1,0 +1,1 @@
+"""adopt: a program of an engine that somebody else built."""
