@@ -20,6 +20,7 @@ from portrt.check import Sample
 from portrt.errors import PackageError, SettingsError
 from portrt.package.draft import CallDraft, Draft
 from portrt.package.manifest import check_digest
+from portrt.package.mapped import map_file
 from portrt.settings import Settings
 from portrt.stored_block import StoredBlock, stored_block
 from portrt.verify import random_block_inputs
@@ -110,7 +111,7 @@ class _DigestCheck:
     """
 
     def __init__(self, draft: Draft) -> None:
-        self._mapped = torch_internals.map_file(str(draft.archive.path))
+        self._mapped = map_file(str(draft.archive.path))
         self._weights = {
             call.record(call.entry["weights"]): call.manifest().weights
             for call in draft.calls

@@ -12,6 +12,7 @@ from portrt.errors import PackageError, PortrtError, SettingsError
 from portrt.package.archive import Record
 from portrt.package.atomic import copy_bytes, replacing
 from portrt.package.draft import CallDraft, Draft, cannot_write
+from portrt.package.mapped import map_file
 
 KINDS = ("plan", "onnx", "source", "weights")
 
@@ -192,7 +193,7 @@ def _onnx_bytes(draft: Draft, call: CallDraft) -> bytes:
     from portrt.package.weights import WeightsImage
     from portrt.stored_block import stored_block
 
-    stored = stored_block(call, torch_internals.map_file(str(draft.archive.path)))
+    stored = stored_block(call, map_file(str(draft.archive.path)))
     with torch_internals.without_torch_noise():
         image = WeightsImage(stored.image)
         return onnx_from_block(stored.block, stored.tensors, image, NEWEST_OPSET).data

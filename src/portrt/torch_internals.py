@@ -16,13 +16,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import mmap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +29,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.utils import _pytree as pytree
 
 from portrt.package.archive import CONSTANTS, MODEL, WEIGHTS, Archive
+from portrt.package.mapped import map_file
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -222,12 +221,6 @@ def fake_mode_of(graph: torch.fx.Graph) -> Any:
     from torch._guards import detect_fake_mode
 
     return detect_fake_mode([node.meta.get("val") for node in graph.nodes])
-
-
-def map_file(path: str) -> mmap.mmap:
-    """A file as memory, private to this process: what is written to it never reaches the file."""
-    with Path(path).open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 class _MappedRecords:

@@ -20,6 +20,7 @@ from portrt.package import expr
 from portrt.package.archive import Archive, EngineCall, engine_calls
 from portrt.package.load import load, verify_digests
 from portrt.package.manifest import Dimension, EngineSpec, Manifest, decode
+from portrt.package.mapped import map_file
 from portrt.package.module import module_of
 from portrt.package.signature import flat_signature
 from portrt.package.weights import WeightsImage
@@ -130,7 +131,7 @@ def verify(
     archive = Archive(os.fspath(path))
     calls = engine_calls(archive)
     verify_digests(archive, calls, progress)
-    mapped = torch_internals.map_file(str(archive.path))
+    mapped = map_file(str(archive.path))
     with torch_internals.without_torch_noise(), torch.no_grad():
         blocks = [_Block(call, mapped, torch.device(device)) for call in calls]
         given = None if inputs is None else _inputs_of_blocks(path, inputs, blocks, device)

@@ -195,16 +195,6 @@ def test_the_signature_says_which_inputs_are_users() -> None:
     assert kinds == [InputKind.PARAMETER, InputKind.PARAMETER, InputKind.USER_INPUT]
 
 
-def test_a_file_is_mapped_privately(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-    memory = internals.map_file(str(path))
-    memory[0] = ord("z")
-
-    assert memory[:] == b"zbc"
-    assert path.read_bytes() == b"abc"
-
-
 def test_a_saved_program_is_read_with_its_tensors_mapped(compiled: Compiled) -> None:
     """Through portrt.load, which is what uses the reader of torch's archives."""
     import portrt

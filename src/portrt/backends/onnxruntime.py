@@ -14,6 +14,7 @@ import torch
 
 from portrt.artifacts import Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
+from portrt.backends.onnxruntime_session import open_session
 from portrt.convert import NEWEST_OPSET
 from portrt.errors import BuildError, EngineError, PackageError
 from portrt.package.manifest import EngineSpec, Manifest
@@ -101,9 +102,8 @@ class OnnxRuntimeBackend:
 
         data = fuse_transposed_matmul(data)
         # Opening it proves that every operator has a kernel here; the session is not kept.
-        images = WeightsImage(material.image)
         try:
-            _session(data, _weights(model.weights, images), lean=True)
+            open_session(data, model.weights, WeightsImage(material.image), lean=True)
         except Exception as err:
             raise BuildError(
                 f"onnxruntime refuses {material.block.name}: {_first_line(err)}",
@@ -178,8 +178,11 @@ class OnnxRuntimeSession:
     ) -> None:
         self._opened = (engine, manifest, data, weights)
         try:
-            values = _weights(engine.weights, weights)
-            self._session = _session(data.numpy().tobytes(), values, lean=lean, prepare=prepare)
+            model = data.numpy().tobytes()
+            # What the session reads, and does not own.
+            self._session, self._weights = open_session(
+                model, engine.weights, weights, lean=lean, prepare=prepare
+            )
         except PackageError:
             raise
         except Exception as err:
@@ -189,7 +192,6 @@ class OnnxRuntimeSession:
                 f"an engine as ONNX Runtime {engine.build.get('version', '?')} built it",
                 "update onnxruntime, or compile the model again",
             ) from err
-        self._weights = values  # the session reads them, and does not own them
         _check_signature(self._session, manifest)
         taken = {item.name for item in self._session.get_inputs()}
         self._inputs = [
@@ -256,47 +258,6 @@ class OnnxRuntimeSession:
                 twin.run(inputs, shapes)
             trace = Path(twin._session.end_profiling())
             return read_trace(trace, room, self._opened[2].numpy().tobytes(), skip=WARM_UP)
-
-
-def _weights(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
-    """The weights as ONNX Runtime's values: views of the image, without memory of their own."""
-    import onnxruntime
-
-    if not names:
-        return {}
-    assert image is not None  # decode() checked it
-    return {name: onnxruntime.OrtValue.from_dlpack(image.tensor(name)) for name in names}
-
-
-def _session(
-    data: bytes,
-    weights: dict[str, Any],
-    *,
-    lean: bool,
-    prepare: Callable[[Any], None] | None = None,
-) -> Any:
-    """A session that uses `weights` where they lie: the caller keeps them as long as it lives.
-
-    It copies what it multiplies by into the order in which its kernels read, unless it is `lean`.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if lean:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    if weights:
-        # The first lets its optimizer read what the model says is in a file; alone, it would copy
-        # each of them. The second makes the session use the very memory.
-        options.add_external_initializers(list(weights), list(weights.values()))
-        for name, value in weights.items():
-            options.add_initializer(name, value)
-    if prepare is not None:
-        prepare(options)
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _cpu_device() -> Any:

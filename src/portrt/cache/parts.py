@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from portrt.backends.base import Backend, Material
 from portrt.cache import describe
 from portrt.cache.key import Key
+from portrt.package.mapped import drop_pages
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
 
@@ -143,7 +144,9 @@ def _weights(material: Material) -> Any:
     for name in material.block.weights:
         assert image is not None
         dtype, shape, start, size = image.entry(name)
-        digest = describe.bytes_digest(material.image[start : start + size])
+        part = material.image[start : start + size]
+        digest = describe.bytes_digest(part)
+        drop_pages(part.numpy())
         described.append([name, str(dtype), list(shape), start, digest])
     return described
 

@@ -19,6 +19,7 @@ from typing import IO, Any
 from portrt.package.archive import Record
 from portrt.package.atomic import OnBytes as OnBytes
 from portrt.package.atomic import copy_bytes, replacing, write_all
+from portrt.package.mapped import drop_pages
 
 SERIALIZATION_ID = ".data/serialization_id"
 
@@ -84,6 +85,7 @@ class ArchiveWriter:
             part = view[start : start + _CHUNK_BYTES]
             crc = zlib.crc32(part, crc)
             self._put(part)
+            drop_pages(part)  # of a mapped file
             self._on_bytes(part.nbytes)
         self._end(name, view.nbytes, crc, header)
         return Record(offset, view.nbytes, crc)

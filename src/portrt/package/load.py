@@ -16,6 +16,7 @@ from portrt import torch_internals
 from portrt.errors import LoadError
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
+from portrt.package.mapped import map_file
 from portrt.package.module import module_of
 from portrt.progress import progress_bar
 from portrt.runtime.policy import HOST_CODE, Policy, as_names
@@ -146,7 +147,7 @@ def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool
     }
     total = sum(record.size for record in archive.records.values())
     with progress_bar(f"verifying {archive.path.name}", total, progress) as bar:
-        mapped = memoryview(torch_internals.map_file(str(archive.path)))
+        mapped = memoryview(map_file(str(archive.path)))
         for name, record in archive.records.items():
             content = mapped[record.offset : record.offset + record.size]
             if record in blobs:

@@ -5,7 +5,6 @@ docs/format.md describes every field; `FORMAT_HISTORY` below is its version hist
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from portrt.errors import PackageError, brief
 from portrt.package import expr
 from portrt.package.json_fields import REMEDY as _REMEDY
 from portrt.package.json_fields import Fields, strict_json
+from portrt.package.mapped import sha256_of
 
 FORMAT = 1
 OLDEST_FORMAT = 1
@@ -81,9 +81,7 @@ class Blob:
     @classmethod
     def of(cls, index: int, data: Any) -> dict[str, Any]:
         """The manifest entry of `data`, a bytes-like object."""
-        view = memoryview(data)
-        digest = hashlib.sha256(view).hexdigest()
-        return {"blob": index, "size": view.nbytes, "sha256": digest}
+        return {"blob": index, "size": memoryview(data).nbytes, "sha256": sha256_of(data)}
 
 
 @dataclass(frozen=True)
@@ -410,7 +408,7 @@ def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
 
 def check_digest(data: Any, blob: Blob, label: str) -> None:
     """Raise PackageError unless the bytes of `data` have the digest that the manifest says."""
-    found = hashlib.sha256(memoryview(data)).hexdigest()
+    found = sha256_of(data)
     if found != blob.sha256:
         raise PackageError(
             f"{label} is damaged: its SHA-256 is {found[:16]}...",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,15 @@ import torch
 from portrt.errors import PackageError, brief
 from portrt.package.json_fields import strict_json
 from portrt.package.manifest import MAX_RANK
+from portrt.package.scratch import scratch_file
 
 # https://github.com/huggingface/safetensors: 8 bytes little-endian header length, JSON header,
 # then the tensors without holes. The header is padded with spaces, which the format allows.
 _MAX_HEADER_BYTES = 100_000_000
 _ALIGNMENT = 64
+# From here on an image is a file: it is in memory only as far as it is read, and a library that can
+# map its weights from a file need not copy them.
+_LARGE_BYTES = 128 << 20
 _MOST_ELEMENTS = 2**62  # strides are 64 bits, where another size is 0 too
 _DTYPES = {
     "BOOL": torch.bool,
@@ -51,7 +56,8 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         tensors: Any shapes, on any device; dtypes for which `storable` is true.
 
     Returns:
-        A 1-D uint8 tensor: the bytes of a safetensors file.
+        A 1-D uint8 tensor: the bytes of a safetensors file. A large one is mapped from a file in
+        the folder for temporary files, where that has room, which is there as long as it is used.
     """
     # Larger elements first, so that every tensor lies at a multiple of its element size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -67,20 +73,38 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    image = torch.empty(8 + len(text) + end, dtype=torch.uint8)
     head = len(text).to_bytes(8, "little") + text
+    size = len(head) + end
+    parts = (_bytes_of(tensors[name]) for name in names)
+    if size >= _LARGE_BYTES:
+        mapped = scratch_file(size, itertools.chain([head], parts))
+        if mapped is not None:
+            return torch.frombuffer(mapped, dtype=torch.uint8)
+        parts = (_bytes_of(tensors[name]) for name in names)
+    image = torch.empty(size, dtype=torch.uint8)
     image[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-    places = WeightsImage(image)
-    for name in names:
-        places.tensor(name).copy_(tensors[name].detach())
+    position = len(head)
+    for part in parts:
+        image[position : position + part.size] = torch.from_numpy(part)
+        position += part.size
     return image
+
+
+def _bytes_of(tensor: torch.Tensor) -> Any:
+    """A numpy array of its bytes; a copy only where they do not lie in order on the CPU."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return plain.reshape(-1).view(torch.uint8).numpy()
 
 
 class WeightsImage:
     """Reads an image: every tensor is a view of it, nothing is copied.
 
     Args:
-        image: 1-D uint8 CPU tensor.
+        image: 1-D uint8 CPU tensor, which this keeps.
+
+    Attributes:
+        address: Of the image in memory.
+        size: Its bytes.
 
     Raises:
         PackageError: The header is malformed, or a tensor lies outside the image or on another.
@@ -88,6 +112,8 @@ class WeightsImage:
 
     def __init__(self, image: torch.Tensor) -> None:
         self._image = image
+        self.address = image.data_ptr()
+        self.size = image.numel()
         self._start, self._header = _read_header(image)
 
     def __contains__(self, name: str) -> bool:
