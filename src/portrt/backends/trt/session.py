@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from portrt import torch_internals
-from portrt.backends.base import Session
+from portrt.backends.base import LayerTime, Session
 from portrt.backends.trt.engine import Binding, OpenedEngine
 from portrt.backends.trt.narrow import Narrower
 from portrt.backends.trt.outputs import TorchOutput, torch_output
@@ -139,20 +139,7 @@ class TensorRTSession:
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> list[torch.Tensor]:
         stream = self._stream_of(self._index)
-        narrow = self.narrow
-        if narrow is not None and narrow.overflowed:
-            self.refuse_overflow()
-        kept: list[tuple[str, torch.Tensor]] = []
-        for index, name, other_type, on_host in self._in:
-            tensor = inputs[index]
-            if other_type or on_host:
-                tensor = self._converted(tensor, stream, to_host=on_host)
-            elif not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
-                tensor = tensor.clone(memory_format=torch.contiguous_format)
-            kept.append((name, tensor))
-        sizes: Any = tuple([tensor.shape for _, tensor in kept])
-        if self._host_inputs:  # their numbers count, too
-            sizes = (sizes, tuple([tuple(t.flatten().tolist()) for _, t in kept if t.is_cpu]))
+        kept, sizes = self.bound(inputs, stream)
         profile = self._profiles.get(sizes)
         if profile is None:
             profile = self.profile(sizes, dict(kept))
@@ -168,6 +155,39 @@ class TensorRTSession:
             out if out.dtype == port.dtype and out.is_cuda else out.to(self.device, port.dtype)
             for out, port in zip(outputs, self.outputs, strict=True)
         ]
+
+    def bound(
+        self, inputs: Sequence[torch.Tensor], stream: int
+    ) -> tuple[list[tuple[str, torch.Tensor]], Any]:
+        """Binding and tensor of each input, as the engine wants it, and the sizes of all.
+
+        Raises:
+            EngineError: Numbers of this or an earlier call do not fit the engine's type.
+        """
+        narrow = self.narrow
+        if narrow is not None and narrow.overflowed:
+            self.refuse_overflow()
+        kept: list[tuple[str, torch.Tensor]] = []
+        for index, name, other_type, on_host in self._in:
+            tensor = inputs[index]
+            if other_type or on_host:
+                tensor = self._converted(tensor, stream, to_host=on_host)
+            elif not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
+                tensor = tensor.clone(memory_format=torch.contiguous_format)
+            kept.append((name, tensor))
+        sizes: Any = tuple([tensor.shape for _, tensor in kept])
+        if self._host_inputs:  # their numbers count, too
+            sizes = (sizes, tuple([tuple(t.flatten().tolist()) for _, t in kept if t.is_cpu]))
+        return kept, sizes
+
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """See `portrt.backends.base.ProfiledSession`."""
+        from portrt.backends.trt.layer_times import layer_times
+
+        with torch.cuda.device(self._index):
+            return layer_times(self, inputs, shapes, calls)
 
     def enqueue(
         self,
