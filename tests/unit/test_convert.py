@@ -20,6 +20,7 @@ from torch.nn import functional
 import portrt
 from portrt import torch_internals
 from portrt.artifacts import Block, Plan
+from portrt.backends.layer_names import nodes_named
 from portrt.convert import NEWEST_OPSET, WEIGHTS_LOCATION, OnnxModel, onnx_from_block, translation
 from portrt.convert.widen_bfloat16 import widen_bfloat16
 from portrt.errors import ConvertError
@@ -85,6 +86,51 @@ def test_attention_is_one_node_at_the_newest_opset_only() -> None:
 
     assert "Attention" in operators(NEWEST_OPSET)
     assert "Attention" not in operators(22)
+
+
+@pytest.mark.parametrize("opset", [18, 22, NEWEST_OPSET])
+def test_every_name_leads_to_an_operator_of_the_block(opset: int) -> None:
+    """Decomposing gives nodes new names, which may be those of other nodes of the block."""
+    plan, block = planned_case("transformer_layer")
+    model = converted(plan, block, opset)
+    targets = {n.name: str(n.target) for n in block.program.graph.nodes if n.op == "call_function"}
+    graph = onnx.load_from_string(model.data).graph
+    kinds: dict[str, set[str]] = {}
+    for node in graph.node:
+        (name,) = nodes_named(node.name, targets)
+        (told,) = (item.value for item in node.metadata_props if item.key == "torch_node")
+        origin = model.origins[node.name]
+        assert name == told == origin.node
+        assert origin.operator == targets[name]
+        kinds.setdefault(targets[name], set()).add(node.op_type)
+    attention = kinds["aten.scaled_dot_product_attention.default"]
+    assert ("Attention" in attention) == (opset == NEWEST_OPSET)
+    assert ({"MatMul", "Softmax"} <= attention) == (opset != NEWEST_OPSET)
+    assert kinds["aten.linear.default"] <= {"Transpose", "MatMul", "Add", "Gemm"}
+    assert "LayerNormalization" in kinds["aten.layer_norm.default"]
+
+
+def test_a_node_that_decomposing_numbers_anew_keeps_its_name_in_the_model() -> None:
+    """What rms_norm becomes takes the name `mul`: `mul` is then `mul_1`, and that `mul_2`."""
+
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = functional.rms_norm(x, (8,))  # one node at opset 23, several products before
+            return torch.sin(y * 2) * 3
+
+    plan = planned(Model(), (torch.randn(2, 8),))
+    (block,) = plan.blocks
+    model = converted(plan, block, 22)
+    targets = {n.name: str(n.target) for n in block.program.graph.nodes if n.op == "call_function"}
+    (sine,) = (n for n in onnx.load_from_string(model.data).graph.node if n.op_type == "Sin")
+    assert targets[model.origins[sine.name].node] == "aten.sin.default"
+    products = [
+        model.origins[n.name].operator
+        for n in onnx.load_from_string(model.data).graph.node
+        if n.op_type == "Mul"
+    ]
+    assert products.count("aten.mul.Tensor") == 2
+    assert products.count("aten.rms_norm.default") >= 1
 
 
 def test_large_weights_are_outside_and_small_ones_inside() -> None:

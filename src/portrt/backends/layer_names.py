@@ -1,7 +1,8 @@
 """Which nodes of a block the words of a library are about: names of layers, and error messages.
 
-torch.onnx calls what it makes of the node `add_1` `node_add_1`, or `node_add_1_0`,
-`node_add_1__0` and so on where it makes several; builders put these names together in their own.
+What torch.onnx makes of the node `add_1` is called `node_add_1`, `node_add_1_0` and the like where
+it has several outputs, or `node_add_1.Mul_3` (`convert/origins.py` does that); builders put these
+names together in their own.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.convert.opset_17 import to_opset_17
-from portrt.convert.origins import Origin, fx_name, origins_of
+from portrt.convert.origins import Origin, name_after_origins
 from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
@@ -105,8 +105,8 @@ def onnx_from_block(
             node=_node_name(program, err) if program is whole else None,  # else it is a new name
         ) from err
     external = _externalize(model, weights, image)
-    origins = origins_of(model, program)
-    data = _serialize(model)
+    origins = name_after_origins(model, program, whole)
+    data = _serialize(model, origins)
     logger.info(
         "converted %s to %d ONNX nodes (opset %d) in %.2f s",
         block.name,
@@ -210,17 +210,17 @@ def _externalize(
     return tuple(external)
 
 
-def _serialize(model: onnx_ir.Model) -> bytes:
+def _serialize(model: onnx_ir.Model, origins: Mapping[str, Origin]) -> bytes:
     import onnx_ir
 
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
         # Stack traces and class hierarchies: larger than the graph, and full of the user's paths.
-        name = fx_name(node)
         node.metadata_props.clear()
-        if name:
-            node.metadata_props["torch_node"] = name
+        origin = origins.get(node.name or "")
+        if origin is not None:
+            node.metadata_props["torch_node"] = origin.node
     for value in [*model.graph.inputs, *model.graph.initializers.values()]:
         value.metadata_props.clear()
     data: bytes = onnx_ir.to_proto(model).SerializeToString()

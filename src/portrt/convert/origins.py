@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch.export import ExportedProgram
 
 from portrt.module_path import ModulePath
@@ -37,16 +39,56 @@ def fx_name(node: onnx_ir.Node) -> str | None:
     return kept.partition(" ")[0].lstrip("%") if kept else None
 
 
-def origins_of(model: onnx_ir.Model, program: ExportedProgram) -> Mapping[str, Origin]:
-    """Name of each ONNX node -> its operator call; a node that folding made has none."""
+def name_after_origins(
+    model: onnx_ir.Model, program: ExportedProgram, source: ExportedProgram
+) -> Mapping[str, Origin]:
+    """Rename the nodes of a model so that each name leads to an operator call of the source.
+
+    The exporter calls them after the graph it was given, in which a decomposition may have put
+    `mul_9` for what was `mul_1`, and calls what is in the middle of a translation `node_MatMul_6`.
+    Then that is `node_linear.MatMul_6`, so that a builder's words about a layer lead to `linear`,
+    as `backends/layer_names.py` reads them.
+
+    Args:
+        model: Of `program`; its nodes get other names.
+        program: The source, or what decomposing made of it.
+        source: What the block has.
+
+    Returns:
+        Name of each node -> its operator call in the source; a node that folding made has none,
+        nor has one of which torch does not say what it was made of.
+    """
     calls = {
         node.name: Origin(node.name, str(node.target), ModulePath.of(node.meta))
+        for node in source.graph.nodes
+        if node.op == "call_function"
+    }
+    known = {
+        node.name: calls.get(node.name if program is source else _decomposed_from(node))
         for node in program.graph.nodes
         if node.op == "call_function"
     }
     found = {}
     for node in model.graph.all_nodes():
-        call = calls.get(fx_name(node) or "")
-        if call is not None and node.name is not None:
-            found[node.name] = call
+        fx = fx_name(node)
+        if fx is None or node.name is None:
+            continue
+        origin = known.get(fx)
+        node.name = _name(node.name, fx, origin)
+        if origin is not None:
+            found[node.name] = origin
     return found
+
+
+def _decomposed_from(node: torch.fx.Node) -> str:
+    """The name of what a node was made of; empty where torch does not say it."""
+    made_of = node.meta.get("from_node") or ()
+    return made_of[-1].name if made_of else ""
+
+
+def _name(name: str, fx: str, origin: Origin | None) -> str:
+    rest = name.removeprefix("node_")
+    if origin is None:
+        return f"onnx_{rest}"
+    own = rest == fx or re.fullmatch(r"_+\d+", rest.removeprefix(fx))
+    return name if own and fx == origin.node else f"node_{origin.node}.{rest}"
