@@ -6,7 +6,8 @@ Python, and in the container, that has the TensorRT of the deployment target. Py
 The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH,
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
 "version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and if
-wanted "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH.
+wanted "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH, "shape_inputs": names
+of inputs whose numbers, and not sizes, the profiles have.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
 "warnings"}, or {"error", "details", "missing", "stage", "nodes"}: missing says that the bindings
 cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To "progress" it
@@ -82,7 +83,12 @@ def build(job):
     timing = timing_cache(trt, config, job)
     watch_progress(trt, config, job)
     for sizes in job["profiles"]:
-        if config.add_optimization_profile(make_profile(builder, network, sizes)) < 0:
+        if (
+            config.add_optimization_profile(
+                make_profile(builder, network, sizes, job.get("shape_inputs", ()))
+            )
+            < 0
+        ):
             raise Refused("the builder refuses the profile %s" % sizes, logger.errors)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -236,14 +242,17 @@ def watch_progress(trt, config, job):
     config.progress_monitor = Monitor()
 
 
-def make_profile(builder, network, sizes):
+def make_profile(builder, network, sizes, shape_inputs):
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         least, best, most = sizes[tensor.name]
-        if tensor.is_shape_tensor:
+        if tensor.name in shape_inputs:
+            profile.set_shape_input(tensor.name, least, best, most)
+        elif tensor.is_shape_tensor:
             raise Refused("input %s is a shape tensor" % tensor.name)
-        profile.set_shape(tensor.name, least, best, most)
+        else:
+            profile.set_shape(tensor.name, least, best, most)
     return profile
 
 
