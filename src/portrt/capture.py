@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from portrt import torch_internals
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
+from portrt.recurrent import whole_recurrent_layers
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def capture(
     if model.training:
         logger.warning("the model is in training mode; it is compiled as it is. Call .eval() first")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), whole_recurrent_layers():
             program = torch.export.export(
                 model, example_args, example_kwargs, dynamic_shapes=dynamic_shapes, strict=strict
             )

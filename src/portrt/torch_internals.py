@@ -84,6 +84,28 @@ def oblivious_to_size_one() -> AbstractContextManager[Any]:
     return patch
 
 
+@contextlib.contextmanager
+def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
+    """Within it, tracing takes an operator that torch decomposes in Python for a call of `other`.
+
+    The table that `run_decompositions` takes cannot say so: the operator is taken apart before,
+    by the dispatcher and where sizes are inferred.
+    """
+    table: Table = torch._decomp.decomposition_table
+    kernels, known = dict(operator.py_kernels), table.get(operator)
+    try:
+        operator.py_kernels.update(dict.fromkeys(kernels, other))
+        operator._dispatch_cache.clear()
+        if known is not None:
+            table[operator] = other
+        yield
+    finally:
+        operator.py_kernels.update(kernels)
+        operator._dispatch_cache.clear()
+        if known is not None:
+            table[operator] = known
+
+
 def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
     """Translate a decomposed program to ONNX. Changes the graph of `program`.
 

@@ -20,6 +20,7 @@ from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
 from portrt.partition.block import positional_call_graph
+from portrt.recurrent import run_decompositions, whole_recurrent_layers
 from portrt.torch_internals import NEWEST_OPSET
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def onnx_from_block(
     try:
         if not _is_translated(program, written):
             with torch_internals.oblivious_to_size_one():
-                program = program.run_decompositions(torch_internals.onnx_decompositions(written))
-        model = torch_internals.onnx_ir_from_program(program, written)
+                table = torch_internals.onnx_decompositions(written)
+                program = run_decompositions(program, table)
+        with whole_recurrent_layers():  # the exporter runs the graph on fake tensors
+            model = torch_internals.onnx_ir_from_program(program, written)
         for value, entry in zip(model.graph.inputs, block.inputs, strict=True):
             value.name = entry["name"]  # decomposing renames them
         _simplify(model)

@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.lower import grouped_matmul
+from portrt.recurrent import run_decompositions
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     lowered: ExportedProgram
     with torch_internals.oblivious_to_size_one():
         try:
-            lowered = program.run_decompositions(table)
+            lowered = run_decompositions(program, table)
         except Exception as err:
             reason = f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}"
             logger.warning(
                 "torch fails to decompose the model, so it is compiled whole: %s", reason
             )
-            lowered = program.run_decompositions({})
+            lowered = run_decompositions(program, {})
     return lowered
