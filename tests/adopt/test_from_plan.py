@@ -95,6 +95,7 @@ def test_what_the_manifest_says(rtx_plan: bytes) -> None:
     (shape,) = [spec["shape"] for spec in call.entry["inputs"]]
     assert {key: shape[0][key] for key in ("min", "opt", "max")} == {"min": 1, "opt": 4, "max": 32}
     assert call.entry["source_weights"]
+    assert call.entry["format"] == tiny.call_of(tiny.shared("tensorrt_rtx")).entry["format"] == 1
 
 
 def test_save_load_inspect_verify_and_extract(rtx_plan: bytes, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes the file of this version of portrt and torch: `python tests/compat/make.py`.
+"""Writes the files of this version of portrt and torch: `python tests/compat/make.py`.
 
 A file is written once, when a format version or a torch release line is new, and never again: it
 stands for the files that users have.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import portrt
-from portrt.package.manifest import FORMAT
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from fake_plans import tensorrt_plan
 
 FILES = Path(__file__).parent / "files"
 
@@ -32,12 +36,9 @@ class Network(torch.nn.Module):
         return {"y": torch.relu(x @ self.weight + self.bias) * self.calls}
 
 
-def main() -> None:
-    version = str(torch.__version__).partition("+")[0]
-    path = FILES / f"format-{FORMAT}-torch-{version}.pt2"
-    if path.exists():
-        sys.exit(f"{path.name} is there, and stays as it is")
-    program = portrt.compile(
+def compiled() -> Any:
+    """Format 1: a network, as an engine of ONNX Runtime and its source."""
+    return portrt.compile(
         Network().eval(),
         inputs=[torch.ones(2, 4)],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
@@ -47,8 +48,33 @@ def main() -> None:
         reuse_cached_engines=False,
         output_format="exported_program",
     )
-    torch.export.save(program, path)
-    sys.stdout.write(f"wrote {path.name}, {path.stat().st_size} bytes\n")
+
+
+def adopted() -> Any:
+    """Format 2: what nothing can run, with an output of n rows, as the data decides, to 64."""
+
+    def outputs(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = torch.library.get_ctx().new_dynamic_size(max=64)
+        return {"y": x.new_empty(rows, 4), "total": x.new_empty(x.shape[0])}
+
+    return portrt.from_plan(
+        tensorrt_plan(),
+        {"x": torch.ones(2, 4)},
+        outputs,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+        output_format="exported_program",
+    )
+
+
+def main() -> None:
+    version = str(torch.__version__).partition("+")[0]
+    for number, make in ((1, compiled), (2, adopted)):
+        path = FILES / f"format-{number}-torch-{version}.pt2"
+        if path.exists():
+            sys.stdout.write(f"{path.name} is there, and stays as it is\n")
+            continue
+        torch.export.save(make(), path)
+        sys.stdout.write(f"wrote {path.name}, {path.stat().st_size} bytes\n")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_plans import FakeBackend
+from tiny import edit_program
 
 import portrt
+from portrt.backends import registry
 from portrt.package.manifest import FORMAT, OLDEST_FORMAT
 
-FILES = sorted((Path(__file__).parent / "files").glob("*.pt2"))
+FOLDER = Path(__file__).parent / "files"
+FILES = sorted(FOLDER.glob("format-1-*.pt2"))
+UNKNOWN_SIZES = sorted(FOLDER.glob("format-2-*.pt2"))
 
 
 def test_every_format_version_has_a_file() -> None:
-    versions = {int(re.findall(r"format-(\d+)", path.name)[0]) for path in FILES}
+    versions = {int(re.findall(r"format-(\d+)", path.name)[0]) for path in FOLDER.glob("*.pt2")}
     assert versions == set(range(OLDEST_FORMAT, FORMAT + 1))
 
 
@@ -49,9 +54,28 @@ def test_stored_source_runs_in_pytorch(path: Path) -> None:
     np.testing.assert_allclose(found, expected(x, 1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *UNKNOWN_SIZES], ids=lambda path: path.stem)
 def test_stored_file_is_verified_inspected_and_saved_again(path: Path, tmp_path: Path) -> None:
     program = portrt.load(path, verify=True)
     portrt.save(program, tmp_path / "again.pt2")
     before, after = portrt.inspect(path).to_json(), portrt.inspect(tmp_path / "again.pt2").to_json()
     assert before["blocks"] == after["blocks"]
+
+
+@pytest.mark.parametrize("path", UNKNOWN_SIZES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("load", [portrt.load, torch.export.load], ids=["portrt", "torch"])
+def test_stored_file_with_unknown_sizes_runs(
+    load: Callable[[Path], Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a fake: its plan is none that anything can run."""
+    fake = FakeBackend()
+    fake.answer = lambda x: [x[x[:, 0] > 0], x.sum(1)]
+    monkeypatch.setattr(registry, "backend", lambda _: fake)
+    program = load(path)
+    edit_program(program, lambda entry: entry["engines"][0]["requires"].update(device=["cpu"]))
+    module = program.module()
+    for batch in (1, 2, 5, 64):
+        x = torch.randn(batch, 4, generator=torch.Generator().manual_seed(batch))
+        y, total = module(x)
+        torch.testing.assert_close(y, x[x[:, 0] > 0], rtol=0, atol=0)
+        torch.testing.assert_close(total, x.sum(1), rtol=0, atol=0)

@@ -18,7 +18,7 @@ from portrt.capture import best_sizes, capture
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
 from portrt.package.manifest import DTYPES
-from portrt.partition.block import META_TO_DROP, input_entries, output_entry
+from portrt.partition.block import META_TO_DROP, dtype_name, input_entries, size_tree
 
 BLOCK = "block_0"
 
@@ -187,7 +187,7 @@ def _plan(
         weights=(),
         inputs=tuple({**entry, "name": name} for entry, name in zip(entries, inputs, strict=True)),
         outputs=tuple(
-            output_entry(name, value, known)
+            _output_entry(name, value, known, captured)
             for name, value in zip(outputs, call.meta["val"], strict=True)
         ),
         node_count=0,
@@ -202,3 +202,25 @@ def _plan(
         for key in META_TO_DROP:
             item.meta.pop(key, None)
     return Plan(captured, graph_module, (block,), {}, ())
+
+
+def _output_entry(
+    name: str, value: torch.Tensor, known: symbols.Dimensions, captured: ExportedProgram
+) -> Mapping[str, Any]:
+    """An output, whose sizes follow from those of the inputs, or are new."""
+    shape = [_output_size(name, size, known, captured) for size in value.shape]
+    return {"name": name, "dtype": dtype_name(value), "shape": shape}
+
+
+def _output_size(name: str, size: Any, known: symbols.Dimensions, captured: ExportedProgram) -> Any:
+    if not torch_internals.is_data_dependent(size):
+        return size_tree(size, known)
+    symbol = torch_internals.expression_of(size)
+    if not symbol.is_symbol:
+        raise SettingsError(
+            f"output {name!r} has the size {symbol}, computed from one that the data decides",
+            "a size of the inputs, arithmetic on those, or a size of its own",
+            "use get_ctx().new_dynamic_size() for this size, too",
+        )
+    _, most = symbols.range_of(size, captured.range_constraints)
+    return {"unknown": most, "symbol": str(symbol)}

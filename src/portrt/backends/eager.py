@@ -11,6 +11,7 @@ from portrt.backends.base import LayerTime
 from portrt.errors import EngineError, PackageError, brief
 from portrt.package.manifest import Manifest
 from portrt.package.weights import WeightsImage
+from portrt.runtime.signature import fits
 
 
 class SourceSession:
@@ -61,7 +62,11 @@ class SourceSession:
                 "run the uncompiled model on these inputs; if it works, report the model",
             ) from err
         found = [(tuple(result.shape), result.dtype) for result in results]
-        if found != list(zip(map(tuple, shapes), self._dtypes, strict=True)):
+        wanted = list(zip(shapes, self._dtypes, strict=True))
+        if len(found) != len(wanted) or not all(
+            fits(shape, size) and dtype == kind
+            for (shape, dtype), (size, kind) in zip(found, wanted, strict=True)
+        ):
             raise EngineError(
                 f"the source of {self._name} gave {brief(found, 400)}",
                 f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as its manifest says",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from portrt.package.archive import Archive, engine_calls
-from portrt.package.manifest import Dimension, Manifest
+from portrt.package.manifest import Dimension, Manifest, UnknownSize
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,9 @@ def _size(size: Any, manifest: Manifest) -> int | str:
     if isinstance(size, Dimension):
         most = "" if size.most is None else size.most
         return f"{size.symbol}: {size.least}..{size.best}..{most}"
+    if isinstance(size, UnknownSize):
+        most = "" if size.most is None else f", at most {size.most}"
+        return f"{size.symbol}: by the data{most}"
     return _text(size, manifest)
 
 

@@ -13,17 +13,22 @@ from typing import Any
 
 from portrt.artifacts import Engine
 from portrt.errors import PackageError, brief
-from portrt.package import expr
 from portrt.package.json_fields import REMEDY as _REMEDY
 from portrt.package.json_fields import Fields, strict_json
 from portrt.package.mapped import sha256_of
+from portrt.package.sizes import Dimension as Dimension
+from portrt.package.sizes import UnknownSize as UnknownSize
+from portrt.package.sizes import has_unknown_sizes, input_shape, output_shape
 
-FORMAT = 1
+# Readers refuse what is newer. What needs no newer version is written in the first.
+FORMAT = 2
 OLDEST_FORMAT = 1
-FORMAT_HISTORY = {1: "2026-11-24: first version"}
+FORMAT_HISTORY = {
+    1: "2026-11-24: first version",
+    2: "2026-11-24: sizes of outputs that the data decides",
+}
 
 MAX_MANIFEST_CHARS = 16 << 20
-MAX_RANK = 64
 DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"),
@@ -44,8 +49,8 @@ def encode(manifest: Mapping[str, Any]) -> str:
 
 def compose(**fields: Any) -> str:
     """The text of a manifest with these fields, and nothing in the others."""
-    empty = {
-        "format": FORMAT,
+    empty: dict[str, Any] = {
+        "format": 2 if has_unknown_sizes(fields["outputs"]) else 1,
         "producer": {},
         "weights": None,
         "source": None,
@@ -85,16 +90,6 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Dimension:
-    """A size that varies between calls: its range, what engines are tuned for, its symbol."""
-
-    least: int
-    best: int
-    most: int | None
-    symbol: str
-
-
-@dataclass(frozen=True)
 class InputSpec:
     """One input of a block. A size is a number, a Dimension, or a tree over earlier dimensions."""
 
@@ -105,7 +100,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output of a block. A size is a number or a tree over the inputs' dimensions."""
+    """One output of a block. A size is a number, a tree over the inputs' dimensions, or unknown."""
 
     name: str
     dtype: str
@@ -246,40 +241,10 @@ def _inputs(top: Fields) -> tuple[InputSpec, ...]:
     for item in raw:
         part = Fields(item, f"an input of {top.where}")
         part.where = f"input {part.text('name')!r:.80} of {top.where}"
-        sizes = _sizes(part)
-        ranks.append(len(sizes))
-        shape = tuple(_input_size(size, ranks, part.where) for size in sizes)
+        shape = input_shape(part, ranks)
+        ranks.append(len(shape))
         found.append(InputSpec(part.text("name"), _dtype(part), shape))
     return tuple(found)
-
-
-def _sizes(part: Fields) -> list[Any]:
-    sizes = part.items("shape")
-    if len(sizes) > MAX_RANK:
-        raise PackageError(f"{part.where} has rank {len(sizes)}", f"up to {MAX_RANK}", _REMEDY)
-    return sizes
-
-
-def _input_size(size: Any, ranks: list[int], where: str) -> Any:
-    if not isinstance(size, dict):
-        return _size(size, ranks, where)
-    part = Fields(size, f"a dimension of {where}")
-    least, best = part.whole("min"), part.whole("opt")
-    most = None if part.is_null("max") else part.whole("max")
-    if not (least <= best and (most is None or best <= most)):
-        raise PackageError(
-            f"a dimension of {where} has min {least}, opt {best}, max {most}",
-            "min <= opt <= max",
-            _REMEDY,
-        )
-    return Dimension(least, best, most, part.text("symbol"))
-
-
-def _size(size: Any, ranks: list[int], where: str) -> Any:
-    expr.check(size, ranks, f"a size of {where}")
-    if isinstance(size, int) and size < 0:
-        raise PackageError(f"a size of {where} is {size!r}", "a whole number from 0", _REMEDY)
-    return size
 
 
 def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
@@ -290,7 +255,13 @@ def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
     for item in raw:
         part = Fields(item, f"an output of {top.where}")
         part.where = f"output {part.text('name')!r:.80} of {top.where}"
-        shape = tuple(_size(size, ranks, part.where) for size in _sizes(part))
+        shape = output_shape(part, ranks)
+        if top.raw["format"] < 2 and any(isinstance(size, UnknownSize) for size in shape):
+            raise PackageError(
+                f"{part.where} has a size that the data decides, in format version 1",
+                "format version 2",
+                _REMEDY,
+            )
         found.append(OutputSpec(part.text("name"), _dtype(part), shape))
     return tuple(found)
 

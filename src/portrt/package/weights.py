@@ -11,8 +11,8 @@ import torch
 
 from portrt.errors import PackageError, brief
 from portrt.package.json_fields import strict_json
-from portrt.package.manifest import MAX_RANK
 from portrt.package.scratch import scratch_file
+from portrt.package.sizes import MAX_RANK
 
 # https://github.com/huggingface/safetensors: 8 bytes little-endian header length, JSON header,
 # then the tensors without holes. The header is padded with spaces, which the format allows.

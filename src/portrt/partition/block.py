@@ -71,7 +71,7 @@ def block_from_submodule(
         env[own] = by_name[name]
     known = symbols.dimensions_of(new_inputs)
     for own in sizes:
-        env[own] = symbols.emit(graph, _tree(own.meta["val"], known), new_inputs)
+        env[own] = symbols.emit(graph, size_tree(own.meta["val"], known), new_inputs)
     for index, node in enumerate(graph.nodes):
         if node.op == "call_function":
             node.name = f"portrt_size_{index}"  # leaves the nodes below their names
@@ -88,7 +88,7 @@ def block_from_submodule(
         program=_program(program, graph),
         weights=tuple(by_name),
         inputs=input_entries(new_inputs, known, program, best),
-        outputs=tuple(output_entry(env[out].name, env[out].meta["val"], known) for out in outputs),
+        outputs=tuple(_output_entry(env[out], known) for out in outputs),
         node_count=_count(graph),
     )
 
@@ -113,7 +113,12 @@ def _carriers(
     return added
 
 
-def _tree(size: Any, known: symbols.Dimensions) -> Any:
+def size_tree(size: Any, known: symbols.Dimensions) -> Any:
+    """The tree of a size for a manifest.
+
+    Raises:
+        PartitionError: It has none.
+    """
     tree = symbols.tree_of_size(size, known)
     if tree is None:
         raise PartitionError(
@@ -184,7 +189,7 @@ def positional_call_graph(signature: ExportGraphSignature) -> list[ModuleCallEnt
     return [ModuleCallEntry("", convention)]
 
 
-def _dtype_name(value: torch.Tensor) -> str:
+def dtype_name(value: torch.Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
@@ -201,7 +206,7 @@ def input_entries(
             _input_size(size, (index, axis), known, program, best)
             for axis, size in enumerate(value.shape)
         ]
-        entries.append({"name": node.name, "dtype": _dtype_name(value), "shape": shape})
+        entries.append({"name": node.name, "dtype": dtype_name(value), "shape": shape})
     return tuple(entries)
 
 
@@ -228,6 +233,7 @@ def _input_size(
     return {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
 
 
-def output_entry(name: str, value: torch.Tensor, known: symbols.Dimensions) -> Mapping[str, Any]:
-    shape = [_tree(size, known) for size in value.shape]
-    return {"name": name, "dtype": _dtype_name(value), "shape": shape}
+def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:
+    value = node.meta["val"]
+    shape = [size_tree(size, known) for size in value.shape]
+    return {"name": node.name, "dtype": dtype_name(value), "shape": shape}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ import torch
 from portrt.backends.base import Session
 from portrt.package.manifest import check_blob_sizes, check_digest, decode, labelled_blobs
 from portrt.package.weights import WeightsImage
+from portrt.runtime.measured import MeasuredSession, is_measured
 from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.select import Selection, select
 from portrt.runtime.signature import (
@@ -102,6 +104,9 @@ class LoadedBlock:
                 found = select(
                     self.manifest, self._blobs, self._weights, device, policy, self._sessions
                 )
+                if is_measured(self.manifest):
+                    measured = MeasuredSession(found.session, self.manifest)
+                    found = dataclasses.replace(found, session=measured)
                 self._selections[device, context] = found
         return found
 

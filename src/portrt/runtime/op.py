@@ -116,7 +116,14 @@ def fake_execute_engine(
 
     block = decode(manifest)
     check_inputs(block, inputs)
-    shapes = output_shapes(block, inputs, SYMBOLIC)
+    made: dict[str, Any] = {}  # sizes with one symbol are one size
+
+    def unknown(size: Any) -> Any:
+        if size.symbol not in made:
+            made[size.symbol] = torch.library.get_ctx().new_dynamic_size(max=size.most)
+        return made[size.symbol]
+
+    shapes = output_shapes(block, inputs, SYMBOLIC, unknown)
     device = inputs[0].device
     return [
         torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)

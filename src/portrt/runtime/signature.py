@@ -9,9 +9,19 @@ import torch
 
 from portrt.errors import InputError
 from portrt.package import expr
-from portrt.package.manifest import Dimension, InputSpec, Manifest
+from portrt.package.manifest import Dimension, InputSpec, Manifest, UnknownSize
 
 Shapes = tuple[tuple[int, ...], ...]
+
+# In the shapes that a session is given: a size that only the engine finds.
+UNKNOWN = -1
+
+
+def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape is the one that is wanted, as far as that is known."""
+    return len(found) == len(wanted) and all(
+        size in (UNKNOWN, own) for own, size in zip(found, wanted, strict=True)
+    )
 
 
 def check_inputs(manifest: Manifest, inputs: Sequence[torch.Tensor]) -> None:
@@ -61,20 +71,29 @@ def output_shapes(
     manifest: Manifest,
     inputs: Sequence[torch.Tensor],
     meaning: Mapping[str, Callable[..., Any]] = expr.NUMBERS,
+    unknown: Callable[[UnknownSize], Any] = lambda _: UNKNOWN,
 ) -> Shapes:
     """The shapes of a block's outputs for inputs that `check_inputs` passed.
 
-    With a symbolic `meaning`, in symbols where the inputs' sizes are.
+    With a symbolic `meaning`, in symbols where the inputs' sizes are. `unknown` gives the sizes
+    that the data decides; for a session they are -1.
 
     Raises:
         InputError: An output would have a negative size, or one that cannot be computed.
     """
-    shapes = []
+    shapes: list[tuple[Any, ...]] = []
     for spec in manifest.outputs:
-        shape = tuple([size_of(manifest, inputs, tree, meaning) for tree in spec.shape])
+        shape = [
+            size if isinstance(size, UnknownSize) else size_of(manifest, inputs, size, meaning)
+            for size in spec.shape
+        ]
         if any(isinstance(size, int) and size < 0 for size in shape):
-            _refuse_sizes(manifest, inputs, f"output {spec.name!r} would have the shape {shape}")
-        shapes.append(shape)
+            _refuse_sizes(
+                manifest, inputs, f"output {spec.name!r} would have the shape {tuple(shape)}"
+            )
+        shapes.append(
+            tuple([unknown(size) if isinstance(size, UnknownSize) else size for size in shape])
+        )
     return tuple(shapes)
 
 

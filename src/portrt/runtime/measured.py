@@ -1,0 +1,66 @@
+"""Outputs of which the data decides a size: held against what the manifest promises of it.
+
+torch builds on these promises when it traces a program, so that a wrong size would go on to what
+is computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from portrt.backends.base import Session
+from portrt.errors import EngineError
+from portrt.package.manifest import Manifest, UnknownSize
+from portrt.runtime.signature import fits
+
+
+def is_measured(manifest: Manifest) -> bool:
+    """Whether the data decides a size of the block's outputs."""
+    return any(isinstance(size, UnknownSize) for spec in manifest.outputs for size in spec.shape)
+
+
+class MeasuredSession:
+    """A session whose results are looked at.
+
+    Args:
+        session: Runs the block.
+        manifest: The block.
+    """
+
+    def __init__(self, session: Session, manifest: Manifest) -> None:
+        self._session = session
+        self._manifest = manifest
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run once; see `Session`.
+
+        Raises:
+            EngineError: A size is not what the manifest promises.
+        """
+        outputs = self._session.run(inputs, shapes)
+        sizes: dict[str, int] = {}
+        for spec, output, shape in zip(self._manifest.outputs, outputs, shapes, strict=True):
+            if not fits(output.shape, shape):
+                raise self._other(
+                    f"output {spec.name!r} has the shape {tuple(output.shape)}", shape
+                )
+            for wanted, found in zip(spec.shape, output.shape, strict=True):
+                if isinstance(wanted, UnknownSize):
+                    if wanted.most is not None and found > wanted.most:
+                        raise self._other(f"{wanted.symbol} is {found}", f"at most {wanted.most}")
+                    if sizes.setdefault(wanted.symbol, found) != found:
+                        known = sizes[wanted.symbol]
+                        raise self._other(f"{wanted.symbol} is {known} and {found}", "one size")
+        return outputs
+
+    def _other(self, fact: str, wanted: object) -> EngineError:
+        return EngineError(
+            f"the engine of {self._manifest.name} gave other sizes than its manifest promises: "
+            f"{fact}",
+            f"{wanted}",
+            "adopt the plan again with outputs that promise what it gives",
+        )
