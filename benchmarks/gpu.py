@@ -49,6 +49,8 @@ def program_of(folder: Path, name: str, precision: str, **options: Any) -> Any:
         outputs=lambda *x: {"y": torch.empty(x[0].shape[0], WIDTHS[name])},
         dynamic_shapes={key: dict(enumerate(dims)) for key in INPUTS[name]},
         trust="host-code",
+        version_compatible=True,
+        lean_runtime="outside",
         fallback="error",
         output_format="exported_program",
     )
@@ -193,7 +195,7 @@ def graph_replay(folder: Path, name: str, batch: int, length: int) -> tuple[floa
 
 
 def requests_per_second(folder: Path, threads: int, seconds: float = 2.0) -> float:
-    """Requests of batch 1, each waited for and compared, by so many threads on their own streams."""
+    """Requests of batch 1, each waited for, by so many threads on streams of their own."""
     program = program_of(folder, "resnet", "fp32")
     inputs = [on_gpu(fresh("resnet", 1, index))[0] for index in range(threads)]
     wanted = [program(x).clone() for x in inputs]

@@ -402,3 +402,4 @@ _global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
 # takes 5. And the index of the current device. A torch without CUDA lacks both.
 current_stream_handle: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", int)
 current_device_index: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", int)
+is_capturing: Callable[[], bool] = getattr(torch._C, "_cuda_isCurrentStreamCapturing", bool)

@@ -194,6 +194,8 @@ def test_two_profiles_and_no_stall_between_them() -> None:
         outputs=lambda x: {"y": torch.empty_like(x)},
         dynamic_shapes={"x": {0: batch, 1: length}},
         trust="host-code",
+        version_compatible=True,
+        lean_runtime="outside",
         fallback="error",
     )
     for shape in [(3, 1), (2, 77), (64, 1), (1, 512), (2, 16)] * 3:
@@ -214,6 +216,8 @@ def test_inputs_of_rank_0() -> None:
         {"x": torch.ones(4), "k": torch.tensor(2.0)},
         outputs={"y": torch.empty(4)},
         trust="host-code",
+        version_compatible=True,
+        lean_runtime="outside",
         fallback="error",
     )
     x = torch.randn(4, device="cuda")
@@ -236,6 +240,8 @@ def test_outputs_whose_size_the_numbers_decide() -> None:
         {"x": torch.ones(4, 8)},
         outputs=outputs,
         trust="host-code",
+        version_compatible=True,
+        lean_runtime="outside",
         fallback="error",
         dynamic_shapes={"x": {0: torch.export.Dim("b", max=64)}},
     )
@@ -267,6 +273,8 @@ def test_an_input_whose_numbers_are_a_shape() -> None:
         {"x": torch.ones(1, 8), "size": torch.tensor([4, 8])},
         outputs=outputs,
         trust="host-code",
+        version_compatible=True,
+        lean_runtime="outside",
         fallback="error",
     )
     x = torch.randn(1, 8, device="cuda")

@@ -62,6 +62,8 @@ def adopted(name: str, precision: str, source: bool = False, **options: Any) -> 
         examples,
         dynamic_shapes=shapes,
         trust="host-code",
+        version_compatible=True,
+        lean_runtime="outside",
         **given,
         **options,
     )
@@ -331,6 +333,8 @@ def test_another_gpu_another_release_and_damage_are_told_in_words(tmp_path: Path
             {"x": x.cpu()},
             outputs={"y": torch.empty(2, 256)},
             trust="host-code",
+            version_compatible=True,
+            lean_runtime="outside",
             fallback="error",
             **options,
         )

@@ -157,6 +157,9 @@ def configure(trt, builder, job, flags):
         if job.get("exclude_lean_runtime"):
             config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
             flags.append("exclude_lean_runtime")
+    preview = getattr(trt, "PreviewFeature", None)
+    if hasattr(preview, "PROFILE_SHARING_0806"):  # TensorRT 9 and later always share them
+        config.set_preview_feature(preview.PROFILE_SHARING_0806, True)
     if hasattr(config, "profiling_verbosity"):  # layers with their types, for a profile of them
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job["hardware_compatible"]:

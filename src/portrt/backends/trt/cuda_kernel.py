@@ -11,7 +11,7 @@ import torch
 
 from portrt import torch_internals
 
-Launch = Callable[[int, int, int, Sequence[int]], None]
+Launch = Callable[[tuple[int, int], int, int, Sequence[int]], None]
 
 
 def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
@@ -23,7 +23,7 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
         device: What it will run on.
 
     Returns:
-        (blocks, threads a block, stream, arguments) -> None, or None where this torch has no
+        ((blocks in x, in y), threads a block, stream, arguments) -> None, or None where this torch has no
         compiler for CUDA.
     """
     function = torch_internals.compiled_cuda_function(source, name, device)
@@ -31,14 +31,16 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
         return None
     launch_kernel = _driver().cuLaunchKernel
 
-    def launch(blocks: int, threads: int, stream: int, arguments: Sequence[int]) -> None:
+    def launch(
+        blocks: tuple[int, int], threads: int, stream: int, arguments: Sequence[int]
+    ) -> None:
         values = (ctypes.c_longlong * len(arguments))(*arguments)
         first = ctypes.addressof(values)
         pointers = (ctypes.c_void_p * len(arguments))(
             *[first + 8 * index for index in range(len(arguments))]
         )
         code = launch_kernel(
-            function, blocks, 1, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None
+            function, *blocks, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None
         )
         if code:
             raise RuntimeError(f"the CUDA driver does not launch {name}: error {code}")

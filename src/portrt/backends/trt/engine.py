@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import warnings
 import weakref
@@ -30,7 +31,14 @@ _DTYPES = {
 # Engines of older releases have one size for all profiles, and set their memory without a size.
 _NEW_MEMORY = (10, 1)
 
+# Engines of older releases let one context use a profile at a time, unless they were asked to share
+# when they were built, which shows only when one tries.
+_SHARED_PROFILES = (9,)
+_ONE_EACH = "TensorRT 8.6 let one context use a profile; build again, with profiles that are shared"
+
 Sizes = tuple[int, ...]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,10 @@ class OpenedEngine:
         if engine is None:
             raise _refusal(lib, device, len(data))
         self.engine: Any = engine
+        self._runtime = runtime
+        self._data = data
+        self._built = tuple(built)
+        self._one_each = False
         self._new_memory = tuple(built[:2]) >= _NEW_MEMORY
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         mode = lib.module.TensorIOMode
@@ -129,20 +141,32 @@ class OpenedEngine:
             EngineError: The library gives none, as a rule for want of GPU memory.
         """
         self.lib.forget_words()
-        context = self._bare_context()
-        if context is None or (
-            profile and not context.set_optimization_profile_async(profile, stream)
-        ):
+        context = None if self._one_each else self._context_of(self.engine, profile, stream)
+        if context is None and self._built < _SHARED_PROFILES:
+            with torch.cuda.device(self.device):
+                copy = self._runtime.deserialize_cuda_engine(as_bytes(self._data))
+            context = None if copy is None else self._context_of(copy, profile, stream)
+            if context is not None and not self._one_each:
+                self._one_each = True
+                logger.info("each further context takes a copy of the engine: %s", _ONE_EACH)
+        if context is None:
             raise _refusal(self.lib, self.device, self.memory_bytes[profile])
         return context
 
-    def _bare_context(self) -> Any:
+    def _context_of(self, engine: Any, profile: int, stream: int) -> Any:
+        """A context of one profile, or None."""
+        context = self._bare_context(engine)
+        if context is None or context.active_optimization_profile == profile:
+            return context
+        return context if context.set_optimization_profile_async(profile, stream) else None
+
+    def _bare_context(self, engine: Any) -> Any:
         if self._new_memory:
             strategy = self.lib.module.ExecutionContextAllocationStrategy.USER_MANAGED
-            return self.engine.create_execution_context(strategy)
+            return engine.create_execution_context(strategy)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # older plans know this way alone
-            return self.engine.create_execution_context_without_device_memory()
+            return engine.create_execution_context_without_device_memory()
 
     def set_memory(self, context: Any, address: int, profile: int) -> None:
         """Give a context the memory for its activations."""

@@ -39,6 +39,9 @@ class Recording:
     inputs: list[tuple[Port, torch.Tensor]]
     outputs: list[torch.Tensor]
 
+    def __post_init__(self) -> None:
+        self.narrowed = [memory for port, memory in self.inputs if port.other_type]
+
 
 class GraphedSession:
     """A session whose calls are replays.
@@ -93,11 +96,11 @@ class GraphedSession:
             self._session.refuse_overflow()
         with self._pools[stream].lock:
             for port, memory in recording.inputs:
-                if port.other_type:
-                    assert narrow is not None
-                    narrow(inputs[port.index], stream, memory)
-                else:
+                if not port.other_type:
                     memory.copy_(inputs[port.index])
+            if narrow is not None:
+                wide = [inputs[place] for place in self._session.narrowed]
+                narrow(wide, stream, recording.narrowed)
             recording.graph.replay()
             return [
                 output.to(port.dtype) if port.other_type else output.clone()
