@@ -23,8 +23,8 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
         device: What it will run on.
 
     Returns:
-        ((blocks in x, in y), threads a block, stream, arguments) -> None, or None where this torch has no
-        compiler for CUDA.
+        ((blocks in x, in y), threads a block, stream, arguments) -> None, or None where this torch
+        has no compiler for CUDA.
     """
     function = torch_internals.compiled_cuda_function(source, name, device)
     if function is None:
