@@ -110,6 +110,17 @@ def test_every_name_leads_to_an_operator_of_the_block(opset: int) -> None:
     assert "LayerNormalization" in kinds["aten.layer_norm.default"]
 
 
+def test_what_the_exporter_puts_in_has_no_origin() -> None:
+    """A cast, where whole numbers are added to others."""
+    plan = planned(lambda_module(lambda x, n: x + n)(), (torch.ones(2), torch.ones(2).long()))
+    model = converted(plan, plan.blocks[0])
+    cast, add = onnx.load_from_string(model.data).graph.node
+    assert (cast.op_type, add.op_type) == ("Cast", "Add")
+    assert list(model.origins) == [add.name] == ["node_add"]
+    assert not cast.metadata_props
+    assert not nodes_named(cast.name, ["add", "convert_element_type_default"])
+
+
 def test_a_node_that_decomposing_numbers_anew_keeps_its_name_in_the_model() -> None:
     """What rms_norm becomes takes the name `mul`: `mul` is then `mul_1`, and that `mul_2`."""
 

@@ -114,6 +114,42 @@ def test_what_nothing_is_known_of() -> None:
     assert nodes_behind(graph(("Mystery", "Custom", "x", "z")), GIVEN) == {"Mystery": ()}
 
 
+def test_casts_are_counted_to_what_they_are_for() -> None:
+    given = graph(
+        ("cast", "Cast", "x", "x32"),
+        ("node_matmul", "MatMul", "x32 w", "m32"),
+        ("cast_back", "Cast", "m32", "m"),
+    )
+    made = [*given[:2], *graph(("InsertedCast_m", "Cast", "m32", "m"))]
+    assert nodes_behind(made, given) == {
+        "cast": ("matmul",),
+        "node_matmul": ("matmul",),
+        "InsertedCast_m": ("matmul",),
+    }
+    assert nodes_behind(given, given)["cast_back"] == ("matmul",)
+
+
+def test_values_in_another_precision() -> None:
+    given = graph(
+        ("node_linear", "Gemm", "x w", "linear"),
+        ("node_relu", "Relu", "linear", "relu"),
+        ("node_linear_1", "Gemm", "relu v", "linear_1"),
+    )
+    cast = "InsertedPrecisionFreeCast_"
+    made = graph(
+        (f"{cast}x", "Cast", "x", f"{cast}x"),
+        ("fused node_linear", "FusedGemm", f"{cast}x w32", f"{cast}relu"),
+        ("node_linear_1", "Gemm", f"{cast}relu v32", f"{cast}linear_1"),
+        (f"{cast}linear_1", "Cast", f"{cast}linear_1", "linear_1"),
+    )
+    assert nodes_behind(made, given) == {
+        f"{cast}x": ("linear", "relu"),
+        "fused node_linear": ("linear", "relu"),
+        "node_linear_1": ("linear_1",),
+        f"{cast}linear_1": ("linear_1",),
+    }
+
+
 def test_nodes_that_do_not_say_where_they_come_from() -> None:
     given = [GraphNode(node.name, node.kind, node.inputs, node.outputs, "") for node in GIVEN]
     made = graph(("BiasGelu", "BiasGelu", "m b", "g"))

@@ -8,7 +8,7 @@ outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Its layout for convolutions: the end of such a node's name, the nodes that copy to and from it,
@@ -16,6 +16,8 @@ from typing import Any
 _LAYOUT = "_nchwc"
 _COPIES = frozenset({"ReorderInput", "ReorderOutput"})
 _FUSED = frozenset({"Add", "Sum", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"})
+# How it calls a value in another precision.
+_CAST = "InsertedPrecisionFreeCast_"
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ def nodes_behind(
 ) -> dict[str, tuple[str, ...]]:
     """Name of each node of an optimized graph -> the block's nodes that it computes, in order.
 
-    A node that is known neither by its values nor by its name prepares something for those that
-    take its outputs, and is counted to them.
+    A node that is known neither by its values nor by its name, such as a cast to another precision,
+    is counted to those that take its outputs, or, where nothing does, to those that it takes from.
 
     Args:
         made: The optimized graph, in an order in which it can run.
@@ -49,21 +51,36 @@ def nodes_behind(
     """
     order = list(dict.fromkeys(node.source for node in given if node.source))
     place = {name: index for index, name in enumerate(order)}
-    flow = _Flow(made, given)
-    by_name = {node.name: node for node in given}
+    values = {name for node in given for name in (*node.inputs, *node.outputs)}
+    flow = _Flow([_as_given(node, values) for node in made], given)
+    by_name = {node.name: {node.source} - {""} for node in given}
     users: dict[str, set[str]] = {}  # value -> the block's nodes of those that take it
-    found = {}
+    found: dict[str, set[str]] = {}
     for node in reversed(made):
-        sources = flow.between(node)
-        if not sources and node.name in by_name:
-            sources = {by_name[node.name].source}
+        sources = flow.between(_as_given(node, values)) or set(by_name.get(node.name, ()))
         if not sources and node.kind not in _COPIES:
-            sources = {by_name[name].source for name in _parts(node.name) if name in by_name}
-            sources.update(*(users.get(output, ()) for output in node.outputs))
+            sources.update(*(by_name.get(name, ()) for name in _parts(node.name)))
+            if not sources or len(node.outputs) > 1:  # what is split was several nodes
+                sources.update(*(users.get(output, ()) for output in node.outputs))
         for name in node.inputs:
             users.setdefault(name, set()).update(sources)
-        found[node.name] = tuple(sorted(sources - {""}, key=place.__getitem__))
-    return found
+        found[node.name] = sources
+    makers: dict[str, set[str]] = {}  # value -> the block's nodes of the one that makes it
+    for node in made:
+        if not found[node.name] and node.kind not in _COPIES:
+            found[node.name].update(*(makers.get(name, ()) for name in node.inputs))
+        makers.update(dict.fromkeys(node.outputs, found[node.name]))
+    return {name: tuple(sorted(sources, key=place.__getitem__)) for name, sources in found.items()}
+
+
+def _as_given(node: GraphNode, values: set[str]) -> GraphNode:
+    """The node with the names that its values had before they got another precision."""
+
+    def former(names: tuple[str, ...]) -> tuple[str, ...]:
+        bare = [name.removeprefix(_CAST) for name in names]
+        return tuple(b if b in values else name for b, name in zip(bare, names, strict=True))
+
+    return replace(node, inputs=former(node.inputs), outputs=former(node.outputs))
 
 
 class _Flow:
@@ -120,7 +137,7 @@ class _Flow:
             seen |= set(behind.outputs)
             found.add(behind.source)
             waiting += [value for value in behind.inputs if value not in self._alive]
-        return found
+        return found - {""}
 
 
 def _parts(name: str) -> list[str]:

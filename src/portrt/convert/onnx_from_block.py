@@ -108,7 +108,7 @@ def onnx_from_block(
             node=_node_name(program, err) if program is whole else None,  # else it is a new name
         ) from err
     external = _externalize(model, weights, image)
-    origins = name_after_origins(model, program, whole)
+    origins = name_after_origins(model, program, block.program, decomposed=program is not whole)
     data = _serialize(model, origins)
     logger.info(
         "converted %s to %d ONNX nodes (opset %d) in %.2f s",

@@ -40,7 +40,7 @@ def fx_name(node: onnx_ir.Node) -> str | None:
 
 
 def name_after_origins(
-    model: onnx_ir.Model, program: ExportedProgram, source: ExportedProgram
+    model: onnx_ir.Model, program: ExportedProgram, source: ExportedProgram, *, decomposed: bool
 ) -> Mapping[str, Origin]:
     """Rename the nodes of a model so that each name leads to an operator call of the source.
 
@@ -51,12 +51,13 @@ def name_after_origins(
 
     Args:
         model: Of `program`; its nodes get other names.
-        program: The source, or what decomposing made of it.
+        program: What was translated: the source with what torch.onnx put in, such as casts.
         source: What the block has.
+        decomposed: Whether operators of the source were decomposed in `program`.
 
     Returns:
         Name of each node -> its operator call in the source; a node that folding made has none,
-        nor has one of which torch does not say what it was made of.
+        nor has what torch put in, or does not say the origin of.
     """
     calls = {
         node.name: Origin(node.name, str(node.target), ModulePath.of(node.meta))
@@ -64,7 +65,7 @@ def name_after_origins(
         if node.op == "call_function"
     }
     known = {
-        node.name: calls.get(node.name if program is source else _decomposed_from(node))
+        node.name: calls.get(_decomposed_from(node) if decomposed else node.name)
         for node in program.graph.nodes
         if node.op == "call_function"
     }
