@@ -19,11 +19,11 @@ from portrt.build import Builder, builders_for, engines_of_block
 from portrt.check import Sample
 from portrt.errors import PackageError, SettingsError
 from portrt.package.draft import CallDraft, Draft
-from portrt.package.manifest import check_digest
+from portrt.package.manifest import check_digest, engine_entry
 from portrt.package.mapped import map_file
+from portrt.runtime.samples import random_block_inputs
 from portrt.settings import Settings
 from portrt.stored_block import StoredBlock, stored_block
-from portrt.verify import random_block_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ def add_engine(
         building = time.perf_counter() - started
     for call, made in zip(draft.calls, built, strict=True):
         _add(draft, call, made, first=first)
+        if chosen.check == "first-open":
+            call.entry["policy"]["check"] = chosen.check
     draft.write(Path(path if output is None else output), progress)
     logger.info(
         "added %s to %d blocks in %.2f s, %.2f s of it building",
@@ -171,11 +173,4 @@ def _sample(stored: StoredBlock, builder: Builder) -> Sample | None:
 
 def _add(draft: Draft, call: CallDraft, engine: Engine, *, first: bool) -> None:
     blob = draft.add_blob(call, f"engine_{engine.backend}", engine.data)
-    entry = {
-        "backend": engine.backend,
-        "build": dict(engine.build),
-        "requires": dict(engine.requires),
-        "weights": list(engine.weights),
-        "check": None if engine.check is None else dict(engine.check),
-    }
-    call.add_engine(entry, blob, engine.data, first=first)
+    call.add_engine(engine_entry(engine, {}), blob, engine.data, first=first)

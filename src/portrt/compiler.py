@@ -198,6 +198,8 @@ def _build(
     if not plan.blocks:
         _say_that_nothing_is_compiled(excluded, settings, builders)
     policy = {"fallback": settings.fallback}
+    if settings.check == "first-open":
+        policy["check"] = settings.check
     program = assemble(plan, image if plan.tensors else None, engines, policy)
     _copy_what_is_shared(program, captured)
     complete = all(len(made) == len(builders) for made in engines.values())

@@ -17,10 +17,10 @@ from portrt.backends.eager import SourceSession, program_from_source
 from portrt.build import Builder, engines_of_block
 from portrt.check import Sample, check_engine
 from portrt.errors import PortrtError
-from portrt.package import expr
 from portrt.package.manifest import Blob, Dimension, EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.runtime.policy import Policy
+from portrt.runtime.samples import random_block_inputs
 from portrt.runtime.signature import output_shapes
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
@@ -164,21 +164,6 @@ def _sample(manifest: Manifest, session: SourceSession, bound: str, device: torc
     Raises:
         EngineError: The source fails on them.
     """
-    generator = torch.Generator().manual_seed(0)
-    shapes: list[list[int]] = []
-    inputs = []
-    for spec in manifest.inputs:
-        shapes.append([])
-        for size in spec.shape:
-            tree = getattr(size, bound) if isinstance(size, Dimension) else size
-            shapes[-1].append(int(expr.evaluate(tree, lambda i, a: shapes[i][a])))
-        inputs.append(_random(shapes[-1], getattr(torch, spec.dtype), generator).to(device))
+    inputs = random_block_inputs(manifest, 0, device, bound)
     outputs = session.run(inputs, output_shapes(manifest, inputs))
-    return Sample(tuple(inputs), tuple(outputs))
-
-
-def _random(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """Whole numbers are 0 or 1, valid indices of any table."""
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
+    return Sample(inputs, tuple(outputs))

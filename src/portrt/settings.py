@@ -17,7 +17,7 @@ from portrt.precision import precision_name, precision_of_enabled, spelled
 logger = logging.getLogger(__name__)
 
 OUTPUT_FORMATS = ("module", "exported_program")
-CHECKS = ("error", "accept", "off")
+CHECKS = ("error", "accept", "first-open", "off")
 FALLBACKS = ("eager", "error")
 
 # Torch-TensorRT options that have no meaning here. They are accepted, so that a call can be moved
@@ -123,7 +123,8 @@ class Settings:
             installed elsewhere; None is this one.
         build_timeout_s: Seconds after which an engine build is given up.
         check: What happens when an engine that can run here gives other numbers than PyTorch on the
-            sample inputs: "error", "accept" (log it, keep the engine), or "off" (do not compare).
+            sample inputs: "error", "accept" (log it, keep the engine), "off" (do not compare), or
+            "first-open": "error", and what cannot run here is compared where it is opened first.
         strict: Passed to `torch.export.export`.
         cache_dir: Folder of the engine cache; "" or "off" switches it off, and None leaves it to
             the environment variable PORTRT_CACHE_DIR, or else is the user's cache folder.

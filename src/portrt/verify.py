@@ -16,15 +16,15 @@ from portrt.backends import registry
 from portrt.backends.eager import SourceSession
 from portrt.check import compare
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
-from portrt.package import expr
 from portrt.package.archive import Archive, EngineCall, engine_calls
 from portrt.package.load import load, verify_digests
-from portrt.package.manifest import Dimension, EngineSpec, Manifest, decode
+from portrt.package.manifest import EngineSpec, decode
 from portrt.package.mapped import map_file
 from portrt.package.module import module_of
 from portrt.package.signature import flat_signature
 from portrt.package.weights import WeightsImage
 from portrt.runtime.policy import CONTEXT, effective
+from portrt.runtime.samples import random_block_inputs
 from portrt.runtime.signature import check_inputs, output_shapes
 from portrt.runtime.trust import host_code_verdict
 
@@ -140,27 +140,6 @@ def verify(
             wanted = given or {block.name: random_block_inputs(block.manifest, seed, device)}
             found.append(block.check(wanted.get(block.name)))
     return Verification(str(path), device, tuple(found))
-
-
-def random_block_inputs(manifest: Manifest, seed: int, device: str = "cpu") -> Tensors:
-    """Inputs of the sizes that a block's engines are tuned for, reproducible by `seed`."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes: list[list[int]] = []
-    for spec in manifest.inputs:
-        shapes.append([])
-        for size in spec.shape:
-            best = size.best if isinstance(size, Dimension) else size
-            shapes[-1].append(int(expr.evaluate(best, lambda i, a: shapes[i][a])))
-    return tuple(
-        _random(shape, getattr(torch, spec.dtype), generator).to(device)
-        for spec, shape in zip(manifest.inputs, shapes, strict=True)
-    )
-
-
-def _random(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
 
 
 class _Block:

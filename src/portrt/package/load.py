@@ -37,6 +37,7 @@ def load(
     rebuild: str | None = ...,
     trust: Sequence[str] | str | None = ...,
     cuda_graphs: int | None = ...,
+    check: str | None = ...,
     verify: bool = ...,
     progress: bool | None = ...,
 ) -> ExportedProgram: ...
@@ -52,6 +53,7 @@ def load(
     rebuild: str | None = ...,
     trust: Sequence[str] | str | None = ...,
     cuda_graphs: int | None = ...,
+    check: str | None = ...,
     verify: bool = ...,
     progress: bool | None = ...,
 ) -> torch.nn.Module: ...
@@ -66,6 +68,7 @@ def load(
     rebuild: str | None = None,
     trust: Sequence[str] | str | None = None,
     cuda_graphs: int | None = None,
+    check: str | None = None,
     verify: bool = False,
     progress: bool | None = None,
 ) -> ExportedProgram | torch.nn.Module:
@@ -88,6 +91,9 @@ def load(
             plans for later versions do; in this process, and in no file that it writes.
         cuda_graphs: Number of CUDA graphs that a TensorRT engine may keep; see
             `portrt.runtime.cuda_graphs`.
+        check: "first-open" compares an engine that was not checked when it was built with the
+            source, when it is opened here first, and does not run it if its numbers differ; "off"
+            does not.
         verify: Check the digests of all blobs, the weights' included, and all other records.
         progress: Show a progress bar while verifying; None shows it where standard error is a
             terminal and there is much to read.
@@ -99,11 +105,11 @@ def load(
         LoadError: The file is not there, no torch.export archive, damaged, or refused by torch.
         PackageError: A manifest is malformed, of an unknown format, or does not describe the blobs;
             with `verify` also a digest that differs.
-        SettingsError: An unknown fallback, engine name, rebuild or trust.
+        SettingsError: An unknown fallback, engine name, rebuild, trust or check.
     """
     started = time.perf_counter()
     one_of("output_format", output_format, OUTPUT_FORMATS)
-    policy = Policy(fallback, as_names(engines, "engines"), rebuild, cuda_graphs=cuda_graphs)
+    policy = Policy(fallback, as_names(engines, "engines"), rebuild, None, cuda_graphs, check)
     trusted = Policy(trust=as_names(trust, "trust")).trust or ()
     archive = Archive(os.fspath(path))
     if MODEL not in archive.records:

@@ -22,7 +22,9 @@ ENV_ENGINES = "PORTRT_ENGINES"
 ENV_REBUILD = "PORTRT_REBUILD"
 ENV_TRUST = "PORTRT_TRUST"
 ENV_CUDA_GRAPHS = "PORTRT_CUDA_GRAPHS"
-ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS)
+ENV_CHECK = "PORTRT_CHECK"
+ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS, ENV_CHECK)
+CHECKS = ("first-open", "off")
 REBUILDS = ("never", "missing")
 HOST_CODE = "host-code"
 TRUSTS = (HOST_CODE,)
@@ -41,9 +43,12 @@ class Policy:
             the CPU along. No file can give this.
         cuda_graphs: Number of CUDA graphs that an engine may keep, one for each combination of
             sizes on a stream; 0 for none. Only TensorRT's engines are recorded.
+        check: "first-open": an engine that could not be compared with PyTorch where it was built
+            is compared with the source when it is opened, and runs only if it gives its numbers;
+            "off": it runs.
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild or trust, or a bad number.
+        SettingsError: An unknown fallback, engine name, rebuild, trust or check, or a bad number.
     """
 
     fallback: str | None = None
@@ -51,12 +56,13 @@ class Policy:
     rebuild: str | None = None
     trust: tuple[str, ...] | None = None
     cuda_graphs: int | None = None
+    check: str | None = None
 
     def __post_init__(self) -> None:
         from portrt.backends import registry
         from portrt.settings import FALLBACKS
 
-        allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS}
+        allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS, "check": CHECKS}
         for field, values in allowed.items():
             if getattr(self, field) not in (None, *values):
                 raise SettingsError(
@@ -93,6 +99,7 @@ def policy(
     rebuild: str | None = None,
     trust: Sequence[str] | str | None = None,
     cuda_graphs: int | None = None,
+    check: str | None = None,
 ) -> Iterator[Policy]:
     """Calls within the `with` block follow this policy, in this thread or task.
 
@@ -103,12 +110,14 @@ def policy(
         trust: "host-code" lets engines bring code for the CPU along, and () forbids it; None leaves
             it as it is outside.
         cuda_graphs: Number of CUDA graphs that an engine may keep; None leaves it as it is outside.
+        check: "first-open" or "off"; None leaves it as it is outside.
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild or trust, or a bad number.
+        SettingsError: An unknown fallback, engine name, rebuild, trust or check, or a bad number.
     """
     trusted = as_names(trust, "trust")
-    given = Policy(fallback, as_names(engines, "engines"), rebuild, trusted, cuda_graphs)
+    names = as_names(engines, "engines")
+    given = Policy(fallback, names, rebuild, trusted, cuda_graphs, check)
     inner = given.over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
@@ -150,7 +159,7 @@ def check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
 def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
     """The policy for a block whose manifest has `stored`, in `context`."""
     chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
-    return chosen.over(Policy(fallback="eager", rebuild="never"))
+    return chosen.over(Policy(fallback="eager", rebuild="never", check="off"))
 
 
 def as_names(given: Sequence[str] | str | None, what: str) -> tuple[str, ...] | None:
@@ -184,7 +193,9 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
         rebuild = "never"
     graphs = stored.get("cuda_graphs")
     graphs = graphs if type(graphs) is int and graphs >= 0 else None
-    return Policy(stored.get("fallback"), names, rebuild, cuda_graphs=graphs)
+    check = stored.get("check")
+    check = check if check in CHECKS else None
+    return Policy(stored.get("fallback"), names, rebuild, cuda_graphs=graphs, check=check)
 
 
 def _of_environment() -> Policy:
@@ -196,6 +207,7 @@ def _of_environment() -> Policy:
             said[ENV_REBUILD] or None,
             _listed(said[ENV_TRUST]) or None,
             _number(said[ENV_CUDA_GRAPHS]),
+            said[ENV_CHECK] or None,
         )
     except SettingsError as err:
         given = ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)

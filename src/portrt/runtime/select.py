@@ -89,8 +89,11 @@ def select(
         if verdict:
             key = (engine.data.index, device)
             session = sessions.get(key) or _open(engine, manifest, blobs, weights, device)
+            if policy.check == "first-open" and not isinstance(session, Verdict):
+                session = _checked(engine, session, manifest, blobs, weights, device)
             if isinstance(session, Verdict):
                 verdict = session
+                sessions.pop(key, None)
             else:
                 sessions[key] = session
                 session = with_graphs(session, policy)
@@ -105,6 +108,21 @@ def select(
         if rebuilt is not None:
             return rebuilt
     return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
+
+
+def _checked(
+    engine: EngineSpec,
+    session: Session,
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+) -> Session | Verdict:
+    """The session, or why the engine must not run."""
+    from portrt.runtime.first_open import first_open_verdict  # the cache, rarely needed
+
+    verdict = first_open_verdict(engine, session, manifest, blobs, weights, device)
+    return session if verdict else verdict
 
 
 def with_graphs(session: Session, policy: Policy) -> Session:

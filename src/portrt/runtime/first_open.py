@@ -1,0 +1,127 @@
+"""check="first-open": what could not be checked where it was built is checked where it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from portrt.artifacts import YES, Verdict
+from portrt.backends import registry
+from portrt.backends.base import Session
+from portrt.backends.eager import SourceSession
+from portrt.cache.key import Key
+from portrt.cache.use import open_cache
+from portrt.check import TOLERANCES, compare
+from portrt.errors import EngineError
+from portrt.package.manifest import EngineSpec, Manifest, check_digest
+from portrt.package.weights import WeightsImage
+from portrt.runtime.samples import random_block_inputs
+from portrt.runtime.signature import output_shapes
+from portrt.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_REMEDY = "compile the model again and report it, or run with check='off'"
+
+
+def first_open_verdict(
+    engine: EngineSpec,
+    session: Session,
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+) -> Verdict:
+    """Whether an engine gives the numbers of its source, on random inputs.
+
+    The result is kept in the cache, for this engine on machines like this one.
+
+    Args:
+        engine: Yes at once where it was compared when it was built.
+        session: The engine, opened.
+        manifest: The block.
+        blobs: The blobs of its call.
+        weights: The weights image among them.
+        device: Where the engine runs.
+
+    Raises:
+        PackageError: The source is not what the manifest describes.
+    """
+    if "outputs" in (engine.check or {}):
+        return YES
+    if manifest.source is None:
+        return Verdict(
+            False,
+            "it was never checked, and the source to check it with was stripped",
+            "use a file that has its sources, or run with check='off'",
+        )
+    key = _key(engine, manifest, device)
+    cache = open_cache(Settings())
+    known = None if cache is None else cache.get(key)
+    if known is not None:
+        rows = json.loads(known[1])
+    else:
+        source = blobs[manifest.source.index]
+        check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
+        oracle = SourceSession(manifest, source, weights, device)
+        try:
+            rows = list(_compared(engine, session, oracle, manifest, device))
+        except EngineError as err:
+            return Verdict(False, f"it could not be checked: {err.happened}", err.remedy)
+        logger.info("checked the %s engine of %s: %s", engine.backend, manifest.name, rows)
+        if cache is not None:
+            meta = {"backend": engine.backend, "block": manifest.name}
+            text = json.dumps(rows)
+            cache.put(key, meta, lambda path: path.write_text(text, encoding="utf-8"))
+    return _verdict(engine, manifest, rows)
+
+
+def _compared(
+    engine: EngineSpec,
+    session: Session,
+    oracle: SourceSession,
+    manifest: Manifest,
+    device: torch.device,
+) -> Iterator[dict[str, Any]]:
+    for bound in ("best", "least"):
+        inputs = random_block_inputs(manifest, 0, device, bound)
+        shapes = output_shapes(manifest, inputs)
+        wanted = oracle.run(inputs, shapes)
+        found = session.run(inputs, shapes)
+        for spec, got, want in zip(manifest.outputs, found, wanted, strict=True):
+            yield compare(spec.name, got, want, engine.build.get("precision"))
+
+
+def _verdict(engine: EngineSpec, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> Verdict:
+    worse = next((row for row in rows if not row["ok"]), None)
+    if worse is None:
+        return YES
+    reason = (
+        f"it gives other numbers than its source for {worse['name']!r}: largest difference "
+        f"{worse['max_abs']}, relative {worse['max_rel']}, and up to {worse['tolerance']} will do"
+    )
+    logger.warning("the %s engine of %s does not run: %s", engine.backend, manifest.name, reason)
+    return Verdict(False, reason, _REMEDY)
+
+
+def _key(engine: EngineSpec, manifest: Manifest, device: torch.device) -> Key:
+    """The engine with its weights and source, and what decides which kernels compute."""
+    held = (engine.data, manifest.weights, manifest.source)
+    machine = [platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    if device.type == "cuda":
+        machine += [torch.cuda.get_device_name(device), str(torch.version.cuda)]
+    return Key.of(
+        "check",
+        {
+            "engine": [None if blob is None else blob.sha256 for blob in held],
+            "library": str(registry.backend(engine.backend).can_run(device.type)),
+            "machine": machine,
+            "torch": str(torch.__version__),
+            "tolerances": sorted((str(dtype), value) for dtype, value in TOLERANCES.items()),
+        },
+    )

@@ -1,0 +1,38 @@
+"""Random inputs of a block, of sizes that its manifest names."""
+
+from __future__ import annotations
+
+import torch
+
+from portrt.package import expr
+from portrt.package.manifest import Dimension, Manifest
+
+
+def random_block_inputs(
+    manifest: Manifest, seed: int, device: torch.device | str = "cpu", bound: str = "best"
+) -> tuple[torch.Tensor, ...]:
+    """Inputs, reproducible by `seed`; whole numbers are 0 or 1, valid indices of any table.
+
+    Args:
+        manifest: The block.
+        seed: Of the numbers.
+        device: Where they are put.
+        bound: "best": the sizes that its engines are tuned for; "least": the smallest.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shapes: list[list[int]] = []
+    for spec in manifest.inputs:
+        shapes.append([])
+        for size in spec.shape:
+            tree = getattr(size, bound) if isinstance(size, Dimension) else size
+            shapes[-1].append(int(expr.evaluate(tree, lambda i, a: shapes[i][a])))
+    return tuple(
+        _random(shape, getattr(torch, spec.dtype), generator).to(device)
+        for spec, shape in zip(manifest.inputs, shapes, strict=True)
+    )
+
+
+def _random(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(dtype)
