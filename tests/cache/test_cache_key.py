@@ -66,6 +66,7 @@ OTHER: dict[str, Any] = {
     "workspace_size": 1 << 20,
     "version_compatible": True,
     "hardware_compatible": True,
+    "exclude_lean_runtime": True,
     "target_compute_capabilities": ("8.9",),
     "builder_python": None,  # needs an interpreter, see below
     "build_timeout_s": 7.0,

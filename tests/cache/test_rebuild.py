@@ -265,10 +265,10 @@ def test_an_engine_that_does_not_open_is_one_more_line(
 ) -> None:
     real = OnnxRuntimeBackend.open
 
-    def open_engine(*args: Any, lean: bool = False) -> Any:
+    def open_engine(*args: Any, lean: bool = False, **options: Any) -> Any:
         if not lean:
             raise EngineError("no room for the session", "room", "make some")
-        return real(*args, lean=lean)
+        return real(*args, lean=lean, **options)
 
     monkeypatch.setattr(OnnxRuntimeBackend, "open", open_engine)
     with policy(rebuild="missing"), pytest.warns(FallbackWarning, match="no room for the session"):
