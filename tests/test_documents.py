@@ -33,7 +33,8 @@ def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/format.md"]
+    "document",
+    ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/extending.md", "docs/format.md"],
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", _read(document)):

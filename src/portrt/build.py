@@ -23,6 +23,7 @@ from portrt.build_precision import (
 from portrt.cache.use import build_engine
 from portrt.check import Sample, check_engine, worst_difference
 from portrt.convert import OnnxModel, onnx_from_block
+from portrt.convert.translations import resolved
 from portrt.errors import BackendUnavailableError, BuildError, ConvertError
 from portrt.package.weights import WeightsImage
 from portrt.precision import reason_for_float32
@@ -104,9 +105,11 @@ def engines_of_block(
         BuildError: An engine could not be built although `require_engines` is set.
     """
 
+    extra = resolved(builders[0].settings.translations) if builders else ()
+
     @lru_cache
     def convert(opset: int) -> OnnxModel:
-        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset)
+        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
 
     material = Material(block, plan.tensors, image, convert)
     built: list[Engine] = []

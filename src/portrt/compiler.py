@@ -20,12 +20,14 @@ from portrt.cache.use import build_program
 from portrt.capture import best_sizes, capture
 from portrt.check import sample_blocks
 from portrt.convert import translation
+from portrt.convert.translations import resolved
 from portrt.errors import (
     BuildError,
     ConvertError,
     SettingsError,
 )
 from portrt.lower import lower
+from portrt.module_path import ModulePath, say_what_names_nothing
 from portrt.package.assemble import assemble
 from portrt.package.manifest import decode
 from portrt.package.module import module_of
@@ -116,6 +118,7 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
         captured = capture(
             module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
         )
+        _check_module_names(captured, settings, builders)
         program = _compiled(captured, settings, builders, best_sizes(captured, args, kwarg_inputs))
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
@@ -145,6 +148,16 @@ def _compiled(
     return captured
 
 
+def _check_module_names(
+    captured: ExportedProgram, settings: Settings, builders: Sequence[Builder]
+) -> None:
+    """Warn of names of modules that are none; a model that came captured may have lost them."""
+    paths = [ModulePath.of(node.meta) for node in captured.graph.nodes]
+    excluded = {name for b in builders for name in b.settings.autocast_excluded_modules}
+    say_what_names_nothing("torch_executed_modules", settings.torch_executed_modules, paths)
+    say_what_names_nothing("autocast_excluded_modules", excluded, paths)
+
+
 def _check_ir(ir: str) -> None:
     if ir not in _IRS:
         raise SettingsError(
@@ -161,11 +174,14 @@ def _plan(
     best: Mapping[Any, int],
     excluded: Mapping[str, str],
 ) -> Plan:
+    extra = resolved(settings.translations)
+
     def supports(node: torch.fx.Node) -> Verdict:
-        verdicts = (translation(node), *(item.backend.supports(node) for item in builders))
+        translated = translation(node, translations=extra)
+        verdicts = (translated, *(item.backend.supports(node) for item in builders))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
-    return partition(lower(captured), settings, supports, excluded, best)
+    return partition(lower(captured, settings), settings, supports, excluded, best)
 
 
 def _build(

@@ -32,6 +32,10 @@ class CaptureError(PortrtError):
     """`torch.export` could not capture the model; torch's own error is the cause."""
 
 
+class LowerError(PortrtError):
+    """A lowering pass of the user's failed, or left a graph that cannot be compiled."""
+
+
 class PartitionError(PortrtError):
     """Nodes stay in PyTorch although the whole model was required in engines."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _ROOT = re.compile(r"^L\['self'\]\.?|^L__self___?")
 
@@ -54,6 +57,11 @@ def _class_name(kind: Any) -> str:
     return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def nearest(pattern: str, paths: Iterable[str]) -> str:
-    """The path that looks most like a pattern, for a message; "" where none does."""
-    return next(iter(difflib.get_close_matches(pattern, list(paths), n=1, cutoff=0.4)), "")
+def say_what_names_nothing(option: str, patterns: Iterable[str], paths: list[ModulePath]) -> None:
+    """Warn of patterns that name no module of a graph; a misspelt one would be without effect."""
+    for pattern in sorted(patterns):
+        if not any(path.match([pattern]) for path in paths):
+            known = sorted({name for path in paths for name in path.paths})
+            near = difflib.get_close_matches(pattern, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            logger.warning("%s names %r, in which there is no operator%s", option, pattern, hint)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from portrt import option_values
 from portrt.errors import SettingsError
+from portrt.option_values import operator_name as operator_name
 from portrt.precision import precision_name, precision_of_enabled, spelled
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,13 @@ class Settings:
             unless the block is the whole model.
         torch_executed_ops: Operators that stay in PyTorch, as `torch.ops` objects or as names such
             as "aten.relu" or "aten.relu.default".
+        torch_executed_modules: Modules that stay in PyTorch, with all that is in them: paths such
+            as "layers.0.mlp" or full names of classes, with the wildcards of `fnmatch`.
+        translations: Operator -> its translation to ONNX, as `torch.onnx.export` takes it in
+            `custom_translation_table`; operators as in torch_executed_ops.
+        passes: Functions that change the lowered graph, a `torch.fx.GraphModule`, in place; called
+            in this order, after portrt's own passes. The model must compute the same afterwards.
+        plugins: Shared libraries with TensorRT plugins that the builder loads.
         precision: "fp16" or "bf16": engines compute matrix products, convolutions and attention of
             a float32 model in this dtype, and what follows them element by element; softmax, norms,
             sums and the like stay in float32. None keeps the model's dtypes.
@@ -137,6 +145,10 @@ class Settings:
     output_format: str = setting("module", rebuilds=False)
     min_block_size: int = setting(5, rebuilds=True)
     torch_executed_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
+    torch_executed_modules: frozenset[str] = setting(frozenset(), rebuilds=True)
+    translations: tuple[tuple[str, Callable[..., Any]], ...] = setting((), rebuilds=True)
+    passes: tuple[Callable[..., Any], ...] = setting((), rebuilds=True)
+    plugins: tuple[str, ...] = setting((), rebuilds=True)
     precision: str | None = setting(None, rebuilds=True)
     autocast_excluded_modules: frozenset[str] = setting(frozenset(), rebuilds=True)
     autocast_excluded_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
@@ -252,35 +264,10 @@ def _request(item: Any) -> EngineRequest:
     return EngineRequest(backend, tuple(sorted(options.items())))
 
 
-def operator_name(op: Any) -> str:
-    """`aten.relu.default` for an overload, `aten.relu` for a packet, and for names of these."""
-    name = op if isinstance(op, str) else str(op)
-    name = name.removeprefix("torch.ops.").replace("::", ".")
-    if not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
-        raise SettingsError(
-            f"an operator is named {op!r}",
-            "an operator such as torch.ops.aten.relu.default or 'aten.relu'",
-            "write the operator as torch prints it in an exported graph",
-        )
-    return name
-
-
 def _operators(value: Any) -> frozenset[str]:
     if not isinstance(value, (set, frozenset, list, tuple)):
         value = [value]
     return frozenset(operator_name(op) for op in value)
-
-
-def _names(value: Any) -> frozenset[str]:
-    items = [value] if isinstance(value, str) else list(value)
-    for item in items:
-        if not isinstance(item, str) or not item:
-            raise SettingsError(
-                f"a module is named {item!r}",
-                "the path of a module such as 'layers.0.mlp', or the full name of its class",
-                "write paths as model.named_modules() gives them",
-            )
-    return frozenset(items)
 
 
 def _capabilities(value: Any) -> tuple[str, ...]:
@@ -307,21 +294,16 @@ def compute_capability(text: Any) -> str:
     return f"{found[1]}.{found[2]}"
 
 
-def _folder(value: Any) -> str | None:
-    try:
-        return None if value is None else os.fsdecode(value)
-    except TypeError as err:
-        raise SettingsError(
-            f"cache_dir is {value!r}", "a path, or 'off'", "give a path as text"
-        ) from err
-
-
 _NORMAL: Mapping[str, Callable[[Any], Any]] = {
-    "cache_dir": _folder,
+    "cache_dir": option_values.folder,
     "engines": _engines,
     "torch_executed_ops": _operators,
+    "torch_executed_modules": option_values.names,
+    "translations": option_values.translations,
+    "passes": option_values.passes,
+    "plugins": option_values.plugins,
     "precision": precision_name,
-    "autocast_excluded_modules": _names,
+    "autocast_excluded_modules": option_values.names,
     "autocast_excluded_ops": _operators,
     "target_compute_capabilities": _capabilities,
 }

@@ -43,13 +43,16 @@ Table = dict[Any, Callable[..., Any]]
 NEWEST_OPSET = 23
 
 
-@lru_cache(maxsize=8)
-def _registry(opset: int) -> Any:
+@lru_cache(maxsize=16)
+def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()) -> Any:
     from torch.onnx._internal.exporter import _core, _registration
 
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
-    return _registration.ONNXRegistry().from_torchlib(opset_version=opset)
+    registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
+    for target, function in extra:
+        registry.register_op(target, function)
+    return registry
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -58,20 +61,22 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "torchvision" not in message and "nn_module_stack not found" not in message
 
 
-def has_onnx_translation(node: torch.fx.Node, opset: int) -> bool:
+def has_onnx_translation(node: torch.fx.Node, opset: int, extra: Any = ()) -> bool:
     """Whether torch.onnx translates this operator call, with these dtypes, at this opset."""
     from torch.onnx._internal.exporter import _dispatching
 
-    found, _ = _dispatching.dispatch(node, _registry(opset))
+    found, _ = _dispatching.dispatch(node, _registry(opset, extra))
     return found is not None
 
 
-def onnx_decompositions(opset: int) -> Table:
+def onnx_decompositions(opset: int, extra: Any = ()) -> Table:
     """The decompositions that torch.onnx would run: operators it translates stay whole."""
     from torch.onnx._internal.exporter import _decomp
 
-    translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset)))
+    translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset, extra)))
     table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
+    for target, _ in extra:  # torch's list is of its own translations alone
+        table.pop(target, None)
     return table
 
 
@@ -106,7 +111,7 @@ def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
             table[operator] = known
 
 
-def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
+def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) -> onnx_ir.Model:
     """Translate a decomposed program to ONNX. Changes the graph of `program`.
 
     Raises:
@@ -118,7 +123,9 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int) -> onnx_ir.Model:
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
-    onnx_program = _core._exported_program_to_onnx_program(program, registry=_registry(opset))
+    onnx_program = _core._exported_program_to_onnx_program(
+        program, registry=_registry(opset, extra)
+    )
     # Without operators that name a newer opset the exporter writes 18, whatever the registry.
     model: onnx_ir.Model = _lazy_import.onnxscript_apis.convert_version(  # type: ignore[attr-defined]
         onnx_program.model, opset
@@ -315,7 +322,7 @@ def run_flat(
     program: ExportedProgram,
     example_inputs: tuple[tuple[Any, ...], dict[str, Any]],
     run_block: Callable[[str, tuple[Any, ...]], Any],
-) -> None:
+) -> tuple[Any, ...]:
     """Run a program's graph on real inputs; calls of submodules go to `run_block`."""
     kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     given = iter(pytree.tree_leaves(example_inputs))
@@ -332,7 +339,8 @@ def run_flat(
                 return run_block(target, args)
             return super().call_module(target, args, kwargs)
 
-    Runner(program.graph_module).run(*flat)
+    results: tuple[Any, ...] = Runner(program.graph_module).run(*flat)
+    return results
 
 
 @contextlib.contextmanager

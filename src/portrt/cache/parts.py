@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from portrt.backends.base import Backend, Material
 from portrt.cache import describe
 from portrt.cache.key import Key
+from portrt.convert.translations import resolved
 from portrt.package.mapped import drop_pages
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
@@ -50,9 +51,13 @@ def engine_key(backend: Backend, material: Material, settings: Settings) -> Key:
     """The key of one engine of one block.
 
     Raises:
-        UnknownValueError: The block has something that cannot be described.
+        UnknownValueError: The block has something that cannot be described, such as an operator
+            that a function of the user's translates.
     """
     block = material.block
+    translated = {target for target, _ in resolved(settings.translations)}
+    if any(node.target in translated for node in block.program.graph.nodes):
+        raise describe.UnknownValueError("a translation of the user's is in it")
     return Key.of(
         "engine",
         {
@@ -67,6 +72,9 @@ def engine_key(backend: Backend, material: Material, settings: Settings) -> Key:
             "library": _library(backend, settings),
             "converter": _versions(),
             "target": target(backend.name),
+            "plugins": [
+                hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in settings.plugins
+            ],
             "code": code_digest(_ENGINE_CODE),
             **rebuild_settings(settings),
         },
@@ -86,6 +94,8 @@ def program_key(
     """
     if describe.has_foreign_operators(program.graph_module):
         raise describe.UnknownValueError("an operator is not torch's own")
+    if settings.translations or settings.passes:
+        raise describe.UnknownValueError("translations or passes of the user's decide what it is")
     options = {
         field.name: repr(_plain(getattr(settings, field.name)))
         for field in dataclasses.fields(settings)
@@ -95,7 +105,7 @@ def program_key(
         "program",
         {
             "graph": describe.graph(program.graph_module),
-            "modules": _modules(program, builders),
+            "modules": _modules(program, settings, builders),
             "signature": describe.signature(program),
             "weights": describe.weights(program),
             "examples": describe.examples(program),
@@ -116,11 +126,15 @@ def program_key(
     )
 
 
-def _modules(program: ExportedProgram, builders: Sequence[Builder]) -> Any:
-    return [
-        describe.modules(program.graph, builder.settings.autocast_excluded_modules)
-        for builder in builders
-    ]
+def _modules(program: ExportedProgram, settings: Settings, builders: Sequence[Builder]) -> Any:
+    """Which nodes are in the modules that the options name."""
+    named = [builder.settings.autocast_excluded_modules for builder in builders]
+    patterns = (settings.torch_executed_modules, *named)
+    return [describe.modules(program.graph, names) for names in patterns]
+
+
+def _file_digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def rebuild_settings(settings: Settings) -> dict[str, Any]:
@@ -133,7 +147,11 @@ def rebuild_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Sets in a fixed order."""
+    """Sets in a fixed order, functions by their names."""
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if callable(value):
+        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
     return sorted(value) if isinstance(value, frozenset) else value
 
 

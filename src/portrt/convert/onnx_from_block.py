@@ -16,6 +16,7 @@ from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.convert.opset_17 import to_opset_17
 from portrt.convert.origins import Origin, name_after_origins
+from portrt.convert.translations import Translations
 from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
 from portrt.package.weights import WeightsImage
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Where the model says that its weights are: the weights image, beside the model.
 WEIGHTS_LOCATION = "weights.safetensors"
+
+_REMEDY = "give a translation of your own in translations, see docs/extending.md"
 
 # The oldest opset that torch.onnx writes.
 _OLDEST_WRITTEN = 18
@@ -59,18 +62,26 @@ class OnnxModel:
     origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
-def translation(node: torch.fx.Node, opset: int = NEWEST_OPSET) -> Verdict:
-    """Whether torch.onnx translates this node, and rightly."""
+def translation(
+    node: torch.fx.Node, opset: int = NEWEST_OPSET, translations: Translations = ()
+) -> Verdict:
+    """Whether torch.onnx translates this node, and rightly, or one of the user's translations."""
+    if any(node.target is target for target, _ in translations):
+        return YES
     wrong = wrong_translation(node)
     if wrong:
-        return Verdict(False, wrong)
+        return Verdict(False, wrong, _REMEDY)
     if torch_internals.has_onnx_translation(node, opset):
         return YES
-    return Verdict(False, "torch.onnx has no translation for it")
+    return Verdict(False, "torch.onnx has no translation for it", _REMEDY)
 
 
 def onnx_from_block(
-    block: Block, tensors: Mapping[str, torch.Tensor], image: WeightsImage, opset: int
+    block: Block,
+    tensors: Mapping[str, torch.Tensor],
+    image: WeightsImage,
+    opset: int,
+    translations: Translations = (),
 ) -> OnnxModel:
     """Translate a block.
 
@@ -80,6 +91,7 @@ def onnx_from_block(
         image: Where these weights lie.
         opset: ONNX operator set to write, 17 to `NEWEST_OPSET`. Operators that need a newer one
             are decomposed.
+        translations: Beside those of torch.onnx; they come first.
 
     Raises:
         ConvertError: torch.onnx failed; its error is the cause.
@@ -89,12 +101,12 @@ def onnx_from_block(
     program = whole = _with_weights(block, weights)
     written = max(opset, _OLDEST_WRITTEN)
     try:
-        if not _is_translated(program, written):
+        if not _is_translated(program, written, translations):
+            table = torch_internals.onnx_decompositions(written, translations)
             with torch_internals.oblivious_to_size_one():
-                table = torch_internals.onnx_decompositions(written)
                 program = run_decompositions(program, table)
         with whole_recurrent_layers():  # the exporter runs the graph on fake tensors
-            model = torch_internals.onnx_ir_from_program(program, written)
+            model = torch_internals.onnx_ir_from_program(program, written, translations)
         for value, entry in zip(model.graph.inputs, block.inputs, strict=True):
             value.name = entry["name"]  # decomposing renames them
         _simplify(model)
@@ -120,9 +132,9 @@ def onnx_from_block(
     return OnnxModel(data, external, opset, len(model.graph), origins)
 
 
-def _is_translated(program: ExportedProgram, opset: int) -> bool:
+def _is_translated(program: ExportedProgram, opset: int, translations: Translations) -> bool:
     return all(
-        torch_internals.has_onnx_translation(node, opset)
+        torch_internals.has_onnx_translation(node, opset, translations)
         for node in program.graph.nodes
         if isinstance(node.target, torch._ops.OpOverload)
     )

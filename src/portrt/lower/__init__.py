@@ -7,23 +7,47 @@ import time
 
 from torch.export import ExportedProgram
 
+from portrt.convert.translations import resolved
 from portrt.lower.decompose import decompose
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
 from portrt.lower.unalias_constants import unalias_constants
+from portrt.lower.user_passes import run_user_passes
 from portrt.lower.view_to_reshape import view_to_reshape
+from portrt.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 GRAPH_PASSES = (drop_metadata_asserts, hoist_sizes, view_to_reshape)
 
 
-def lower(program: ExportedProgram) -> ExportedProgram:
-    """Decompose, then run each of `GRAPH_PASSES` on the graph. `program` is not changed."""
+def lower(program: ExportedProgram, settings: Settings | None = None) -> ExportedProgram:
+    """Decompose, then run each of `GRAPH_PASSES` and the user's passes on the graph.
+
+    Args:
+        program: Not changed.
+        settings: translations, passes and check.
+
+    Raises:
+        LowerError: A pass of the user's fails, or leaves a graph that is none of an export.
+        CheckError: A pass of the user's changes what the model computes.
+    """
     started = time.perf_counter()
-    lowered = decompose(unalias_constants(program))
+    settings = settings or Settings()
+    lowered = decompose(unalias_constants(program), resolved(settings.translations))
+    for target, _ in resolved(settings.translations):
+        if _calls(program, target) and not _calls(lowered, target):
+            logger.warning(
+                "the translation of %s is not used: torch takes the operator apart", target
+            )
     for graph_pass in GRAPH_PASSES:
         graph_pass(lowered.graph_module)
+    if settings.passes:
+        run_user_passes(lowered, settings)
     seconds = time.perf_counter() - started
     logger.info("lowered to %d nodes in %.2f s", len(lowered.graph.nodes), seconds)
     return lowered
+
+
+def _calls(program: ExportedProgram, target: object) -> bool:
+    return any(node.target is target for node in program.graph.nodes)

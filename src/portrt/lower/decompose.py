@@ -8,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
+from portrt.convert.translations import Translations
 from portrt.lower import grouped_matmul
 from portrt.recurrent import run_decompositions
 
@@ -21,9 +22,12 @@ _TRANSLATED_WRONGLY = (
 )
 
 
-def decompose(program: ExportedProgram) -> ExportedProgram:
-    """A functional copy of `program`; attention, norms and GELU stay one node each."""
-    table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET)
+def decompose(program: ExportedProgram, translations: Translations = ()) -> ExportedProgram:
+    """A functional copy of `program`; attention, norms and GELU stay one node each.
+
+    So does what one of `translations` takes.
+    """
+    table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET, translations)
     table.update(torch._decomp.get_decompositions(_TRANSLATED_WRONGLY))
     table.update(grouped_matmul.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional

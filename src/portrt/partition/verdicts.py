@@ -10,6 +10,7 @@ import torch
 
 from portrt import symbols, torch_internals
 from portrt.artifacts import YES, Verdict
+from portrt.module_path import ModulePath
 from portrt.settings import Settings, operator_name
 
 Supports = Callable[[torch.fx.Node], Verdict]
@@ -51,6 +52,9 @@ def _verdict(
         or name.rpartition(".")[0] in settings.torch_executed_ops
     ):
         return Verdict(False, "named in torch_executed_ops")
+    module = ModulePath.of(node.meta).match(settings.torch_executed_modules)
+    if module is not None:
+        return Verdict(False, f"{module!r} is named in torch_executed_modules")
     if target._schema.is_mutable:
         return Verdict(False, "it writes to its inputs")
     if torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node):

@@ -6,8 +6,8 @@ Python, and in the container, that has the TensorRT of the deployment target. Py
 The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH,
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
 "version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and if
-wanted "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH, "shape_inputs": names
-of inputs whose numbers, and not sizes, the profiles have.
+wanted "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH,
+"shape_inputs": names of inputs whose numbers, and not sizes, the profiles have.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
 "warnings"}, or {"error", "details", "missing", "stage", "nodes"}: missing says that the bindings
 cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To "progress" it
@@ -66,6 +66,7 @@ def build(job):
             "%s cannot be imported by %s" % (job["module"], sys.executable), [reason], missing=True
         ) from err
     logger = make_logger(trt)
+    load_plugins(trt, job, logger)
     builder = trt.Builder(logger)
     flags = []
     network = builder.create_network(network_flags(trt, flags))
@@ -105,6 +106,15 @@ def build(job):
         "python": platform.python_version(),
         "warnings": logger.warnings[-MOST_WARNINGS:],
     }
+
+
+def load_plugins(trt, job, logger):
+    """Those that come with TensorRT, where this is one that has them, and the job's."""
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+    for path in job.get("plugins", []):
+        if trt.get_plugin_registry().load_library(path) is None:
+            raise Refused("the plugins in %s cannot be loaded" % path, logger.errors)
 
 
 def write(path, content):

@@ -85,6 +85,7 @@ def build_engine(
         "version_compatible": settings.version_compatible,
         "hardware_compatible": settings.hardware_compatible,
         "compute_capabilities": list(settings.target_compute_capabilities),
+        "plugins": list(settings.plugins),
         **options,
     }
     model, built = _at_first_opset(material, job, settings, opsets)

@@ -1,0 +1,32 @@
+"""Translations to ONNX beside those of torch.onnx: portrt's own, and those of a `compile` call.
+
+A translation is what `torch.onnx.export` takes in `custom_translation_table`: an onnxscript
+function, or a Python function of ONNX values that uses an opset of onnxscript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+# (operator, translation); hashable, as the registry of each is made once.
+Translations = tuple[tuple[Any, Callable[..., Any]], ...]
+
+
+def resolved(named: Iterable[tuple[str, Callable[..., Any]]]) -> Translations:
+    """Translations by operator, from names such as "mylib.op" or "mylib.op.default".
+
+    A name without an overload stands for all of them; what no library has defined is left out.
+    """
+    return tuple((overload, function) for name, function in named for overload in _overloads(name))
+
+
+def _overloads(name: str) -> list[Any]:
+    namespace, operator, *rest = name.split(".")
+    packet = getattr(getattr(torch.ops, namespace), operator, None)
+    if packet is None:
+        return []
+    known = packet.overloads()
+    return [getattr(packet, overload) for overload in (rest or known) if overload in known]
