@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import torch
 from portrt.backends.build_process import WORKER, build_in_process
 from portrt.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
+from portrt.worker import build_engine
 
 Interpreter = Callable[[str], str]
 
@@ -289,7 +291,7 @@ def test_the_worker_is_python_38_and_stands_alone() -> None:
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
-    assert imported <= {"importlib", "json", "os", "platform", "sys", "time"}
+    assert imported <= {"ctypes", "importlib", "json", "os", "platform", "sys", "time"}
 
 
 def test_the_worker_uses_nothing_newer_than_python_38() -> None:
@@ -297,3 +299,44 @@ def test_the_worker_uses_nothing_newer_than_python_38() -> None:
     text = WORKER.read_text()
     for newer in ("removeprefix", "removesuffix", "|=", "match ", "zoneinfo"):
         assert newer not in text.replace("bits |= 1", "")
+
+
+class _Driver:
+    """Both native libraries of NVIDIA's driver, as ctypes gives them."""
+
+    def __init__(self, error: int = 0) -> None:
+        self.error = error
+        self.ended = 0
+
+    def cuDriverGetVersion(self, number: Any) -> int:  # noqa: N802  (NVIDIA's name)
+        number._obj.value = 12040
+        return self.error
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return self.error
+
+    def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:  # noqa: N802
+        text.value = b"580.95.05"
+        return 0
+
+    def nvmlShutdown(self) -> int:  # noqa: N802
+        self.ended += 1
+        return 0
+
+
+def test_the_worker_tells_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = _Driver()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
+    assert build_engine.driver_facts() == {"driver": "580.95.05", "driver_cuda": "12.4"}
+    assert driver.ended == 1
+
+
+@pytest.mark.parametrize("why", ["none", "failing", "of another time"])
+def test_without_a_driver_the_worker_tells_none(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> Any:
+        if why == "none":
+            raise OSError(f"{name}: cannot open shared object file")
+        return _Driver(error=100) if why == "failing" else object()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert build_engine.driver_facts() == {}

@@ -9,11 +9,12 @@ The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH
 wanted "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH,
 "shape_inputs": names of inputs whose numbers, and not sizes, the profiles have.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
-"warnings"}, or {"error", "details", "missing", "stage", "nodes"}: missing says that the bindings
-cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To "progress" it
+"warnings"}, with "driver" and "driver_cuda" where there is an NVIDIA driver, or {"error", "details",
+"missing", "stage", "nodes"}: missing says that the bindings cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To "progress" it
 appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -97,15 +98,42 @@ def build(job):
     write(job["engine"], plan)
     if timing:
         write(timing, config.get_timing_cache().serialize())
-    return {
-        "version": trt.__version__,
-        "flags": flags,
-        "layers": network.num_layers,
-        "os": platform.system().lower(),
-        "arch": platform.machine(),
-        "python": platform.python_version(),
-        "warnings": logger.warnings[-MOST_WARNINGS:],
-    }
+    result = driver_facts()
+    result.update(
+        {
+            "version": trt.__version__,
+            "flags": flags,
+            "layers": network.num_layers,
+            "os": platform.system().lower(),
+            "arch": platform.machine(),
+            "python": platform.python_version(),
+            "warnings": logger.warnings[-MOST_WARNINGS:],
+        }
+    )
+    return result
+
+
+def driver_facts():
+    """Version of the NVIDIA driver, and of the newest CUDA that it runs; nothing without one."""
+    windows = platform.system() == "Windows"
+    found = {}
+    number = ctypes.c_int()
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
+        if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0 and number.value:
+            found["driver_cuda"] = "%d.%d" % (number.value // 1000, number.value % 1000 // 10)
+    except (OSError, AttributeError):
+        pass
+    text = ctypes.create_string_buffer(96)
+    try:
+        management = ctypes.CDLL("nvml.dll" if windows else "libnvidia-ml.so.1")
+        if management.nvmlInit_v2() == 0:
+            if management.nvmlSystemGetDriverVersion(text, len(text)) == 0:
+                found["driver"] = text.value.decode("ascii", "replace")
+            management.nvmlShutdown()
+    except (OSError, AttributeError):
+        pass
+    return found
 
 
 def load_plugins(trt, job, logger):

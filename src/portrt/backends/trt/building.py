@@ -102,6 +102,8 @@ def build_engine(
         "arch": result["arch"],
         "seconds": round(time.perf_counter() - started, 3),
     }
+    # Of the machine that built it; a builder that needs no GPU may have had none.
+    build |= {key: result[key] for key in ("driver", "driver_cuda") if key in result}
     if result.get("warnings"):
         build["warnings"] = result["warnings"]
     return BuiltEngine(built.data, result, build, ())
