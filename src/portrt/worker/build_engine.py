@@ -9,9 +9,10 @@ The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH
 wanted "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH,
 "shape_inputs": names of inputs whose numbers, and not sizes, the profiles have.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
-"warnings"}, with "driver" and "driver_cuda" where there is an NVIDIA driver, or {"error", "details",
-"missing", "stage", "nodes"}: missing says that the bindings cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To "progress" it
-appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
+"warnings"}, with "driver" and "driver_cuda" where there is an NVIDIA driver, or {"error",
+"details", "missing", "stage", "nodes"}: missing says that the bindings cannot be imported, nodes
+are indices of the ONNX nodes that the parser refuses. To "progress" it appends a line of JSON for
+each step of the builder: {"phase", "step", "steps"}.
 """
 
 import ctypes
