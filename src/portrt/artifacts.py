@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
+# Symbol of a size -> (smallest, the one to tune for, largest) in each optimization profile.
+Tuned = Mapping[Any, "tuple[tuple[int, int, int], ...]"]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Yes, or no with the reason and what would change it. True in a boolean context when yes.

@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.artifacts import YES, Block, Engine, Plan, Verdict
+from portrt.artifacts import YES, Block, Engine, Plan, Tuned, Verdict
 from portrt.backends.layer_names import nodes_named
 from portrt.build import Builder, builders_for, engines_of_block
 from portrt.cache.use import build_program
@@ -128,7 +128,7 @@ def _compiled(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> ExportedProgram:
     """The program with engines; with `dryrun` the captured one, after printing the plan."""
     if not settings.dryrun:
@@ -171,7 +171,7 @@ def _plan(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Mapping[Any, int],
+    best: Tuned,
     excluded: Mapping[str, str],
 ) -> Plan:
     extra = resolved(settings.translations)
@@ -188,7 +188,7 @@ def _build(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> tuple[ExportedProgram, bool]:
     """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
 

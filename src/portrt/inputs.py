@@ -20,6 +20,11 @@ class Input:
         max_shape: Largest size of each dimension. A dimension whose min and max differ is dynamic.
         dtype: The tensor's dtype.
         name: The argument's name in messages; the signature's own name when None.
+        profiles: Instead of the three shapes: several (min, opt, max) of such shapes, for engines
+            that are tuned for several ranges, such as the first call of a decoder and its steps.
+            `min_shape` and `max_shape` are the bounds of all, `opt_shape` is the first one's. All
+            inputs with profiles have the same number of them; one without has its range in each.
+            TensorRT takes sizes that lie in one of the profiles, ONNX Runtime all in the bounds.
         shared_dims: Axis -> name. Dynamic dimensions of the same name, in any input, always have
             the same size.
         tensor_domain: Half-open range [low, high) of the values of the example. Integer examples
@@ -37,6 +42,7 @@ class Input:
         min_shape: Sequence[int] | None = None,
         opt_shape: Sequence[int] | None = None,
         max_shape: Sequence[int] | None = None,
+        profiles: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]] | None = None,
         dtype: torch.dtype = torch.float32,
         name: str | None = None,
         shared_dims: Mapping[int, str] | None = None,
@@ -44,6 +50,15 @@ class Input:
         device: torch.device | str = "cpu",
     ) -> None:
         ranged = (min_shape, opt_shape, max_shape)
+        self.profiles = tuple(_profile(item) for item in profiles or ())
+        if self.profiles and shape is None and all(part is None for part in ranged):
+            ranged = self._bounds()
+        elif profiles is not None:
+            raise SettingsError(
+                f"Input(profiles={profiles}) with {len(self.profiles)} profiles and another shape",
+                "at least one profile, and no shape, min_shape, opt_shape or max_shape beside it",
+                "give the shapes in the profiles alone",
+            )
         if shape is not None and all(part is None for part in ranged):
             ranged = (shape, shape, shape)
         elif shape is not None or any(part is None for part in ranged):
@@ -61,11 +76,30 @@ class Input:
         self.device = torch.device(device)
         self._check()
 
+    def _bounds(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """The shapes that hold all profiles, and the best one of the first."""
+        if len({len(shape) for profile in self.profiles for shape in profile}) != 1:
+            raise SettingsError(
+                f"Input(profiles={list(self.profiles)}) has shapes of several ranks",
+                "shapes of one rank in all profiles",
+                "give min, opt and max shapes with one size for each dimension",
+            )
+        least, best, most = zip(*self.profiles, strict=True)
+        lowest = tuple(min(sizes) for sizes in zip(*least, strict=True))
+        highest = tuple(max(sizes) for sizes in zip(*most, strict=True))
+        return lowest, best[0], highest
+
+    def ranges(self, axis: int) -> tuple[tuple[int, int, int], ...]:
+        """(min, opt, max) of a dimension in each profile; one where there are no profiles."""
+        found = self.profiles or ((self.min_shape, self.opt_shape, self.max_shape),)
+        return tuple((low[axis], best[axis], high[axis]) for low, best, high in found)
+
     def _check(self) -> None:
         ranks = {len(self.min_shape), len(self.opt_shape), len(self.max_shape)}
         ordered = len(ranks) == 1 and all(
             0 <= low <= best <= high
-            for low, best, high in zip(self.min_shape, self.opt_shape, self.max_shape, strict=True)
+            for axis in range(len(self.min_shape))
+            for low, best, high in self.ranges(axis)
         )
         if not ordered:
             raise SettingsError(
@@ -141,3 +175,15 @@ class Input:
                 )
             found[axis] = dim
         return found
+
+
+def _profile(item: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    try:
+        least, best, most = (tuple(shape) for shape in item)
+    except (TypeError, ValueError) as err:
+        raise SettingsError(
+            f"a profile is {item!r}",
+            "three shapes: the smallest, the one to tune for, the largest",
+            "write profiles=[((1, 1), (1, 1), (8, 1)), ((1, 2), (1, 128), (8, 512))]",
+        ) from err
+    return least, best, most

@@ -155,7 +155,8 @@ def _entry(spec: Any) -> dict[str, Any]:
 
 
 def _size_entry(size: Dimension) -> dict[str, Any]:
-    return {"min": size.least, "opt": size.best, "max": size.most, "symbol": size.symbol}
+    entry = {"min": size.least, "opt": size.best, "max": size.most, "symbol": size.symbol}
+    return {**entry, "profiles": [list(item) for item in size.profiles]} if size.profiles else entry
 
 
 def _sample(manifest: Manifest, session: SourceSession, bound: str, device: torch.device) -> Sample:

@@ -132,7 +132,7 @@ def test_engines_are_tuned_for_the_best_size_that_was_asked_for() -> None:
     inputs = [Input(min_shape=(1, 4), opt_shape=(1, 4), max_shape=(8, 4))]
     program = capture(mlp(), inputs)
 
-    assert list(best_sizes(program, inputs, None).values()) == [1]
+    assert list(best_sizes(program, inputs, None).values()) == [((1, 1, 8),)]
 
 
 # ---- the user's model stays as it is ------------------------------------------------------------

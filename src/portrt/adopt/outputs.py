@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from portrt import symbols, torch_internals
 from portrt.adopt.bindings import argument_names, check_names
-from portrt.artifacts import Block, Plan
+from portrt.artifacts import Block, Plan, Tuned
 from portrt.capture import best_sizes, capture
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
@@ -171,9 +171,7 @@ def _cause(err: CaptureError) -> CaptureError | SettingsError:
     )
 
 
-def _plan(
-    captured: ExportedProgram, inputs: list[str], outputs: list[str], best: Mapping[Any, int]
-) -> Plan:
+def _plan(captured: ExportedProgram, inputs: list[str], outputs: list[str], best: Tuned) -> Plan:
     """The operator as a call of a block."""
     graph_module = captured.graph_module
     graph = graph_module.graph

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
+from portrt.artifacts import Tuned
 from portrt.backends.base import Backend, Material
 from portrt.cache import describe
 from portrt.cache.key import Key
@@ -85,7 +86,7 @@ def program_key(
     program: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> Key:
     """The key of a whole compiled program, from the captured one.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt.artifacts import Engine
+from portrt.artifacts import Engine, Tuned
 from portrt.backends.base import Backend, Material
 from portrt.cache.describe import UnknownValueError
 from portrt.cache.key import Key
@@ -102,7 +102,7 @@ def build_program(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Mapping[Any, int],
+    best: Tuned,
     build: Callable[[], tuple[ExportedProgram, bool]],
 ) -> ExportedProgram:
     """What `build` makes of a captured program, or what it made of an equal one before.

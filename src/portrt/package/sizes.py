@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from portrt.errors import PackageError
+from portrt.errors import PackageError, brief
 from portrt.package import expr
 from portrt.package.json_fields import REMEDY, Fields
 
@@ -15,12 +15,18 @@ MAX_RANK = 64
 
 @dataclass(frozen=True)
 class Dimension:
-    """A size that varies between calls: its range, what engines are tuned for, its symbol."""
+    """A size that varies between calls: its range, what engines are tuned for, its symbol.
+
+    Attributes:
+        profiles: (smallest, best, largest) in each optimization profile; empty where there is one,
+            which is the range.
+    """
 
     least: int
     best: int
     most: int | None
     symbol: str
+    profiles: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,24 @@ def _input_size(size: Any, ranks: Sequence[int], where: str) -> Any:
             "min <= opt <= max",
             REMEDY,
         )
-    return Dimension(least, best, most, part.text("symbol"))
+    return Dimension(least, best, most, part.text("symbol"), _profiles(part, least, most))
+
+
+def _rises(sizes: list[int], most: int | None) -> bool:
+    return sizes == sorted(sizes) and (most is None or sizes[-1] <= most)
+
+
+def _profiles(part: Fields, least: int, most: int | None) -> tuple[tuple[int, int, int], ...]:
+    found = part.items("profiles") if "profiles" in part.raw else []
+    for item in found:
+        is_range = isinstance(item, list) and [type(size) for size in item] == [int] * 3
+        if not is_range or not _rises([least, *item], most):
+            raise PackageError(
+                f"a profile of {part.where} is {brief(item)}",
+                "three whole numbers in its range, min <= opt <= max",
+                REMEDY,
+            )
+    return tuple((low, best, high) for low, best, high in found)
 
 
 def _output_size(size: Any, ranks: Sequence[int], where: str) -> Any:

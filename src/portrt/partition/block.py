@@ -18,7 +18,7 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 
 from portrt import symbols, torch_internals
-from portrt.artifacts import Block
+from portrt.artifacts import Block, Tuned
 from portrt.errors import PartitionError
 
 # Facts about the user's files and modules: not needed to run a block, and they would make two
@@ -31,7 +31,7 @@ def block_from_submodule(
     call: torch.fx.Node,
     weight_names: Mapping[str, str],
     placeholders: Sequence[torch.fx.Node],
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> Block:
     """Make the submodule that `call` calls self-contained; `call` then takes tensors alone.
 
@@ -197,7 +197,7 @@ def input_entries(
     inputs: Sequence[torch.fx.Node],
     known: symbols.Dimensions,
     program: ExportedProgram,
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> tuple[Mapping[str, Any], ...]:
     entries = []
     for index, node in enumerate(inputs):
@@ -215,7 +215,7 @@ def _input_size(
     place: tuple[int, int],
     known: symbols.Dimensions,
     program: ExportedProgram,
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> Any:
     if isinstance(size, int):
         return size
@@ -228,9 +228,11 @@ def _input_size(
     if tree is not None:
         return tree
     least, most = symbols.range_of(size, program.range_constraints)
-    wanted = best.get(expression, torch_internals.hint_of(size) or least)
+    tuned = best.get(expression, ())
+    wanted = tuned[0][1] if tuned else torch_internals.hint_of(size) or least
     wanted = max(least, wanted if most is None else min(wanted, most))
-    return {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
+    entry = {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
+    return {**entry, "profiles": [list(item) for item in tuned]} if len(tuned) > 1 else entry
 
 
 def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:

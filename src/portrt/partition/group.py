@@ -15,7 +15,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from portrt import torch_internals
-from portrt.artifacts import LeftOut, Plan, Verdict
+from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
 from portrt.errors import PartitionError
 from portrt.package.weights import storable
 from portrt.partition.block import block_from_submodule
@@ -32,7 +32,7 @@ def partition(
     settings: Settings,
     supports: Supports,
     excluded: Mapping[str, str] | None = None,
-    best: Mapping[Any, int] | None = None,
+    best: Tuned | None = None,
 ) -> Plan:
     """Group the nodes that every requested backend takes.
 
@@ -173,7 +173,7 @@ def _plan(
     program: ExportedProgram,
     weights: Mapping[str, tuple[str, torch.Tensor]],
     left_out: Sequence[LeftOut],
-    best: Mapping[Any, int],
+    best: Tuned,
 ) -> Plan:
     graph_module = program.graph_module
     calls = [node for node in graph_module.graph.nodes if node.op == "call_module"]

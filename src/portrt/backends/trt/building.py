@@ -75,11 +75,11 @@ def build_engine(
         ConvertError: The block cannot be translated at the lowest.
     """
     started = time.perf_counter()
-    profile = profile_of(material.block)
+    profiles = profiles_of(material.block)
     job = {
         "module": library,
         "install": install,
-        "profiles": [profile],
+        "profiles": profiles,
         "optimization_level": settings.optimization_level,
         "workspace_size": settings.workspace_size,
         "version_compatible": settings.version_compatible,
@@ -97,7 +97,7 @@ def build_engine(
         "onnx_nodes": model.nodes,
         "layers": result["layers"],
         "flags": result["flags"],
-        "profiles": [profile],
+        "profiles": profiles,
         "os": result["os"],
         "arch": result["arch"],
         "seconds": round(time.perf_counter() - started, 3),
@@ -144,30 +144,40 @@ def _has_attention(block: Block) -> bool:
     return torch.ops.aten.scaled_dot_product_attention.default in targets
 
 
-def profile_of(block: Block) -> dict[str, list[list[int]]]:
-    """Input -> smallest, best and largest shape, for one optimization profile.
+def profiles_of(block: Block) -> list[dict[str, list[list[int]]]]:
+    """Input -> smallest, best and largest shape, for each optimization profile.
 
     Raises:
         BuildError: A dimension has no upper bound.
     """
-    return {
-        entry["name"]: [
-            [_size(block, index, axis, bound) for axis in range(len(entry["shape"]))]
-            for bound in ("min", "opt", "max")
-        ]
-        for index, entry in enumerate(block.inputs)
-    }
+    sizes = [size for entry in block.inputs for size in entry["shape"] if isinstance(size, dict)]
+    count = max((len(size.get("profiles", ())) for size in sizes), default=0)
+    return [
+        {
+            entry["name"]: [
+                [_size(block, (index, axis), bound, turn) for axis in range(len(entry["shape"]))]
+                for bound in range(3)
+            ]
+            for index, entry in enumerate(block.inputs)
+        }
+        for turn in range(max(count, 1))
+    ]
 
 
-def _size(block: Block, index: int, axis: int, bound: str) -> int:
+def _size(block: Block, place: tuple[int, int], bound: int, turn: int) -> int:
+    """A size in a profile: its smallest (bound 0), best (1) or largest (2)."""
+    index, axis = place
     size = block.inputs[index]["shape"][axis]
     if not isinstance(size, dict):
-        return int(expr.evaluate(size, lambda i, a: _size(block, i, a, bound)))
-    if size[bound] is None:
+        return int(expr.evaluate(size, lambda *dim: _size(block, dim, bound, turn)))
+    if size.get("profiles"):
+        return int(size["profiles"][turn][bound])
+    found = size[("min", "opt", "max")[bound]]
+    if found is None:
         raise BuildError(
             f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper "
             "bound",
             "a largest size for each dynamic dimension, which TensorRT needs",
             "give torch.export.Dim(..., max=...) or portrt.Input(max_shape=...)",
         )
-    return int(size[bound])
+    return int(found)
