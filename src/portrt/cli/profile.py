@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
+@click.option("--trust", "trusts", multiple=True, help="As `portrt run` has it; repeatable.")
 @click.option("--calls", type=int, default=30, show_default=True, help="Calls to time.")
 @click.option("--top", type=int, default=20, show_default=True, help="Rows of a table; 0: all.")
 @click.option(
@@ -43,6 +44,7 @@ def command(
     shapes: tuple[str, ...],
     seed: int,
     device: str,
+    trusts: tuple[str, ...],
     calls: int,
     top: int,
     order: str,
@@ -58,17 +60,14 @@ def command(
     from portrt.package.load import load
     from portrt.package.signature import flat_signature
     from portrt.profile.measure import profile
+    from portrt.runtime import policy
 
     given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
-    found = profile(
-        file,
-        given,
-        engine=engine,
-        shapes=dict(map(_shape, shapes)),
-        device=device,
-        calls=calls,
-        seed=seed,
-    )
+    sizes = dict(map(shape_option, shapes))
+    with policy(trust=trusts or None):
+        found = profile(
+            file, given, engine=engine, shapes=sizes, device=device, calls=calls, seed=seed
+        )
     text = json.dumps(found.to_json(), indent=2)
     if html_path:
         _write(html_path, found.to_html())
@@ -82,7 +81,12 @@ def command(
         click.echo(f"wrote {path}")
 
 
-def _shape(text: str) -> tuple[str, list[int]]:
+def shape_option(text: str) -> tuple[str, list[int]]:
+    """Name and sizes of "NAME=8x3x96x96".
+
+    Raises:
+        SettingsError: It is no such text.
+    """
     name, _, sizes = text.partition("=")
     try:
         return name, [int(size) for size in sizes.split("x")] if sizes else []

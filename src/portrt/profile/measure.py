@@ -51,9 +51,9 @@ def profile(
 ) -> FileProfile:
     """Time the layers of every block of a compiled file, and the nodes between the blocks.
 
-    Times are medians over calls, without those that warm up. A plain call is timed apart, because
-    the timing of layers has its own cost: the layers of a block may take longer than its call, and
-    where they take less, the rest is spent between them.
+    The policy in force holds, as in any call. Times are medians over calls, without those that warm
+    up. A plain call is timed apart, because the timing of layers has its own cost: the layers of a
+    block may take longer than its call, and where they take less, the rest is spent between them.
 
     Args:
         path: The file.
@@ -165,13 +165,15 @@ class _Measurement:
         manifest = block.manifest
         selection = block.selection(inputs[0].device)
         session = selection.session
+        with policy(cuda_graphs=0):  # a graph that is replayed has no layers to time
+            timed = block.selection(inputs[0].device).session
         shapes = output_shapes(manifest, inputs)
         seconds = seconds_per_call(lambda: session.run(inputs, shapes), self._device, self._calls)
         layers: list[LayerTime] = []
         reason = ""
-        if isinstance(session, ProfiledSession):
+        if isinstance(timed, ProfiledSession):
             try:
-                layers = session.layer_times(inputs, shapes, calls=self._calls)
+                layers = timed.layer_times(inputs, shapes, calls=self._calls)
             except PortrtError:
                 raise
             except Exception as err:
