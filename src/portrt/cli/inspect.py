@@ -36,10 +36,11 @@ def _print_program(found: ProgramInfo) -> None:
 
 def _print_block(block: BlockInfo) -> None:
     producer = ", ".join(f"{name} {version}" for name, version in sorted(block.producer.items()))
-    click.echo(
-        f"\n{block.name}: {block.node_count} operators, source {size_text(block.source_bytes)}, "
-        f"written by {producer}, format {block.format}"
-    )
+    if block.source_bytes is None:
+        contents = "no source" + (f", {block.node_count} operators" if block.node_count else "")
+    else:
+        contents = f"{block.node_count} operators, source {size_text(block.source_bytes)}"
+    click.echo(f"\n{block.name}: {contents}, written by {producer}, format {block.format}")
     for label, specs in (("input", block.inputs), ("output", block.outputs)):
         for spec in specs:
             shape = ", ".join(map(str, spec["shape"]))
@@ -48,6 +49,10 @@ def _print_block(block: BlockInfo) -> None:
         ["engine", "size", "built with", "runs on", "checked"],
         [_engine_row(engine) for engine in block.engines],
     )
+    for engine in block.engines:
+        names = _bindings(engine["build"], block)
+        if names:
+            click.echo(f"  in the {engine['backend']} engine {', '.join(names)}")
 
 
 def _engine_row(engine: Any) -> list[str]:
@@ -56,9 +61,13 @@ def _engine_row(engine: Any) -> list[str]:
     built += [f"opset {build['opset']}"] if "opset" in build else []
     built += [str(build["precision"])] if "precision" in build else []
     built += [str(flag) for flag in build.get("flags", [])]
+    built += ["adopted"] if build.get("adopted") is True else []
     runs = [" or ".join(map(str, requires.get("device", ["any device"])))]
     if requires.get("compute_capabilities"):
         runs.append("compute capability " + ", ".join(map(str, requires["compute_capabilities"])))
+    if requires.get("compute_capability_min"):
+        runs.append(f"compute capability {requires['compute_capability_min']} or newer")
+    runs += _tensorrt(requires) if "tensorrt" in requires else []
     return [
         engine["backend"],
         size_text(engine["bytes"]),
@@ -66,6 +75,27 @@ def _engine_row(engine: Any) -> list[str]:
         "; ".join(runs),
         _checked(engine["check"]),
     ]
+
+
+def _tensorrt(requires: Any) -> list[str]:
+    """Which TensorRT runs it, and what that asks of whoever runs it."""
+    if requires.get("version_compatible") is not True:
+        return [f"tensorrt {requires['tensorrt']} alone"]
+    lean = requires.get("lean_runtime") or "outside"
+    found = [f"tensorrt from {requires['tensorrt']}, lean runtime {lean}"]
+    return found + (["trust='host-code'"] if requires.get("host_code") else [])
+
+
+def _bindings(build: Any, block: BlockInfo) -> list[str]:
+    """The plan's own names for the block's inputs and outputs, where they are others."""
+    bindings = build.get("bindings")
+    found = []
+    for kind, specs in (("inputs", block.inputs), ("outputs", block.outputs)):
+        names = bindings.get(kind) if isinstance(bindings, dict) else None
+        if isinstance(names, list) and len(names) == len(specs):
+            pairs = zip(specs, map(str, names), strict=True)
+            found += [f"{spec['name']} is {name!r}" for spec, name in pairs if spec["name"] != name]
+    return found
 
 
 def _checked(check: Any) -> str:

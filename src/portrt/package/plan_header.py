@@ -22,6 +22,7 @@ import struct
 from dataclasses import dataclass
 
 from portrt.errors import PackageError
+from portrt.package.versions import same_release
 
 # The parts that are read lie well within these first bytes.
 HEADER_BYTES = 4096
@@ -117,6 +118,26 @@ def read_plan_header(data: bytes | bytearray | memoryview, size: int | None = No
         True if carries else None,
         {True: "inside", False: "outside", None: None}[carries],
     )
+
+
+def contradiction(data: bytes | bytearray | memoryview, backend: str, version: str) -> str:
+    """Why bytes are not the plan that they are said to be, or "" where nothing says so.
+
+    A library may crash on a plan of another version; by the header nothing is run to find out.
+    What cannot be read is left to the library: a newer one may have another header.
+
+    Args:
+        data: The plan.
+        backend: "tensorrt" or "tensorrt_rtx".
+        version: Of the library that is said to have built it.
+    """
+    try:
+        header = read_plan_header(data, len(data))
+    except PackageError:
+        return ""
+    if header.backend == backend and same_release(version, header.version, 4):
+        return ""
+    return f"it is said to be of {backend} {version}, and is of {header.backend} {header.version}"
 
 
 def _backend(head: bytes) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from portrt.backends.trt.engine import open_engine
+from portrt.backends.trt.engine import as_bytes, open_engine
 from portrt.backends.trt.libraries import library as find_library
 from portrt.backends.trt.session import TensorRTSession
+from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest
+from portrt.package.plan_header import contradiction
 
 
 def open_session(
@@ -34,8 +36,16 @@ def open_session(
         host_code: Let it bring code for the CPU along.
 
     Raises:
-        EngineError: The library is not there, or refuses the engine.
+        EngineError: The library is not there, or refuses the engine; or the engine's header says
+            that another version built it, on which the library might crash.
     """
+    other = contradiction(as_bytes(data), engine.backend, built)
+    if other:
+        raise EngineError(
+            f"the engine of {manifest.name} is not what its manifest says: {other}",
+            "an engine and a manifest that belong together",
+            "get the file again from where it was made",
+        )
     index = torch.cuda.current_device() if device.index is None else device.index
     where = torch.device("cuda", index)
     lib = find_library(library)
