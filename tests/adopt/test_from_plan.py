@@ -16,6 +16,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
+from portrt.artifacts import YES, Verdict
 from portrt.errors import (
     CaptureError,
     CheckError,
@@ -176,6 +177,47 @@ def test_an_engine_that_can_run_here_is_compared(fake: FakeBackend) -> None:
     accepted = adopt(plan, [X], check="accept", **options)
     assert not entry_of(accepted)["engines"][0]["check"]["outputs"][0]["ok"]
     assert entry_of(adopt(plan, [X], check="off", **options))["engines"][0]["check"] is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "accepted"),
+    [
+        (None, None, False),
+        ("fp32", None, False),
+        (torch.float16, "fp16", True),
+        ("bf16", "bf16", True),
+        ("int8", "int8", True),
+    ],
+)
+def test_the_tolerance_is_that_of_its_precision(
+    fake: FakeBackend, precision: Any, name: str | None, accepted: bool
+) -> None:
+    """Off by 1 % of the largest number."""
+    fake.answer = lambda x: [tiny.model()(x).detach() * 1.01]
+    options = {"source": tiny.model(), "output_names": ["y"], "precision": precision}
+    if not accepted:
+        with pytest.raises(CheckError):
+            adopt(tensorrt_plan(), [X], **options)
+        return
+    (engine,) = entry_of(adopt(tensorrt_plan(), [X], **options))["engines"]
+    assert engine["build"].get("precision") == name
+    assert engine["check"]["outputs"][0]["ok"]
+
+
+def test_what_cannot_run_here_is_compared_where_it_is_opened_first(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeBackend, "accepts", lambda *_: Verdict(False, "not here"))
+    options = {"source": tiny.model(), "output_names": ["y"], "check": "first-open"}
+    program = adopt(tensorrt_plan(), [X], **options)
+    assert entry_of(program)["engines"][0]["check"] == {"skipped": "not here"}
+    assert entry_of(program)["policy"] == {"fallback": None, "check": "first-open"}
+    monkeypatch.setattr(FakeBackend, "accepts", lambda *_: YES)
+    monkeypatch.setattr(FakeBackend, "can_run", lambda *_: YES, raising=False)
+    fake.answer = lambda x: [tiny.model()(x).detach() + 1]
+    module, x = on_cpu(program), torch.randn(2, 8)
+    with pytest.warns(FallbackWarning, match="gives other numbers than its source"):
+        torch.testing.assert_close(module(x), tiny.model()(x))
 
 
 def test_code_that_is_not_trusted_is_not_run_for_the_comparison(fake: FakeBackend) -> None:
@@ -517,6 +559,8 @@ def test_hardware_compatible() -> None:
         ({"lean_runtime": "inside"}, "and the plan is not version compatible"),
         ({"lean_runtime": "there", "version_compatible": True}, "lean_runtime is 'there'"),
         ({"trust": "everything"}, "trust"),
+        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"check": "first-open"}, "there is no source to compare with"),
         ({"check": "maybe"}, "check is 'maybe'"),
         ({"fallback": "cuda"}, "fallback is 'cuda'"),
         ({"output_format": "torchscript"}, "output_format is 'torchscript'"),

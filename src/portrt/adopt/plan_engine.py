@@ -13,9 +13,13 @@ import torch
 from portrt.artifacts import Engine
 from portrt.errors import LoadError, SettingsError
 from portrt.package.plan_header import PlanHeader, read_plan_header
+from portrt.precision import precision_name
 from portrt.settings import compute_capability
 
 LEAN_RUNTIMES = ("inside", "outside")
+
+# Beside those that an engine can be asked to have.
+_QUANTIZED = ("int8", "fp8")
 
 # What "hardware compatible" means. Source: NvInfer.h, HardwareCompatibilityLevel::kAMPERE_PLUS.
 _OLDEST_COMPATIBLE = "8.0"
@@ -30,12 +34,14 @@ class Said:
         hardware_compatible: It runs on other GPUs than the one that it was built on.
         version_compatible: Later versions of TensorRT can run it.
         lean_runtime: "inside" or "outside".
+        precision: What it computes in, where that is lower than the types of its outputs.
     """
 
     compute_capabilities: Sequence[str] | str | None = None
     hardware_compatible: bool = False
     version_compatible: bool | None = None
     lean_runtime: str | None = None
+    precision: Any = None
 
 
 def plan_bytes_of(plan: bytes | bytearray | memoryview | torch.Tensor | str | Any) -> bytes:
@@ -109,9 +115,15 @@ def adopted_engine(
             "version": header.version,
             "adopted": True,
             "bindings": {"inputs": list(inputs), "outputs": list(outputs)},
+            **_precision(said.precision),
         },
         requires=requires,
     )
+
+
+def _precision(value: Any) -> dict[str, str]:
+    name = value if value in _QUANTIZED else precision_name(value)
+    return {} if name is None else {"precision": name}
 
 
 def _gpus(header: PlanHeader, said: Said) -> dict[str, Any]:

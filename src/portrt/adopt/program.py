@@ -50,6 +50,7 @@ def from_plan(
     hardware_compatible: bool = False,
     version_compatible: bool | None = None,
     lean_runtime: str | None = None,
+    precision: Any = None,
     trust: Sequence[str] | str | None = None,
     output_format: str = "module",
     fallback: str | None = None,
@@ -79,12 +80,15 @@ def from_plan(
             header tells, and where it tells nothing False: then its own version alone runs it.
         lean_runtime: Where the lean runtime of a version-compatible engine is: "inside" it, or
             "outside", where the header does not tell.
+        precision: "fp16", "bf16", "int8" or "fp8" where its builder was allowed to compute in that
+            and its outputs are float32: it is compared with the source by the tolerance for that.
         trust: "host-code" where you trust whoever made the engine: a version-compatible one brings
             code for the CPU along. In this process, and in no file.
         output_format: "module" or "exported_program", as for `compile`.
         fallback: "eager" or "error", as for `compile`; None leaves it to where the program runs.
-        check: "error", "accept" or "off", as for `compile`: the engine is compared with the source
-            where it can run here.
+        check: "error", "accept", "first-open" or "off", as for `compile`: the engine is compared
+            with the source where it can run here, on the device of `inputs`; with "first-open" else
+            where it is opened first.
 
     Returns:
         What `compile` returns: a module, or an ExportedProgram for `torch.export.save`. Without a
@@ -102,8 +106,16 @@ def from_plan(
     settings = Settings(output_format=output_format, fallback=fallback, check=check)
     trusted = HOST_CODE in (Policy(trust=as_names(trust, "trust")).trust or ())
     data = plan_bytes_of(plan_bytes)
-    said = Said(compute_capabilities, hardware_compatible, version_compatible, lean_runtime)
+    said = Said(
+        compute_capabilities, hardware_compatible, version_compatible, lean_runtime, precision
+    )
     adopted_engine(data, said, (), ())  # what is no plan is refused first
+    if check == "first-open" and source is None:
+        raise SettingsError(
+            "check is 'first-open', and there is no source to compare with",
+            "a source, or another check",
+            "give source=..., or leave check out",
+        )
     names = None if source is None else argument_names_of(source)
     given = named_inputs(inputs, names)
     with torch_internals.without_torch_noise():
@@ -127,13 +139,18 @@ def from_plan(
             plan,
             image if plan.tensors else None,
             {plan.blocks[0].name: [dataclasses.replace(engine, check=checked)]},
-            {"fallback": settings.fallback},
+            _policy(settings),
             with_sources=source is not None,
         )
         logger.info(
             "adopted a plan of %s %s, %d bytes", engine.backend, engine.build["version"], len(data)
         )
         return program if output_format == "exported_program" else module_of(program)
+
+
+def _policy(settings: Settings) -> dict[str, Any]:
+    own = {"check": settings.check} if settings.check == "first-open" else {}
+    return {"fallback": settings.fallback, **own}
 
 
 def _warn_of_names(data: bytes, names: Sequence[str]) -> None:
