@@ -158,7 +158,10 @@ class OpenedEngine:
         context = self._bare_context(engine)
         if context is None or context.active_optimization_profile == profile:
             return context
-        return context if context.set_optimization_profile_async(profile, stream) else None
+        try:
+            return context if context.set_optimization_profile_async(profile, stream) else None
+        except RuntimeError:  # the bindings' way of saying no
+            return None
 
     def _bare_context(self, engine: Any) -> Any:
         if self._new_memory:

@@ -6,6 +6,7 @@ and are independent of each other: any of them may be in use at the same time.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import threading
@@ -101,6 +102,8 @@ def library(name: str) -> Library:
 
 
 _thread = threading.local()
+_ended: list[bool] = []  # at the end of the process nobody reads, and modules are half gone
+atexit.register(_ended.append, True)
 
 
 def _said() -> deque[str]:
@@ -124,6 +127,8 @@ def _make_logger(module: Any, name: str) -> Any:
             module.ILogger.__init__(self)
 
         def log(self, level: Any, message: str) -> None:
+            if _ended:
+                return
             if level in (severity.INTERNAL_ERROR, severity.ERROR):
                 _said().append(str(message).strip())
             logger.log(levels.get(level, logging.NOTSET + 1), "%s: %s", name, message)

@@ -20,6 +20,9 @@ from portrt.package.manifest import EngineSpec, Manifest
 
 _ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 _MOST_CONTEXTS = 32
+# Activations up to this size lie in memory that is kept for the small engines of a stream, which
+# run one after the other; to ask torch for it each time would take a fifth of their call.
+_SMALL_BYTES = 1 << 20
 _MOST_KNOWN_SHAPES = 1024
 
 Sizes = tuple[tuple[int, ...], ...]
@@ -102,7 +105,13 @@ class TensorRTSession:
             port.index for port in self.inputs if port.other_type and not port.binding.on_host
         ]
         self.narrow = Narrower(opened.device) if self.narrowed else None
-        self._plain = self._plain_out and self.narrow is None and not self._host_inputs
+        self._bytes_wanted = opened.memory_bytes[0]
+        self._plain = (
+            self._plain_out
+            and self.narrow is None
+            and not self._host_inputs
+            and opened.profile_count == 1
+        )
         self._plain_in = [(port.index, port.name) for port in self.inputs]
         self._plain_out_of = [
             (torch.empty(0, dtype=port.dtype, device=self.device), port.name)
@@ -146,18 +155,38 @@ class TensorRTSession:
             return self._run(inputs, shapes)
         # What follows is `_run` for sizes that a context of this stream ran last, and tensors that
         # are as the engine wants them: a small engine takes 20 us, and Python's steps count.
-        sizes = tuple([inputs[place].shape for place, _ in self._plain_in])
         stream = self._stream_of(self._index)
-        idle = self._idle.get((stream, self._profiles.get(sizes, -1)))
+        idle = self._idle.get((stream, 0))
         try:
             slot = idle.pop() if idle else None
         except IndexError:  # another thread was faster
             slot = None
-        if slot is None or idle is None or not self._fits(slot, inputs, sizes):
-            if slot is not None and idle is not None:
-                idle.append(slot)
+        if slot is None or idle is None:
             return self._run(inputs, shapes)
+        known = slot.addresses
+        for (place, name), size in zip(self._plain_in, slot.sizes or (), strict=False):
+            tensor = inputs[place]
+            address = tensor.data_ptr()
+            if tensor.shape != size or address % _ALIGNMENT or not tensor.is_contiguous():
+                idle.append(slot)
+                return self._run(inputs, shapes)
+            if known.get(name) != address:
+                if not address or not slot.context.set_tensor_address(name, address):
+                    idle.append(slot)
+                    return self._run(inputs, shapes)
+                known[name] = address
+        if slot.sizes is None or slot.outputs:
+            idle.append(slot)
+            return self._run(inputs, shapes)
+        return self._at_once(slot, stream, shapes, idle)
+
+    def _at_once(
+        self, slot: Slot, stream: int, shapes: Sequence[tuple[int, ...]], idle: list[Slot]
+    ) -> list[torch.Tensor]:
+        """Run a context that has the sizes and the addresses of its inputs."""
         context, known = slot.context, slot.addresses
+        bytes_wanted = self._bytes_wanted
+        capturing = self._capturing()
         outputs = []
         try:
             for (empty, name), shape in zip(self._plain_out_of, shapes, strict=True):
@@ -167,36 +196,30 @@ class TensorRTSession:
                 if known.get(name) != address:
                     context.set_tensor_address(name, address)
                     known[name] = address
-            bytes_wanted = self.opened.memory_bytes[slot.profile]
-            memory = self._bytes.new_empty(bytes_wanted)
+            if bytes_wanted <= _SMALL_BYTES and not capturing:
+                address = _small_memory.get((self._index, stream)) or self._small(stream)
+            else:
+                memory = self._bytes.new_empty(bytes_wanted)  # until the engine is enqueued
+                address = memory.data_ptr()
         except torch.OutOfMemoryError as err:
-            raise self._out_of_memory(self.opened.memory_bytes[slot.profile]) from err
-        address = memory.data_ptr()
+            raise self._out_of_memory(bytes_wanted) from err
         if address != slot.memory and bytes_wanted:
-            self.opened.set_memory(context, address, slot.profile)
+            self.opened.set_memory(context, address, 0)
             slot.memory = address
         if not context.execute_async_v3(stream):
-            raise self._failure(sizes)
-        if self._capturing():
+            raise self._failure(slot.sizes)
+        if capturing:
             self._captured.append(slot)
         else:
             idle.append(slot)
         return outputs
 
-    def _fits(self, slot: Slot, inputs: Sequence[torch.Tensor], sizes: Any) -> bool:
-        """Whether a context can run on these inputs as they are; tells it where they lie."""
-        if slot.sizes != sizes or slot.outputs:
-            return False
-        known = slot.addresses
-        for place, name in self._plain_in:
-            tensor = inputs[place]
-            address = tensor.data_ptr()
-            if not tensor.is_contiguous() or not address or address % _ALIGNMENT:
-                return False
-            if known.get(name) != address:
-                slot.context.set_tensor_address(name, address)
-                known[name] = address
-        return True
+    def _small(self, stream: int) -> int:
+        """Address of the memory that all small engines share on a stream."""
+        made = torch.empty(_SMALL_BYTES, dtype=torch.uint8, device=self.device)
+        _kept.append(made)
+        _small_memory[self._index, stream] = address = made.data_ptr()
+        return address
 
     def _run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -508,6 +531,10 @@ def _ports(specs: Sequence[Any], names: Any, bindings: dict[str, Binding]) -> tu
 def _listed(bindings: dict[str, Binding]) -> list[tuple[str, str]]:
     return [(item.name, str(item.dtype).removeprefix("torch.")) for item in bindings.values()]
 
+
+# (device, stream) -> address; and what keeps it.
+_small_memory: dict[tuple[int, int], int] = {}
+_kept: list[torch.Tensor] = []
 
 _places: dict[torch.device, torch.Tensor] = {}
 
