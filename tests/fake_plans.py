@@ -37,6 +37,9 @@ class FakeBackend:
         self.shapes: list[Any] = []
         self.answer: Any = lambda *inputs: [torch.zeros(shape) for shape in self.shapes[-1]]
 
+    def can_run(self, device: str) -> Verdict:
+        return YES
+
     def accepts(self, engine: Any, device: torch.device) -> Verdict:
         return YES
 

@@ -213,7 +213,6 @@ def test_what_cannot_run_here_is_compared_where_it_is_opened_first(
     assert entry_of(program)["engines"][0]["check"] == {"skipped": "not here"}
     assert entry_of(program)["policy"] == {"fallback": None, "check": "first-open"}
     monkeypatch.setattr(FakeBackend, "accepts", lambda *_: YES)
-    monkeypatch.setattr(FakeBackend, "can_run", lambda *_: YES, raising=False)
     fake.answer = lambda x: [tiny.model()(x).detach() + 1]
     module, x = on_cpu(program), torch.randn(2, 8)
     with pytest.warns(FallbackWarning, match="gives other numbers than its source"):

@@ -18,6 +18,7 @@ from tiny import call_of, edit_program
 from torch.export import ExportedProgram
 
 import portrt
+from portrt.backends.base import LayerTime
 from portrt.errors import CaptureError, EngineError, PackageError, SettingsError
 from portrt.package import manifest
 from portrt.package.module import module_of
@@ -145,6 +146,25 @@ def test_a_size_against_the_promise_is_refused(finds: FakeBackend, answer: Any, 
     finds.answer = lambda x: answer(*found(x))
     with pytest.raises(EngineError, match=words):
         module_of(adopted())(torch.ones(3, 8))
+
+
+def test_such_a_program_is_profiled_like_any(
+    finds: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers are what the backend's session tells of them."""
+    asked: list[Any] = []
+
+    def layer_times(self: FakeBackend, inputs: Any, shapes: Any, *, calls: int) -> list[LayerTime]:
+        asked.append((shapes, calls))
+        return []
+
+    portrt.save(adopted(), tmp_path / "a.pt2")
+    portrt.files.profile(tmp_path / "a.pt2", calls=2)
+    assert asked == []
+    monkeypatch.setattr(FakeBackend, "layer_times", layer_times, raising=False)
+    profile = portrt.files.profile(tmp_path / "a.pt2", calls=2)
+    assert asked == [(((-1, 2), (-1,), (4, -1)), 2)]
+    assert [block.backend for block in profile.blocks] == ["tensorrt"]
 
 
 def test_files_tell_them(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from portrt.backends.base import Session
 from portrt.package.manifest import check_blob_sizes, check_digest, decode, labelled_blobs
 from portrt.package.weights import WeightsImage
-from portrt.runtime.measured import MeasuredSession, is_measured
+from portrt.runtime.measured import measured
 from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.select import Selection, select
 from portrt.runtime.signature import (
@@ -104,9 +104,8 @@ class LoadedBlock:
                 found = select(
                     self.manifest, self._blobs, self._weights, device, policy, self._sessions
                 )
-                if is_measured(self.manifest):
-                    measured = MeasuredSession(found.session, self.manifest)
-                    found = dataclasses.replace(found, session=measured)
+                session = measured(found.session, self.manifest)
+                found = dataclasses.replace(found, session=session)
                 self._selections[device, context] = found
         return found
 

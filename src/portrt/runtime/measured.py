@@ -6,19 +6,24 @@ is computed from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from portrt.backends.base import Session
+from portrt.backends.base import LayerTime, ProfiledSession, Session
 from portrt.errors import EngineError
 from portrt.package.manifest import Manifest, UnknownSize
 from portrt.runtime.signature import fits
 
 
-def is_measured(manifest: Manifest) -> bool:
-    """Whether the data decides a size of the block's outputs."""
-    return any(isinstance(size, UnknownSize) for spec in manifest.outputs for size in spec.shape)
+def measured(session: Session, manifest: Manifest) -> Session:
+    """The session, looked after where the data decides a size of the block's outputs."""
+    sizes = [size for spec in manifest.outputs for size in spec.shape]
+    if not any(isinstance(size, UnknownSize) for size in sizes):
+        return session
+    if isinstance(session, ProfiledSession):
+        return _ProfiledMeasuredSession(session, manifest)
+    return MeasuredSession(session, manifest)
 
 
 class MeasuredSession:
@@ -64,3 +69,11 @@ class MeasuredSession:
             f"{wanted}",
             "adopt the plan again with outputs that promise what it gives",
         )
+
+
+class _ProfiledMeasuredSession(MeasuredSession):
+    """One that tells the times of its layers, too."""
+
+    def __init__(self, session: ProfiledSession, manifest: Manifest) -> None:
+        super().__init__(session, manifest)
+        self.layer_times: Callable[..., list[LayerTime]] = session.layer_times
