@@ -14,6 +14,7 @@ from portrt.errors import PortrtError
 # Imported when called: `portrt inspect` needs no torch, and should not wait for it.
 COMMANDS = {
     "add-engine": "portrt.cli.add_engine",
+    "bench": "portrt.cli.bench",
     "check": "portrt.cli.check",
     "cache": "portrt.cli.cache",
     "compile": "portrt.cli.compile",

@@ -89,7 +89,7 @@ def profile(
             f"{len(names)}: {', '.join(names)}",
             "give one value for each flat input of the program, in that order",
         )
-    with _only(engine), torch_internals.without_torch_noise(), torch.no_grad():
+    with only(engine), torch_internals.without_torch_noise(), torch.no_grad():
         found = _Measurement(program, flat, where, calls)
     return FileProfile(
         file=printable(Path(path).name),
@@ -107,7 +107,7 @@ def profile(
 
 
 @contextlib.contextmanager
-def _only(engine: str | None) -> Iterator[None]:
+def only(engine: str | None) -> Iterator[None]:
     """Allow one engine alone, or PyTorch alone."""
     if engine is None:
         yield
@@ -197,15 +197,15 @@ def seconds_per_call(run: Callable[[], Any], device: torch.device, calls: int) -
     """Median time of a call, its work on the device included; the first calls do not count."""
     found = []
     for _ in range(WARM_UP + calls):
-        _wait(device)
+        wait(device)
         started = time.perf_counter()
         run()
-        _wait(device)
+        wait(device)
         found.append(time.perf_counter() - started)
     return statistics.median(found[WARM_UP:])
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,0 +1,53 @@
+"""`portrt bench`: latency and throughput of a compiled file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from portrt.cli.tables import print_table
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.argument("inputs", nargs=-1, type=click.Path(exists=True))
+@click.option("--engine", help="Run every block as this engine; else as a call would.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME=8x3x96x96", help="Of a generated input."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
+@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
+@click.option("--trust", multiple=True, help="As `portrt run` has it; repeatable.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Calling at once.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Of each measurement.")
+@click.option("--rounds", type=int, default=3, show_default=True, help="Processes of each side.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: str, shapes: tuple[str, ...], rounds: int, as_json: bool, **job: Any) -> None:
+    """Time calls of FILE beside its source in PyTorch, in new processes in turn.
+
+    INPUTS as for `portrt run`; without them they are random. Latency is that of one thread,
+    throughput that of --threads together. A file in one block is also timed as a bare session of
+    ONNX Runtime, made by hand of its stored engine.
+    """
+    from portrt.bench.measure import bench
+    from portrt.cli.profile import milliseconds, shape_option
+
+    found = bench({"path": file, "shapes": dict(map(shape_option, shapes)), **job}, rounds)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    base = found["contenders"]["program"]["median_seconds"]
+    rows = []
+    for name, item in found["contenders"].items():
+        if "reason" in item:
+            rows.append([name, f"not run: {item['reason']}", *["-"] * 6])
+            continue
+        times = [item[key] for key in ("median_seconds", "p90_seconds", "p99_seconds")]
+        ran = ", ".join(dict.fromkeys(item["engines"])) or "PyTorch"
+        figures = [f"{times[0] / base:.2f}", f"{item['calls_per_second']:.1f}", str(item["calls"])]
+        rows.append([name, ran, *map(milliseconds, times), *figures])
+    head = ["what", "runs as", "median ms", "p90 ms", "p99 ms", "median over the program's"]
+    print_table([*head, f"calls/s with --threads {found['threads']}", "calls timed"], rows)
+    click.echo(f"{found['rounds']} processes each, in turn, on {found['machine']}")
