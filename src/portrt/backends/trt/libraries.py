@@ -11,7 +11,6 @@ import ctypes
 import logging
 import threading
 from collections import deque
-from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -68,7 +67,14 @@ class Library:
 
     def _make_runtime(self, lean: str | None, *, host_code: bool) -> Any:
         self.forget_words()
-        runtime = self.module.Runtime(self._log)
+        try:
+            runtime = self.module.Runtime(self._log)
+        except TypeError as err:  # what the bindings make of a runtime that is null
+            raise EngineError(
+                f"{self.name} {self.version} gives no runtime{self.words()}",
+                "an NVIDIA GPU, and a driver that knows the CUDA of this library",
+                "update the driver; `portrt doctor` tells more",
+            ) from err
         runtime.engine_host_code_allowed = host_code
         if lean is not None:
             _keep(runtime)
@@ -87,18 +93,28 @@ class Library:
         _said().clear()
 
     def words(self) -> str:
-        """What the libraries complained of in this thread, as lines for an error message."""
-        return "".join(f"\n    {line}" for line in _said())
+        """What the libraries complained of in this thread, as lines for an error message.
+
+        It is told once: the next error has its own story.
+        """
+        told = "".join(f"\n    {line}" for line in _said())
+        _said().clear()
+        return told
 
 
-@lru_cache
+_libraries: dict[str, Library] = {}
+
+
 def library(name: str) -> Library:
-    """The library of that name.
+    """The library of that name: one object, whichever threads ask at once.
 
     Raises:
         EngineError: It cannot be loaded.
     """
-    return Library(name)
+    with _opening:
+        if name not in _libraries:
+            _libraries[name] = Library(name)
+        return _libraries[name]
 
 
 _thread = threading.local()

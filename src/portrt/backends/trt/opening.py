@@ -47,7 +47,7 @@ def open_session(
             "get the file again from where it was made",
         )
     index = torch.cuda.current_device() if device.index is None else device.index
-    where = torch.device("cuda", index)
+    where = torch.device(device.type, index)
     lib = find_library(library)
     with torch.cuda.device(where):
         runtime = lib.runtime(lean=lean_runtime, host_code=host_code)

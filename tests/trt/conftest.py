@@ -1,0 +1,119 @@
+"""CPU tensors and fake libraries in the place of a GPU and of TensorRT."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from fake_tensorrt import fake_library
+from rig import Rig, manifest_of, spec_of
+
+from portrt import torch_internals
+from portrt.backends.trt import libraries
+from portrt.backends.trt.engine import open_engine
+from portrt.backends.trt.session import TensorRTSession
+
+FREE, TOTAL = 3 << 20, 80 << 30
+
+
+@dataclass
+class FakeGpu:
+    """What torch says of the GPU; a test sets it.
+
+    Attributes:
+        capturing: Whether the current stream is being captured.
+        events: What was done: "synchronize".
+        refuse: Allocations of so many bytes or more fail; None for none.
+        allocated: Bytes of every allocation of uint8, in order.
+    """
+
+    capturing: bool = False
+    events: list[str] = field(default_factory=list)
+    refuse: int | None = None
+    allocated: list[int] = field(default_factory=list)
+    _thread: threading.local = field(default_factory=threading.local)
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream that is current in this thread."""
+        return getattr(self._thread, "stream", 0)
+
+    @stream.setter
+    def stream(self, handle: int) -> None:
+        self._thread.stream = handle
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """The CPU under the name of CUDA device 0."""
+    found = FakeGpu()
+    empty = torch.empty
+
+    def guarded(*args: Any, **kwargs: Any) -> torch.Tensor:
+        made = empty(*args, **kwargs)
+        size = made.numel() * made.element_size()
+        if made.dtype == torch.uint8:
+            found.allocated.append(size)
+        if found.refuse is not None and size >= found.refuse:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return made
+
+    def synchronize(device: Any = None) -> None:
+        found.events.append("synchronize")
+
+    monkeypatch.setattr(torch, "empty", guarded)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.capturing)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (FREE, TOTAL))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch_internals, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch_internals, "current_stream_handle", lambda _: found.stream)
+    return found
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Makes a fake library importable."""
+
+    def make(name: str = "tensorrt", version: str = "10.13.0.35") -> Any:
+        made = fake_library(name, version)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    monkeypatch.setattr(libraries, "_libraries", {})
+    yield make
+    gc.collect()
+
+
+@pytest.fixture
+def trt(install: Callable[..., Any]) -> Any:
+    """The fake `tensorrt`."""
+    return install()
+
+
+@pytest.fixture
+def rig(gpu: FakeGpu, trt: Any) -> Callable[..., Rig]:
+    """Opens an engine on the fake library."""
+
+    def make(
+        plan: bytes,
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
+        built: tuple[int, ...] = (10, 13),
+        **build: Any,
+    ) -> Rig:
+        lib = libraries.library("tensorrt")
+        data = torch.frombuffer(bytearray(plan), dtype=torch.uint8)
+        opened = open_engine(lib, lib.runtime(), data, built, torch.device("cpu", 0))
+        session = TensorRTSession(opened, spec_of(plan, **build), manifest_of(inputs, outputs))
+        return Rig(session, trt)
+
+    return make
