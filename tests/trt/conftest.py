@@ -54,27 +54,31 @@ class FakeGpu:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """The CPU under the name of CUDA device 0."""
     found = FakeGpu()
-    empty = torch.empty
 
-    def guarded(*args: Any, **kwargs: Any) -> torch.Tensor:
-        made = empty(*args, **kwargs)
-        size = made.numel() * made.element_size()
-        if made.dtype == torch.uint8:
-            found.allocated.append(size)
-        if found.refuse is not None and size >= found.refuse:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return made
+    def guarded(allocate: Any) -> Any:
+        def guard(*args: Any, **kwargs: Any) -> torch.Tensor:
+            made: torch.Tensor = allocate(*args, **kwargs)
+            size = made.numel() * made.element_size()
+            if made.dtype == torch.uint8 and size:
+                found.allocated.append(size)
+            if found.refuse is not None and size >= found.refuse:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return made
+
+        return guard
 
     def synchronize(device: Any = None) -> None:
         found.events.append("synchronize")
 
-    monkeypatch.setattr(torch, "empty", guarded)
+    monkeypatch.setattr(torch, "empty", guarded(torch.empty))
+    monkeypatch.setattr(torch.Tensor, "new_empty", guarded(torch.Tensor.new_empty))
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.capturing)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (FREE, TOTAL))
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(torch_internals, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch_internals, "is_capturing", lambda: found.capturing)
     monkeypatch.setattr(torch_internals, "current_stream_handle", lambda _: found.stream)
     return found
 

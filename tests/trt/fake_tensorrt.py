@@ -134,6 +134,7 @@ class ICudaEngine(Part):
         self.names = [*made["inputs"], *made["outputs"]]
         self.num_io_tensors = len(self.names)
         self.num_optimization_profiles = len(next(iter(made["inputs"].values()))[2])
+        self.free_profiles = list(range(self.num_optimization_profiles))
 
     def entry(self, name: str) -> Any:
         return self.made["inputs"].get(name) or self.made["outputs"][name]
@@ -198,6 +199,8 @@ class IExecutionContext(Part):
     def __init__(self, engine: ICudaEngine) -> None:
         self.engine = engine
         self.profile = 0
+        if engine.made.get("one_each"):  # as TensorRT 8.6 builds them, unless asked otherwise
+            self.profile = engine.free_profiles.pop(0) if engine.free_profiles else -1
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.values: dict[str, list[int]] = {}
@@ -220,8 +223,16 @@ class IExecutionContext(Part):
         self.engine.logger.log(Severity.ERROR, words)
         return False
 
+    @property
+    def active_optimization_profile(self) -> int:
+        return self.profile
+
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         with self.use("set_optimization_profile_async", profile_index, stream_handle):
+            if self.engine.made.get("one_each"):
+                if profile_index not in self.engine.free_profiles:
+                    raise RuntimeError("the profile is in use by another context")
+                self.engine.free_profiles.remove(profile_index)
             self.profile = profile_index
             self.shapes.clear()
             return True

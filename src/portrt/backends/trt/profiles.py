@@ -32,11 +32,13 @@ def _fits(binding: Binding, profile: int, tensor: torch.Tensor) -> bool:
     if len(tensor.shape) != binding.rank:
         return False
     least, most = binding.profiles[profile]
-    values: Sequence[int] = tuple(tensor.shape)
-    if binding.on_host:
-        values = tensor.flatten().tolist()
     # An input of fixed sizes may have no bounds.
-    return not least or _within(least, values, most)
+    return not least or _within(least, _sizes(binding, tensor), most)
+
+
+def _sizes(binding: Binding, tensor: torch.Tensor) -> Sequence[int]:
+    """What a profile bounds: the shape, or the numbers of a shape tensor."""
+    return tensor.flatten().tolist() if binding.on_host else tuple(tensor.shape)
 
 
 def _within(least: Sizes, values: Sequence[int], most: Sizes) -> bool:
@@ -56,7 +58,7 @@ def refuse_sizes(
             for _, name, binding in bounds
         ]
         lines.append(f"\n    profile {index}: {', '.join(ranges)}")
-    found = ", ".join(f"{name} {list(given[name].shape)}" for _, name, _ in bounds)
+    found = ", ".join(f"{name} {list(_sizes(binding, given[name]))}" for _, name, binding in bounds)
     raise EngineError(
         f"no profile of the engine of {block} takes {found}",
         f"sizes within one of its {count} profiles:{''.join(lines)}",

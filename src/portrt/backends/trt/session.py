@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -47,6 +48,12 @@ class Slot:
     addresses: dict[str, int] = field(default_factory=dict)
     memory: int = 0
     outputs: dict[str, TorchOutput] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Take nothing for told any more: after a failure nobody knows what the context knows."""
+        self.sizes = None
+        self.addresses.clear()
+        self.memory = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,9 @@ class TensorRTSession:
         self._plain_out = all(
             not port.other_type and not port.binding.on_host for port in self.outputs
         )
-        self._host_inputs = any(port.binding.on_host for port in self.inputs)
+        self._host_inputs = {
+            port.name: port.binding.dtype for port in self.inputs if port.binding.on_host
+        }
         self.narrowed = [
             port.index for port in self.inputs if port.other_type and not port.binding.on_host
         ]
@@ -121,7 +130,7 @@ class TensorRTSession:
         self._capturing = torch_internals.is_capturing
         self._profiles: dict[Any, int] = {}
         self._idle: dict[tuple[int, int], list[Slot]] = {}
-        self._count = 0
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # wherever they are
         self._captured: list[Slot] = []  # in graphs of the caller, whose end is not known
         self._lock = threading.Lock()
         self._graphed: dict[int, Any] = {}
@@ -178,15 +187,24 @@ class TensorRTSession:
         if slot.sizes is None or slot.outputs:
             idle.append(slot)
             return self._run(inputs, shapes)
-        return self._at_once(slot, stream, shapes, idle)
+        capturing = self._capturing()
+        try:
+            return self._at_once(slot, stream, shapes, capturing=capturing)
+        except BaseException:
+            slot.forget()
+            raise
+        finally:
+            if capturing:
+                self._captured.append(slot)
+            else:
+                idle.append(slot)
 
     def _at_once(
-        self, slot: Slot, stream: int, shapes: Sequence[tuple[int, ...]], idle: list[Slot]
+        self, slot: Slot, stream: int, shapes: Sequence[tuple[int, ...]], *, capturing: bool
     ) -> list[torch.Tensor]:
         """Run a context that has the sizes and the addresses of its inputs."""
         context, known = slot.context, slot.addresses
         bytes_wanted = self._bytes_wanted
-        capturing = self._capturing()
         outputs = []
         try:
             for (empty, name), shape in zip(self._plain_out_of, shapes, strict=True):
@@ -194,7 +212,8 @@ class TensorRTSession:
                 outputs.append(output)
                 address = output.data_ptr() or _nowhere(self.device)
                 if known.get(name) != address:
-                    context.set_tensor_address(name, address)
+                    if not context.set_tensor_address(name, address):
+                        raise self._failure(slot.sizes)
                     known[name] = address
             if bytes_wanted <= _SMALL_BYTES and not capturing:
                 address = _small_memory.get((self._index, stream)) or self._small(stream)
@@ -208,10 +227,6 @@ class TensorRTSession:
             slot.memory = address
         if not context.execute_async_v3(stream):
             raise self._failure(slot.sizes)
-        if capturing:
-            self._captured.append(slot)
-        else:
-            idle.append(slot)
         return outputs
 
     def _small(self, stream: int) -> int:
@@ -229,16 +244,22 @@ class TensorRTSession:
         profile = self._profiles.get(sizes)
         if profile is None:
             profile = self.profile(sizes, dict(kept))
-        slot = self.take(stream, profile, sizes)
-        outputs = self.enqueue(slot, stream, kept, sizes, shapes)
-        if torch.cuda.is_current_stream_capturing():
-            self._captured.append(slot)
-        else:
-            self.give(slot, stream)
+        capturing = self._capturing()
+        slot = self.take(stream, profile, sizes, capturing=capturing)
+        try:
+            outputs = self.enqueue(slot, stream, kept, sizes, shapes)
+        except BaseException:
+            slot.forget()
+            raise
+        finally:
+            if capturing:
+                self._captured.append(slot)
+            else:
+                self.give(slot, stream)
         if self._plain_out:
             return outputs
         return [
-            out if out.dtype == port.dtype and out.is_cuda else out.to(self.device, port.dtype)
+            out.to(self.device, port.dtype) if port.other_type or port.binding.on_host else out
             for out, port in zip(outputs, self.outputs, strict=True)
         ]
 
@@ -260,7 +281,7 @@ class TensorRTSession:
         for index, name, other_type, on_host in self._in:
             tensor = inputs[index]
             if on_host:
-                tensor = self._shape_tensor(tensor)
+                tensor = self._shape_tensor(tensor, self._host_inputs[name])
             elif other_type:
                 tensor = next(narrowed)
             elif not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
@@ -268,7 +289,8 @@ class TensorRTSession:
             kept.append((name, tensor))
         sizes: Any = tuple([tensor.shape for _, tensor in kept])
         if self._host_inputs:  # their numbers count, too
-            sizes = (sizes, tuple([tuple(t.flatten().tolist()) for _, t in kept if t.is_cpu]))
+            numbers = [tensor for name, tensor in kept if name in self._host_inputs]
+            sizes = (sizes, tuple([tuple(tensor.flatten().tolist()) for tensor in numbers]))
         return kept, sizes
 
     def layer_times(
@@ -299,11 +321,12 @@ class TensorRTSession:
         for name, tensor in given:
             address = tensor.data_ptr() or _nowhere(self.device)
             if known.get(name) != address:
-                context.set_tensor_address(name, address)
+                if not context.set_tensor_address(name, address):
+                    raise self._failure(sizes)
                 known[name] = address
         bytes_wanted = self.opened.memory_bytes[slot.profile]
         try:
-            outputs = self._allocate(slot, shapes)
+            outputs = self._allocate(slot, sizes, shapes)
             if bytes_wanted:
                 memory = torch.empty(bytes_wanted, dtype=torch.uint8, device=self.device)
                 address = memory.data_ptr()
@@ -313,13 +336,14 @@ class TensorRTSession:
         except torch.OutOfMemoryError as err:
             raise self._out_of_memory(bytes_wanted) from err
         if not context.execute_async_v3(stream):
-            slot.sizes = None
             raise self._failure(sizes)
         if slot.outputs:
             return self._measured(slot, outputs, shapes)
         return outputs
 
-    def _allocate(self, slot: Slot, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    def _allocate(
+        self, slot: Slot, sizes: Any, shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
         outputs = []
         context, known, device = slot.context, slot.addresses, self.device
         for (name, dtype), shape, port in zip(self._out, shapes, self.outputs, strict=True):
@@ -333,7 +357,8 @@ class TensorRTSession:
             outputs.append(output)
             address = output.data_ptr() or _nowhere(device)
             if known.get(name) != address:
-                context.set_tensor_address(name, address)
+                if not context.set_tensor_address(name, address):
+                    raise self._failure(sizes)
                 known[name] = address
         return outputs
 
@@ -361,9 +386,8 @@ class TensorRTSession:
         """Tell a context new sizes, and see that it makes of them what the manifest says."""
         context = slot.context
         self.opened.lib.forget_words()
-        slot.sizes = None
         for name, tensor in given:
-            if tensor.is_cpu:  # it is read now
+            if name in self._host_inputs:  # it is read now
                 context.set_tensor_address(name, tensor.data_ptr())
                 slot.addresses[name] = tensor.data_ptr()
             if not context.set_input_shape(name, tuple(tensor.shape)):
@@ -379,7 +403,7 @@ class TensorRTSession:
                 raise self._other_shape(port, found, shape)
         slot.sizes = sizes
 
-    def _shape_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _shape_tensor(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The numbers in CPU memory, which waits for the GPU."""
         if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
             raise EngineError(
@@ -388,9 +412,8 @@ class TensorRTSession:
                 "a call outside of a CUDA graph",
                 "call the program without capturing",
             )
-        port = next(port for port in self.inputs if port.binding.on_host)
         found = tensor.cpu().contiguous()
-        narrow = found.to(port.binding.dtype)
+        narrow = found.to(dtype)
         if narrow.dtype != found.dtype and not torch.equal(narrow.to(found.dtype), found):
             self.refuse_overflow()
         return narrow
@@ -409,42 +432,55 @@ class TensorRTSession:
         self._profiles[sizes] = found
         return found
 
-    def take(self, stream: int, profile: int, sizes: Any) -> Slot:
+    def take(self, stream: int, profile: int, sizes: Any, *, capturing: bool = False) -> Slot:
         """An idle context for this stream, or a new one.
+
+        Args:
+            stream: Where it will run.
+            profile: Its profile.
+            sizes: What it will run with.
+            capturing: Whether the stream is captured: a context that has run with these sizes is
+                preferred, since it will neither allocate nor wait.
 
         Raises:
             EngineError: There is too little GPU memory for another one.
         """
-        idle = self._idle.get((stream, profile))
+        idle = None if capturing else self._idle.get((stream, profile))
         if idle:
             try:
-                slot = idle.pop()  # one atomic step; another thread may have been faster
+                return idle.pop()  # one atomic step; another thread may have been faster
             except IndexError:
                 pass
-            else:
-                return slot
-        return self._take_slowly(stream, profile, sizes)
+        return self._take_slowly(stream, profile, sizes, capturing=capturing)
 
-    def _take_slowly(self, stream: int, profile: int, sizes: Any) -> Slot:
+    def _take_slowly(self, stream: int, profile: int, sizes: Any, *, capturing: bool) -> Slot:
         """Rarely: the first call of a stream, of a profile, or more calls at once than before."""
         with self._lock:
-            if torch.cuda.is_current_stream_capturing():
-                # The device is idle, or the capture would not have begun; and only a context that
-                # has run with these sizes will neither allocate nor wait.
-                for slots in self._idle.values():
-                    for slot in slots:
-                        if slot.profile == profile and slot.sizes == sizes:
-                            slots.remove(slot)
-                            return slot
-            elif self._count >= _MOST_CONTEXTS:
-                for slots in self._idle.values():
-                    same = [slot for slot in slots if slot.profile == profile]
-                    if same:
-                        torch.cuda.synchronize(self.device)
-                        slots.remove(same[0])
-                        return same[0]
-            self._count += 1
-        return Slot(self.opened.new_context(profile, stream), profile)
+            slot = None
+            if capturing:
+                # The device was idle when the capture began, or it would not have begun.
+                slot = self._withdraw(lambda it: it.profile == profile and it.sizes == sizes)
+                slot = slot or self._withdraw(lambda it: it.profile == profile)
+            elif len(self._slots) >= _MOST_CONTEXTS:
+                slot = self._withdraw(lambda it: it.profile == profile)
+                if slot is not None:  # nobody can give it more to do; let it end what it has
+                    torch.cuda.synchronize(self.device)
+            if slot is None:
+                slot = Slot(self.opened.new_context(profile, stream), profile)
+                self._slots.add(slot)
+            return slot
+
+    def _withdraw(self, fits: Callable[[Slot], bool]) -> Slot | None:
+        """An idle context of any stream, which from now on is nobody else's."""
+        for slots in list(self._idle.values()):
+            for slot in list(slots):
+                if fits(slot):
+                    try:
+                        slots.remove(slot)
+                    except ValueError:  # another thread took it meanwhile
+                        continue
+                    return slot
+        return None
 
     def give(self, slot: Slot, stream: int) -> None:
         """Give a context back, which is or was used on this stream."""
