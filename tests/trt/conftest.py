@@ -17,6 +17,7 @@ from rig import Rig, manifest_of, spec_of
 
 from portrt import torch_internals
 from portrt.backends.trt import libraries
+from portrt.backends.trt import session as sessions
 from portrt.backends.trt.engine import open_engine
 from portrt.backends.trt.session import TensorRTSession
 
@@ -72,6 +73,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
     monkeypatch.setattr(torch, "empty", guarded(torch.empty))
     monkeypatch.setattr(torch.Tensor, "new_empty", guarded(torch.Tensor.new_empty))
+    monkeypatch.setattr(sessions, "_small_memory", {})
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.capturing)

@@ -10,6 +10,7 @@ from conftest import FREE, TOTAL
 from fake_tensorrt import plan
 from rig import aligned
 
+from portrt.backends.trt import session as sessions
 from portrt.errors import EngineError
 
 BATCHES = [(1, 4), (4, 4), (8, 4)]
@@ -96,6 +97,7 @@ def test_each_run_has_memory_of_torch_of_the_right_size(rig: Any, gpu: Any, old:
 
 
 def test_memory_is_set_only_when_it_moves(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_SMALL_BYTES", 0)
     run = rig(plus_one(), X, Y)
     empty = torch.empty
     kept = {1000: empty(1000, dtype=torch.uint8)}
@@ -117,11 +119,31 @@ def test_memory_is_set_only_when_it_moves(rig: Any, monkeypatch: pytest.MonkeyPa
     assert run.calls("set_device_memory")[1:] == [[kept[1000].data_ptr(), 1000]]
 
 
+def test_small_engines_of_a_stream_share_their_memory(rig: Any, gpu: Any) -> None:
+    """They run one after the other there; in a graph and on other streams they have others."""
+    one, other = rig(plus_one(memory=[1000]), X, Y), rig(plus_one(memory=[2000]), X, Y)
+    one.library.executed.clear()
+    for stream, capturing in ((1, False), (2, False), (1, True)):
+        gpu.stream = stream
+        for run in (one, other, one, other):  # the second call of each is the quick one
+            gpu.capturing = False
+            run(batch(3))
+            gpu.capturing = capturing
+            run(batch(3))
+    places = [memory[0] for _, _, memory in one.library.executed[-24:]]
+    quick = [places[8 * part + 4 : 8 * part + 8] for part in range(3)]
+    assert len(set(quick[0])) == len(set(quick[1])) == 1
+    assert quick[0][0] != quick[1][0]
+    assert quick[2][1] not in (quick[0][0], quick[1][0])
+    assert gpu.events == []
+
+
 def test_an_engine_without_activations_takes_no_memory(rig: Any, gpu: Any) -> None:
     run = rig(plus_one(memory=[0]), X, Y)
     gpu.allocated.clear()
     assert torch.equal(run(batch(2))[0], batch(2) + 1)
     assert gpu.allocated == []
+    assert torch.equal(run(batch(2))[0], batch(2) + 1)
     assert run.calls("set_device_memory") == []
 
 

@@ -1,0 +1,255 @@
+"""Types and sizes of the two sides: int64 and int32, shape tensors, sizes that only a run tells."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+import torch
+from fake_tensorrt import plan
+from rig import aligned
+
+from portrt.backends.trt import narrow
+from portrt.errors import EngineError
+
+IDS = [(1,), (4,), (8,)]
+
+
+@pytest.fixture(params=["torch's operators", "a kernel"], autouse=True)
+def narrowed_by(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the kernel only its arguments are tried: what stands for it reads them as it does."""
+
+    def launch(blocks: tuple[int, int], threads: int, stream: int, arguments: Any) -> None:
+        *places, overflow = arguments
+        assert blocks[0] * threads > 0
+        for number in range(blocks[1]):
+            wide, narrow, count = places[3 * number : 3 * number + 3]
+            for index in range(count):
+                value = ctypes.c_longlong.from_address(wide + 8 * index).value
+                small = ctypes.c_int.from_address(narrow + 4 * index)
+                small.value = value
+                if small.value != value:
+                    ctypes.c_int.from_address(overflow).value = 1
+
+    made = launch if request.param == "a kernel" else None
+    monkeypatch.setattr(narrow, "cuda_kernel", lambda *_: made)
+
+
+NARROW = plan("plus one", {"x": ("INT32", (-1,), [IDS])}, {"y": ("INT32", (["x", 0],))})
+WIDE_X = {"x": ("int64", (8,))}
+WIDE_Y = {"y": ("int64", (8,))}
+
+
+def test_int64_goes_to_an_int32_engine_and_back(rig: Any) -> None:
+    run = rig(NARROW, WIDE_X, WIDE_Y)
+    x = torch.tensor([1, -5, 2**31 - 2])
+    (y,) = run(x)
+    assert y.dtype == torch.int64
+    assert torch.equal(y, x + 1)
+    (y,) = run(torch.arange(16)[::4])
+    assert y.tolist() == [1, 5, 9, 13]
+
+
+def test_int32_of_both_sides_is_not_converted(rig: Any) -> None:
+    run = rig(NARROW, {"x": ("int32", (8,))}, {"y": ("int32", (8,))})
+    x = aligned(torch.tensor([1, 2], dtype=torch.int32))
+    (y,) = run(x)
+    assert y.dtype == torch.int32
+    assert run.library.executed[0][1]["x"] == x.data_ptr()
+
+
+def test_an_int64_engine_gets_int64(rig: Any) -> None:
+    made = plan("plus one", {"x": ("INT64", (-1,), [IDS])}, {"y": ("INT64", (["x", 0],))})
+    run = rig(made, WIDE_X, WIDE_Y)
+    x = aligned(torch.tensor([2**40, -(2**50)]))
+    assert torch.equal(run(x)[0], x + 1)
+    assert run.library.executed[0][1]["x"] == x.data_ptr()
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**32, 2**62])
+def test_a_number_that_int32_does_not_hold_is_an_error_at_the_next_call(
+    rig: Any, number: int
+) -> None:
+    run = rig(NARROW, WIDE_X, WIDE_Y)
+    run(torch.tensor([1, number]))
+    with pytest.raises(EngineError, match=r"does not hold, in 'x': its outputs are wrong"):
+        run(torch.tensor([1, 2]))
+    assert run(torch.tensor([1, 2]))[0].tolist() == [2, 3]  # it is said once
+
+
+def test_a_lost_number_is_not_forgotten_over_a_good_one(rig: Any) -> None:
+    """The second input is converted after the first, in the same call."""
+    made = plan(
+        "sum",
+        {"a": ("INT32", (-1,), [IDS]), "b": ("INT32", (-1,), [IDS])},
+        {"y": ("INT32", (["a", 0],))},
+    )
+    run = rig(made, {"a": ("int64", (8,)), "b": ("int64", (8,))}, WIDE_Y)
+    run(torch.tensor([2**40]), torch.tensor([1]))
+    with pytest.raises(EngineError, match="in 'a', 'b'"):
+        run(torch.tensor([1]), torch.tensor([1]))
+
+
+def test_more_inputs_than_one_launch_takes(rig: Any) -> None:
+    names = "abcdefghi"
+    made = plan(
+        "sum", {name: ("INT32", (-1,), [IDS]) for name in names}, {"y": ("INT32", (["a", 0],))}
+    )
+    run = rig(made, dict.fromkeys(names, ("int64", (8,))), WIDE_Y)
+    given = [torch.tensor([1, -2, 3]) * 10**place for place in range(9)]
+    (y,) = run(*given)
+    assert y.tolist() == [111111111, -222222222, 333333333]
+    run(*given[:-1], torch.tensor([2**31, 0, 0]))
+    with pytest.raises(EngineError):
+        run(*given)
+
+
+def test_a_lost_number_is_told_whatever_the_stream(rig: Any, gpu: Any) -> None:
+    run = rig(NARROW, WIDE_X, WIDE_Y)
+    gpu.stream = 1
+    run(torch.tensor([2**40]))
+    gpu.stream = 2
+    with pytest.raises(EngineError):
+        run(torch.tensor([1]))
+    assert run(torch.tensor([1]))[0].tolist() == [2]
+    run(torch.tensor([2**41]))
+    with pytest.raises(EngineError):
+        run(torch.tensor([1]))
+
+
+def test_a_lost_number_of_a_graph_is_not_forgotten(rig: Any, gpu: Any) -> None:
+    run = rig(NARROW, WIDE_X, WIDE_Y)
+    gpu.capturing = True
+    assert run(torch.tensor([2**40]))[0].shape == (1,)
+    with pytest.raises(EngineError, match="its outputs are wrong"):
+        run(torch.tensor([1]))
+    narrower = run.session.narrow
+    narrower([torch.tensor([2**40])], 0)
+    narrower([torch.tensor([1])], 0)
+    assert narrower.overflowed
+    assert not narrower.overflowed
+
+
+def test_no_ids_at_all(rig: Any) -> None:
+    least = [(0,), (4,), (8,)]
+    made = plan("plus one", {"x": ("INT32", (-1,), [least])}, {"y": ("INT32", (["x", 0],))})
+    (y,) = rig(made, WIDE_X, WIDE_Y)(torch.empty(0, dtype=torch.int64))
+    assert y.shape == (0,)
+    assert y.dtype == torch.int64
+
+
+# y is x[0], n times m; n and m are on the host, and their numbers choose the profile.
+FEW, MANY = [(1, 1), (2, 2), (4, 4)], [(5, 1), (8, 8), (16, 16)]
+FILL = plan(
+    "fill",
+    {"x": ("FLOAT", (1,), [[(1,)] * 3] * 2), "n": ("INT32", (2,), [FEW, MANY])},
+    {"y": ("FLOAT", (["value", "n", 0], ["value", "n", 1]))},
+    host=["n"],
+    memory=[10, 20],
+)
+FILL_X = {"x": ("float32", (1,)), "n": ("int64", (2,))}
+FILL_Y = {"y": ("float32", (9, 9))}
+
+
+def fill(run: Any, x: float, *sizes: int) -> torch.Tensor:
+    found: torch.Tensor = run(torch.tensor([x]), torch.tensor(sizes), shapes=[sizes])[0]
+    return found
+
+
+def test_the_numbers_of_a_shape_tensor_decide(rig: Any) -> None:
+    run = rig(FILL, FILL_X, FILL_Y)
+    for x, sizes in enumerate([(2, 3), (3, 2), (2, 3), (7, 1), (4, 4)]):
+        y = fill(run, float(x), *sizes)
+        assert torch.equal(y, torch.full(sizes, float(x)))
+    assert [context.profile for context in run.contexts()] == [0, 0, 0, 1, 0]
+
+
+def test_a_shape_tensor_is_read_anew_where_it_lies(rig: Any) -> None:
+    """Same tensor, same address, other numbers."""
+    run = rig(FILL.replace(b"INT32", b"INT64"), {**FILL_X, "n": ("int64", (2,))}, FILL_Y)
+    sizes = torch.tensor([2, 3])
+    assert run(torch.tensor([1.0]), sizes, shapes=[(2, 3)])[0].shape == (2, 3)
+    sizes[0] = 4
+    assert run(torch.tensor([1.0]), sizes, shapes=[(4, 3)])[0].shape == (4, 3)
+
+
+def test_equal_numbers_are_told_once(rig: Any) -> None:
+    run = rig(FILL, FILL_X, FILL_Y)
+    for _ in range(3):
+        fill(run, 1.0, 2, 2)
+    assert len(run.calls("set_input_shape")) == 2
+
+
+def test_numbers_outside_all_profiles_are_an_error_with_both(rig: Any) -> None:
+    run = rig(FILL, FILL_X, FILL_Y)
+    with pytest.raises(EngineError, match=r"takes .*n \[3, 17\]") as caught:
+        fill(run, 1.0, 3, 17)
+    assert "n [1, 1] to [4, 4]" in caught.value.expected
+    assert "n [5, 1] to [16, 16]" in caught.value.expected
+
+
+def test_a_shape_tensor_that_int32_does_not_hold_is_an_error_now(rig: Any) -> None:
+    run = rig(FILL, FILL_X, FILL_Y)
+    with pytest.raises(EngineError, match="does not hold, in 'n'"):
+        fill(run, 1.0, 2**32 + 2, 2)
+    assert run.library.executed == []
+
+
+def test_each_shape_tensor_has_a_type_of_its_own(rig: Any) -> None:
+    one = [(1,), (2,), (4,)]
+    made = plan(
+        "fill",
+        {
+            "x": ("FLOAT", (1,), [[(1,)] * 3]),
+            "n": ("INT32", (1,), [one]),
+            "m": ("INT64", (1,), [[(0,), (0,), (2**40,)]]),
+        },
+        {"y": ("FLOAT", (["value", "n", 0],))},
+        host=["n", "m"],
+    )
+    inputs = {"x": ("float32", (1,)), "n": ("int64", (1,)), "m": ("int64", (1,))}
+    run = rig(made, inputs, {"y": ("float32", (4,))})
+    (y,) = run(torch.tensor([2.0]), torch.tensor([3]), torch.tensor([2**40]), shapes=[(3,)])
+    assert y.tolist() == [2.0] * 3
+    assert next(iter(run.library.executed[0][0].values.values())) == [3]
+
+
+def test_an_output_on_the_host_comes_to_the_device(rig: Any) -> None:
+    made = plan(
+        "plus one", {"x": ("INT32", (2,), [[(2,)] * 3])}, {"y": ("INT32", (2,))}, host=["y"]
+    )
+    run = rig(made, {"x": ("int32", (2,))}, {"y": ("int64", (2,))})
+    (y,) = run(torch.tensor([1, 2], dtype=torch.int32))
+    assert y.tolist() == [2, 3]
+    assert y.dtype == torch.int64
+
+
+NONZERO = plan("nonzero", {"x": ("FLOAT", (-1,), [IDS])}, {"y": ("INT64", (-1, 1))}, memory=[10])
+MASK_X, MASK_Y = {"x": ("float32", (8,))}, {"y": ("int64", (8, 1))}
+
+
+def test_a_size_that_only_a_run_tells(rig: Any) -> None:
+    run = rig(NONZERO, MASK_X, MASK_Y)
+    kept = []
+    for x in ([0.0, 1.0, 2.0], [0.0, 0.0, 1.0], [0.0] * 3, [3.0] * 4):
+        x = torch.tensor(x)
+        kept.append((x, run(x, shapes=[(-1, 1)])[0]))
+    for x, y in kept:  # later runs do not write to earlier outputs
+        assert torch.equal(y, x.nonzero())
+    assert run.calls("set_output_allocator") == [["y"]]
+
+
+@pytest.mark.parametrize("shape", [(-1, 2), (-1,), (1, 1)])
+def test_an_unknown_size_beside_another_known_one_is_an_error(rig: Any, shape: Any) -> None:
+    run = rig(NONZERO, MASK_X, MASK_Y)
+    with pytest.raises(EngineError, match=r"makes \(2, 1\) of output 'y'"):
+        run(torch.tensor([1.0, 1.0]), shapes=[shape])
+
+
+def test_no_memory_for_an_output_of_unknown_size_is_an_error(rig: Any, gpu: Any) -> None:
+    run = rig(NONZERO, MASK_X, MASK_Y)
+    run(torch.tensor([1.0]), shapes=[(-1, 1)])
+    gpu.refuse = 24
+    with pytest.raises(EngineError, match="no memory for y"):
+        run(torch.ones(3), shapes=[(-1, 1)])
