@@ -24,12 +24,12 @@ from rich.table import Table
 STEPS = Path(__file__).with_name("steps.py")
 
 
-def step(name: str, folder: Path) -> dict[str, Any]:
+def step(name: str, folder: Path, steps: Path = STEPS) -> dict[str, Any]:
     """One step in a fresh process; what it prints last is its result."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     environment["PORTRT_CACHE_DIR"] = "off"  # but in the steps that are about the cache
     done = subprocess.run(
-        [sys.executable, str(STEPS), name, str(folder)],
+        [sys.executable, str(steps), name, str(folder)],
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL if "-v" not in sys.argv else None,
@@ -40,9 +40,11 @@ def step(name: str, folder: Path) -> dict[str, Any]:
     return result
 
 
-def in_turn(ours: str, by_hand: str, folder: Path, runs: int) -> tuple[list[Any], list[Any]]:
+def in_turn(
+    ours: str, by_hand: str, folder: Path, runs: int, steps: Path = STEPS
+) -> tuple[list[Any], list[Any]]:
     """Both steps `runs` times, in turn; the first pair only warms the page cache."""
-    pairs = [(step(ours, folder), step(by_hand, folder)) for _ in range(runs + 1)]
+    pairs = [(step(ours, folder, steps), step(by_hand, folder, steps)) for _ in range(runs + 1)]
     return [a for a, _ in pairs[1:]], [b for _, b in pairs[1:]]
 
 

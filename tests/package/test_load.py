@@ -351,3 +351,16 @@ def test_record_that_stands_twice_is_refused(saved: Path, tmp_path: Path) -> Non
                 other.writestr(infos[1].filename, b"another")
     with pytest.raises(LoadError, match="twice"):
         portrt.load(tmp_path / "a.pt2")
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_is_left_as_it_was(was_on: bool, saved: Path, tmp_path: Path) -> None:
+    (gc.enable if was_on else gc.disable)()
+    try:
+        portrt.load(saved)
+        assert gc.isenabled() is was_on
+        with pytest.raises(LoadError):
+            portrt.load(tmp_path / "nothing.pt2")
+        assert gc.isenabled() is was_on
+    finally:
+        gc.enable()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, overload
 
 import torch
@@ -17,14 +19,25 @@ from portrt.errors import LoadError
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
 from portrt.package.mapped import map_file
-from portrt.package.module import module_of
 from portrt.progress import progress_bar
 from portrt.runtime.policy import HOST_CODE, Policy, as_names
 from portrt.runtime.report import engine_calls as calls_of_program
 from portrt.runtime.trust import vouch
-from portrt.settings import OUTPUT_FORMATS, one_of
 
 logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _paused_collector() -> Iterator[None]:
+    """Without the collector of cycles, which would walk over what loading makes and imports again
+    and again, and find nothing of it to collect."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @overload
@@ -59,6 +72,7 @@ def load(
 ) -> torch.nn.Module: ...
 
 
+@_paused_collector()
 def load(
     path: str | os.PathLike[str],
     *,
@@ -108,7 +122,10 @@ def load(
         SettingsError: An unknown fallback, engine name, rebuild, trust or check.
     """
     started = time.perf_counter()
-    one_of("output_format", output_format, OUTPUT_FORMATS)
+    if output_format != "exported_program":
+        from portrt.settings import OUTPUT_FORMATS, one_of
+
+        one_of("output_format", output_format, OUTPUT_FORMATS)
     policy = Policy(fallback, as_names(engines, "engines"), rebuild, None, cuda_graphs, check)
     trusted = Policy(trust=as_names(trust, "trust")).trust or ()
     archive = Archive(os.fspath(path))
@@ -136,7 +153,11 @@ def load(
             vouch(engine.data.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
-    return program if output_format == "exported_program" else module_of(program)
+    if output_format == "exported_program":
+        return program
+    from portrt.package.module import module_of  # what runs it, which loading alone need not import
+
+    return module_of(program)
 
 
 def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool | None) -> None:

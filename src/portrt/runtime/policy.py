@@ -59,6 +59,9 @@ class Policy:
     check: str | None = None
 
     def __post_init__(self) -> None:
+        fields = (getattr(self, field.name) for field in dataclasses.fields(self))
+        if all(value is None for value in fields):  # nothing to look up, and nothing to import
+            return
         from portrt.backends import registry
         from portrt.settings import FALLBACKS
 
