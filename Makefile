@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types bench bench-files clean
+.PHONY: demo test lint types bench bench-files models clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -24,6 +24,10 @@ bench: $(VENV)/.demo
 
 bench-files: $(VENV)/.demo
 	$(BIN)/python benchmarks/files.py
+
+# Half an hour on 2 cores; writes docs/models.md.
+models: $(VENV)/.dev
+	$(BIN)/python benchmarks/models.py
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and "portrt needs Python 3.10 to 3.13")'

@@ -1,0 +1,1 @@
+"""Models that people have, tiny and random, and what becomes of each."""
