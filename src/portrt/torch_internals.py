@@ -120,7 +120,10 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) 
     from torch.onnx._internal import _lazy_import
     from torch.onnx._internal.exporter import _core, _fx_passes
 
+    from portrt.convert.exact_doubles import exact_doubles
+
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
+    exact_doubles(program.graph_module)
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(

@@ -1,7 +1,9 @@
 """Operator calls that torch.onnx translates to something else, without a word.
 
 Found with torch 2.13 and onnxscript 0.7 by comparing every operator's sample inputs with eager
-PyTorch. These calls stay in PyTorch; tests/unit/test_convert.py fails when one of them is mended.
+PyTorch. Most of these calls are taken apart before, in `lower/decompositions`; where torch cannot
+decompose a model, or nothing better is known, they stay in PyTorch. tests/unit/test_convert.py
+fails when torch.onnx mends one of them.
 """
 
 from __future__ import annotations
@@ -25,14 +27,34 @@ def _has_scales(given: Mapping[str, Any]) -> str:
     return "torch.onnx ignores its scale factors" if given_one else ""
 
 
+def _is_mean(given: Mapping[str, Any]) -> str:
+    return "torch.onnx makes a sum of it" if given.get("reduce") == "mean" else ""
+
+
+def _has_input_scale(given: Mapping[str, Any]) -> str:
+    return "torch.onnx ignores its input_scale" if given.get("input_scale", 1) != 1 else ""
+
+
 def _always(reason: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda _: reason
 
 
+_ATAN2 = "torch.onnx gives -pi for pi, and 0 for NaN"
+_ANY = "torch.onnx finds something true in nothing"
+_BATCH_NORM = "torch.onnx does not train"
+
 _RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
-    aten.atan2.default: _always("torch.onnx gives -pi for pi, and 0 for NaN"),
+    aten.atan2.default: _always(_ATAN2),
+    aten.any.default: _always(_ANY),
+    aten.any.dim: _always(_ANY),
+    aten.any.dims: _always(_ANY),
+    aten.copy.default: _always("torch.onnx does not expand what it copies"),
     aten.avg_pool2d.default: _has_divisor,
     aten.avg_pool3d.default: _has_divisor,
+    aten.elu.default: _has_input_scale,
+    aten.scatter_reduce.two: _is_mean,
+    aten._native_batch_norm_legit_functional.default: _always(_BATCH_NORM),
+    aten._native_batch_norm_legit.default: _always(_BATCH_NORM),
     aten._upsample_bilinear2d_aa.default: _has_scales,
     aten._upsample_bilinear2d_aa.vec: _has_scales,
     aten._upsample_bicubic2d_aa.default: _has_scales,

@@ -14,11 +14,12 @@ from portrt.lower.hoist_sizes import hoist_sizes
 from portrt.lower.unalias_constants import unalias_constants
 from portrt.lower.user_passes import run_user_passes
 from portrt.lower.view_to_reshape import view_to_reshape
+from portrt.lower.whole_attention import whole_attention
 from portrt.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-GRAPH_PASSES = (drop_metadata_asserts, hoist_sizes, view_to_reshape)
+GRAPH_PASSES = (drop_metadata_asserts, whole_attention, hoist_sizes, view_to_reshape)
 
 
 def lower(program: ExportedProgram, settings: Settings | None = None) -> ExportedProgram:

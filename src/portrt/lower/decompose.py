@@ -10,16 +10,10 @@ from torch.export import ExportedProgram
 from portrt import torch_internals
 from portrt.convert.translations import Translations
 from portrt.lower import grouped_matmul
+from portrt.lower.decompositions import DECOMPOSITIONS
 from portrt.recurrent import run_decompositions
 
 logger = logging.getLogger(__name__)
-
-# torch.onnx translates these to an inference batch norm, whatever they are told: wrong numbers in
-# training mode. They are taken apart to plain arithmetic instead.
-_TRANSLATED_WRONGLY = (
-    torch.ops.aten._native_batch_norm_legit_functional.default,
-    torch.ops.aten._native_batch_norm_legit.default,
-)
 
 
 def decompose(program: ExportedProgram, translations: Translations = ()) -> ExportedProgram:
@@ -28,7 +22,8 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
     So does what one of `translations` takes.
     """
     table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET, translations)
-    table.update(torch._decomp.get_decompositions(_TRANSLATED_WRONGLY))
+    taken = {target for target, _ in translations}
+    table.update({op: own for op, own in DECOMPOSITIONS.items() if op not in taken})
     table.update(grouped_matmul.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
     lowered: ExportedProgram

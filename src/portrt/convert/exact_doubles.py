@@ -1,0 +1,45 @@
+"""Keep float64 numbers of the program exact: torch.onnx writes each as a float32 constant.
+
+Such a number is written as the sum of two that float32 holds: 48 bits of it stay.
+"""
+
+from __future__ import annotations
+
+import torch
+
+aten = torch.ops.aten
+# Operator -> place of its number.
+_MADE_OF_A_NUMBER = {
+    aten.scalar_tensor.default: 0,
+    aten.full.default: 1,
+    aten.full_like.default: 1,
+}
+
+
+def exact_doubles(graph_module: torch.fx.GraphModule) -> None:
+    """Split the numbers of which float64 tensors are made, where float32 does not hold them."""
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        place = _MADE_OF_A_NUMBER.get(node.target)
+        value = node.meta.get("val")
+        if place is None or not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
+            continue
+        number = node.args[place]
+        if not isinstance(number, float) or number != number or number in (_single(number),):
+            continue
+        high = _single(number)
+        args = list(node.args)
+        args[place] = _single(number - high)
+        with graph.inserting_after(node):
+            low = graph.call_function(node.target, tuple(args), dict(node.kwargs))
+        with graph.inserting_after(low):
+            both = graph.call_function(aten.add.Tensor, (node, low))
+        low.meta, both.meta = dict(node.meta), dict(node.meta)
+        node.replace_all_uses_with(both, delete_user_cb=lambda user, both=both: user is not both)
+        args[place] = high
+        node.args = tuple(args)
+
+
+def _single(number: float) -> float:
+    """The nearest number of float32."""
+    return float(torch.tensor(number, dtype=torch.float32))

@@ -1,0 +1,186 @@
+"""Numbers: whole numbers and bool where ONNX has floats alone, and edges of floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Number = int | float | bool
+
+
+def _whole(x: torch.Tensor) -> bool:
+    return not x.dtype.is_floating_point and not x.dtype.is_complex
+
+
+def _unchanged_if_whole(x: torch.Tensor) -> Any:
+    """ONNX rounds floats only; a whole number is its own floor."""
+    return x.clone() if _whole(x) else NotImplemented
+
+
+def _relu(x: torch.Tensor) -> Any:
+    """ONNX Runtime has no Relu of int64."""
+    return x.clamp(min=0) if _whole(x) else NotImplemented
+
+
+def _isnan(x: torch.Tensor) -> Any:
+    """ONNX's IsNaN takes floats only."""
+    return torch.zeros_like(x, dtype=torch.bool) if _whole(x) else NotImplemented
+
+
+def _elu(x: torch.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> Any:
+    """torch.onnx ignores `input_scale`."""
+    if input_scale == 1:
+        return NotImplemented
+    return torch.where(x > 0, x * scale, torch.expm1(x * input_scale) * (alpha * scale))
+
+
+def _log1p(x: torch.Tensor) -> Any:
+    """log(1 + x), torch.onnx's form, loses a small x. Source: Kahan's log1p."""
+    if _whole(x):
+        return NotImplemented
+    more = x + 1
+    rest = more - 1
+    regular = (rest != 0) & (rest != math.inf)
+    part = torch.where(regular, x / rest, torch.ones_like(x))
+    return torch.where(rest == 0, x, torch.log(more) * part)
+
+
+def _expm1(x: torch.Tensor) -> Any:
+    """exp(x) - 1, torch.onnx's form, loses a small x. Source: Kahan's expm1."""
+    if _whole(x):
+        return NotImplemented
+    power = torch.exp(x)
+    rest = power - 1
+    regular = (power != 0) & (power != math.inf)
+    part = torch.where(regular & (rest != 0), x / torch.log(power), torch.ones_like(x))
+    return torch.where(rest == 0, x, rest * part)
+
+
+def _logarithm(base: float) -> Callable[..., Any]:
+    """torch.onnx divides by a float32 logarithm of the base."""
+
+    def decomposed(x: torch.Tensor) -> Any:
+        return torch.log(x) / math.log(base) if x.dtype == torch.float64 else NotImplemented
+
+    return decomposed
+
+
+def _add(x: torch.Tensor, y: torch.Tensor | Number, *, alpha: Number = 1) -> Any:
+    """ONNX adds no bools; torch's sum of them is their or."""
+    if torch.result_type(x, y) == torch.bool and alpha in (True, 1):
+        return x | y
+    return NotImplemented
+
+
+def _add_scaled(x: torch.Tensor, y: Number, alpha: Number = 1) -> Any:
+    """torch.onnx fails on an alpha given to the overload of a number."""
+    return NotImplemented if alpha == 1 else torch.add(x, y * alpha)
+
+
+def _sub_scaled(x: torch.Tensor, y: Number, alpha: Number = 1) -> Any:
+    """As `_add_scaled`."""
+    return NotImplemented if alpha == 1 else torch.sub(x, y * alpha)
+
+
+def _where(condition: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Any:
+    """ONNX Runtime has no Where of bools."""
+    if x.dtype == y.dtype == torch.bool:
+        return (condition & x) | (~condition & y)
+    return NotImplemented
+
+
+def _promoted(x: torch.Tensor, y: torch.Tensor | Number) -> list[torch.Tensor] | None:
+    """Both as torch computes with them, or None where that is with whole numbers."""
+    dtype = torch.result_type(x, y)
+    if not dtype.is_floating_point:
+        return None
+    if not isinstance(y, torch.Tensor):
+        y = torch.full((), y, dtype=dtype, device=x.device)
+    return [x.to(dtype), y.to(dtype)]
+
+
+def _remainder(x: torch.Tensor, y: torch.Tensor | Number) -> Any:
+    """x - y * floor(x / y), torch.onnx's form, is y where x / y is rounded up to a whole number."""
+    promoted = _promoted(x, y)
+    if promoted is None:
+        return NotImplemented
+    x, divisor = promoted
+    rest = torch.fmod(x, divisor)
+    return torch.where((rest != 0) & ((rest < 0) ^ (divisor < 0)), rest + divisor, rest)
+
+
+def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | None = None) -> Any:
+    """floor(x / y) is one too much where x / y is rounded up to a whole number.
+
+    Source: floor_divide of CPython's float, which torch follows.
+    """
+    promoted = _promoted(x, y) if rounding_mode == "floor" else None
+    if promoted is None:
+        return NotImplemented
+    x, divisor = promoted
+    rest = torch.fmod(x, divisor)
+    quotient = (x - rest) / divisor
+    quotient = torch.where((rest != 0) & ((rest < 0) ^ (divisor < 0)), quotient - 1, quotient)
+    below = torch.floor(quotient)
+    rounded = torch.where(quotient - below > 0.5, below + 1, below)
+    return torch.where(divisor == 0, x / divisor, rounded)
+
+
+def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """torch.onnx gives -pi for pi, and 0 for NaN; here zeros have signs, and infinities a ratio."""
+    dtype = torch.result_type(y, x)
+    if not dtype.is_floating_point:
+        dtype = torch.get_default_dtype()
+    y, x = y.to(dtype), x.to(dtype)
+    high, wide = y.abs(), x.abs()
+    ratio = high / wide
+    ratio = torch.where((high == 0) & (wide == 0), torch.zeros_like(ratio), ratio)
+    ratio = torch.where((high == math.inf) & (wide == math.inf), torch.ones_like(ratio), ratio)
+    angle = torch.atan(ratio)
+    angle = torch.where(_is_negative(x), math.pi - angle, angle)
+    return torch.where(_is_negative(y), -angle, angle)
+
+
+def _is_negative(x: torch.Tensor) -> torch.Tensor:
+    """The sign bit, of a zero too."""
+    return (x < 0) | ((x == 0) & (1 / x < 0))
+
+
+def _addmm(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
+) -> Any:
+    """ONNX Runtime's Gemm takes floats only."""
+    if not _whole(x):
+        return NotImplemented
+    product = torch.mm(a, b)
+    product = product if alpha == 1 else product * alpha
+    return product if beta == 0 else (x if beta == 1 else x * beta) + product
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.ceil.default: _unchanged_if_whole,
+    aten.floor.default: _unchanged_if_whole,
+    aten.round.default: _unchanged_if_whole,
+    aten.trunc.default: _unchanged_if_whole,
+    aten.relu.default: _relu,
+    aten.isnan.default: _isnan,
+    aten.elu.default: _elu,
+    aten.log1p.default: _log1p,
+    aten.expm1.default: _expm1,
+    aten.log2.default: _logarithm(2),
+    aten.log10.default: _logarithm(10),
+    aten.add.Tensor: _add,
+    aten.add.Scalar: _add_scaled,
+    aten.sub.Scalar: _sub_scaled,
+    aten.where.self: _where,
+    aten.remainder.Tensor: _remainder,
+    aten.remainder.Scalar: _remainder,
+    aten.div.Tensor_mode: _divide,
+    aten.div.Scalar_mode: _divide,
+    aten.atan2.default: _atan2,
+    aten.addmm.default: _addmm,
+}

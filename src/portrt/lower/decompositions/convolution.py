@@ -1,0 +1,111 @@
+"""Convolutions of volumes, and the gradient of a convolution as convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+# The gradient of the weight is a convolution for each group.
+_MOST_GROUPS = 16
+
+
+def _conv3d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
+) -> Tensor:
+    """torch.onnx gives it a bias of another size where it has none."""
+    steps, pads, gaps = (list(v) * (3 // len(v)) for v in (stride, padding, dilation))
+    image = x if x.dim() == 5 else x.unsqueeze(0)
+    found: Tensor = aten.convolution(
+        image, weight, bias, steps, pads, gaps, False, [0, 0, 0], groups
+    )
+    return found if x.dim() == 5 else found.squeeze(0)
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+) -> Any:
+    """torch.onnx has no translation for it."""
+    spatial = range(2, x.dim())
+    if groups > _MOST_GROUPS or not all(
+        isinstance(t.shape[i], int) for t in (x, grad) for i in spatial
+    ):
+        return NotImplemented
+    steps, pads, gaps = (list(v) * (len(spatial) // len(v)) for v in (stride, padding, dilation))
+    to_x = to_weight = to_bias = None
+    if output_mask[0]:
+        zeros = [0] * len(spatial)
+        more = zeros if transposed else _missing(grad, x, weight, steps, pads, gaps)
+        to_x = aten.convolution(grad, weight, None, steps, pads, gaps, not transposed, more, groups)
+    if output_mask[1]:
+        image, kernel = (grad, x) if transposed else (x, grad)
+        parts = [
+            _to_weight(one, other, weight, steps, pads, gaps)
+            for one, other in zip(image.chunk(groups, 1), kernel.chunk(groups, 1), strict=True)
+        ]
+        to_weight = parts[0] if groups == 1 else torch.cat(parts, 0)
+    if output_mask[2]:
+        to_bias = grad.sum([0, *spatial])
+    return to_x, to_weight, to_bias
+
+
+def _missing(
+    grad: Tensor, x: Tensor, weight: Tensor, steps: list[int], pads: list[int], gaps: list[int]
+) -> list[int]:
+    """Rows of the image that the stride left out at its end."""
+    return [
+        x.shape[axis + 2]
+        - ((grad.shape[axis + 2] - 1) * step - 2 * pad + gap * (weight.shape[axis + 2] - 1) + 1)
+        for axis, (step, pad, gap) in enumerate(zip(steps, pads, gaps, strict=True))
+    ]
+
+
+def _to_weight(
+    image: Tensor,
+    kernel: Tensor,
+    weight: Tensor,
+    steps: list[int],
+    pads: list[int],
+    gaps: list[int],
+) -> Tensor:
+    """Batch and channels change places: each channel is an image, the batch its channels."""
+    found: Tensor = aten.convolution(
+        image.transpose(0, 1),
+        kernel.transpose(0, 1),
+        None,
+        gaps,
+        pads,
+        steps,
+        False,
+        [0] * len(steps),
+        1,
+    )
+    for axis in range(2, weight.dim()):
+        found = found.narrow(axis, 0, weight.shape[axis])
+    return found.transpose(0, 1)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.conv3d.default: _conv3d,
+    aten.convolution_backward.default: _backward,
+}

@@ -1,0 +1,62 @@
+"""Distances between rows, for which torch.onnx has no translation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+# Above so many rows torch computes Euclidean distances by a matrix product, unless told not to.
+_MANY_ROWS = 25
+
+
+def _cdist(x: torch.Tensor, y: torch.Tensor, p: float, compute_mode: int | None) -> torch.Tensor:
+    many = any(isinstance(t.shape[-2], int) and t.shape[-2] > _MANY_ROWS for t in (x, y))
+    if p == 2 and (compute_mode == 1 or (compute_mode in (None, 0) and many)):
+        return _euclidean_by_product(x, y)
+    return _norm(x.unsqueeze(-2) - y.unsqueeze(-3), p)
+
+
+def _euclidean_by_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """sqrt(|x|^2 - 2 x y + |y|^2) as one product, in torch's order of terms."""
+    x_square, y_square = (t.pow(2).sum(-1, keepdim=True) for t in (x, y))
+    left = torch.cat([x * -2, x_square, torch.ones_like(x_square)], -1)
+    right = torch.cat([y, torch.ones_like(y_square), y_square], -1)
+    return torch.matmul(left, right.transpose(-2, -1)).clamp(min=0).sqrt()
+
+
+def _pdist(x: torch.Tensor, p: float = 2.0) -> Any:
+    """Of pairs i < j in the order of torch; their numbers are computed from their place."""
+    rows = x.shape[0]
+    if not isinstance(rows, int) or rows < 2:
+        return NotImplemented
+    pairs = rows * (rows - 1) // 2
+    place = torch.arange(pairs, device=x.device, dtype=torch.float64)
+    root = torch.sqrt(4.0 * rows * (rows - 1) - 7 - place * 8)
+    first = rows - 2 - torch.floor(root / 2 - 0.5)
+    second = place + first + 1 - pairs + (rows - first) * (rows - first - 1) / 2
+    one, other = (aten.index_select(x, 0, i.to(torch.int64)) for i in (first, second))
+    return _norm(one - other, p)
+
+
+def _norm(difference: torch.Tensor, p: float) -> torch.Tensor:
+    """Over the last dimension."""
+    if p == 0:
+        return (difference != 0).to(difference.dtype).sum(-1)
+    if p == 1:
+        return difference.abs().sum(-1)
+    if p == 2:
+        return difference.pow(2).sum(-1).sqrt()
+    if p == math.inf:
+        return difference.abs().amax(-1)
+    return difference.abs().pow(p).sum(-1).pow(1 / p)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten._cdist_forward.default: _cdist,
+    aten._pdist_forward.default: _pdist,
+}

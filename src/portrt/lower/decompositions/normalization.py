@@ -1,0 +1,124 @@
+"""Norms that torch.onnx gets wrong in training mode, or in another dtype than float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._decomp import get_decompositions
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+_OF_TORCH: dict[Any, Callable[..., Any]] = get_decompositions(
+    [aten.native_layer_norm.default, aten.native_group_norm.default]
+)
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """torch.onnx translates it to an inference batch norm, whatever it is told.
+
+    torch's own decomposition computes with sizes as floats, which no engine can.
+    """
+    if not training:
+        found = _inference_batch_norm(x, weight, bias, mean, var, momentum, eps)
+        return (*found, mean.clone(), var.clone())
+    out, saved_mean, rstd, own_mean, own_var = _normalized(x, weight, bias, eps)
+    count = torch.full((), x.numel() // x.shape[1], dtype=own_var.dtype, device=x.device)
+    unbiased = own_var * (count / (count - 1))
+    new_mean = own_mean * momentum + mean * (1 - momentum)
+    new_var = unbiased * momentum + var * (1 - momentum)
+    return out, saved_mean, rstd, new_mean.to(mean.dtype), new_var.to(var.dtype)
+
+
+def _batch_norm_without_statistics(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _normalized(x, weight, bias, eps)[:3]
+
+
+def _normalized(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Output, mean and 1 / standard deviation as torch gives them; mean and variance, exact."""
+    wide = x.to(_wide(x))
+    dims = [axis for axis in range(x.dim()) if axis != 1]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    mean = wide.mean(dims)
+    centred = wide - mean.reshape(shape)
+    var = (centred * centred).mean(dims)
+    rstd = torch.rsqrt(var + eps)
+    out = centred * rstd.reshape(shape)
+    out = out if weight is None else out * weight.to(wide.dtype).reshape(shape)
+    out = out if bias is None else out + bias.to(wide.dtype).reshape(shape)
+    return out.to(x.dtype), mean.to(x.dtype), rstd.to(x.dtype), mean, var
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """What torch computes norms of half precision in."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def _inference_batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """torch.onnx gives the two statistics that torch leaves empty other sizes and dtypes."""
+    wide = _wide(x)
+    scale = torch.rsqrt(var.to(wide) + eps)
+    scale = scale if weight is None else scale * weight.to(wide)
+    shift = -mean.to(wide) * scale
+    shift = shift if bias is None else shift + bias.to(wide)
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    found = x.to(wide) * scale.reshape(shape) + shift.reshape(shape)
+    return found.to(x.dtype), x.new_empty(0), x.new_empty(0)
+
+
+def _cast_first(op: Any) -> Callable[..., Tensor]:
+    """torch.onnx casts the result of a softmax that was told a dtype, not its input."""
+
+    def decomposed(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+        found: Tensor = op(x if dtype is None else x.to(dtype), dim, False)
+        return found
+
+    return decomposed
+
+
+def _in_double_alone(op: Any) -> Callable[..., Any]:
+    """ONNX keeps the statistics of a float64 norm in float32."""
+
+    def decomposed(x: Tensor, *args: Any) -> Any:
+        return _OF_TORCH[op](x, *args) if x.dtype == torch.float64 else NotImplemented
+
+    return decomposed
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.softmax.int: _cast_first(aten._softmax.default),
+    aten.log_softmax.int: _cast_first(aten._log_softmax.default),
+    aten._native_batch_norm_legit_functional.default: _batch_norm,
+    aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,
+    aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,
+    aten.native_layer_norm.default: _in_double_alone(aten.native_layer_norm.default),
+    aten.native_group_norm.default: _in_double_alone(aten.native_group_norm.default),
+}

@@ -1,0 +1,121 @@
+"""Average pooling where ONNX's differs, and its gradient.
+
+Averages over windows are products with one matrix for each dimension: out = rows @ image @ columns,
+where a row of a matrix has 1/n at the n places of its window. The gradient has them transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+
+def _pair(value: Sequence[int], instead: Sequence[int]) -> tuple[int, int]:
+    value = value or instead
+    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
+
+
+def _avg_pool(pool: Callable[..., Tensor], rank: int) -> Callable[..., Any]:
+    """torch.onnx ignores `divisor_override`."""
+
+    def pooled(
+        x: Tensor,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] = (),
+        padding: Sequence[int] = (0,),
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Any:
+        if divisor_override is None:
+            return NotImplemented
+        # Where the last window may reach over the padded edge, torch divides by less.
+        extra = list(kernel_size) * (rank if len(kernel_size) == 1 else 1) if ceil_mode else []
+        pads = list(padding) * (rank if len(padding) == 1 else 1)
+        sizes = [[left, left + (extra[i] if extra else 0)] for i, left in enumerate(pads)]
+        flat = [side for pair in reversed(sizes) for side in pair]
+        area = torch.Size(kernel_size).numel() ** (rank if len(kernel_size) == 1 else 1)
+        summed = pool(aten.constant_pad_nd(x, flat), kernel_size, stride) * area
+        if ceil_mode:
+            like = pool(x, kernel_size, stride, padding, True)
+            for axis in range(-rank, 0):
+                summed = summed.narrow(axis, 0, like.shape[axis])
+        return summed / divisor_override
+
+    return pooled
+
+
+def _windows(size: Any, first: Tensor, last: Tensor, length: Tensor, x: Tensor) -> Tensor:
+    """A matrix [windows, size] with 1/length from first to last of each window."""
+    place = torch.arange(size, device=x.device)
+    inside = (place >= first.unsqueeze(1)) & (place < last.unsqueeze(1))
+    return inside.to(x.dtype) / length.unsqueeze(1).to(x.dtype)
+
+
+def _adaptive(rank: int) -> Callable[..., Tensor]:
+    """torch.onnx has no translation for sizes that are not multiples, nor for three dimensions."""
+
+    def pooled(x: Tensor, output_size: Sequence[int]) -> Tensor:
+        axes = range(-rank, 0)
+        if all(size == 1 for size in output_size):
+            return x.mean(list(axes), keepdim=True)
+        for axis, windows in zip(axes, output_size, strict=True):
+            matrix = _adaptive_windows(x, x.shape[axis], windows)
+            x = torch.matmul(x.transpose(axis, -1), matrix.transpose(0, 1)).transpose(axis, -1)
+        return x
+
+    return pooled
+
+
+def _adaptive_windows(x: Tensor, size: Any, windows: Any) -> Tensor:
+    window = torch.arange(windows, device=x.device)
+    first = torch.div(window * size, windows, rounding_mode="floor")
+    last = torch.div((window + 1) * size + windows - 1, windows, rounding_mode="floor")
+    return _windows(size, first, last, last - first, x)
+
+
+def _adaptive_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """torch.onnx has no translation for it."""
+    matrices = [_adaptive_windows(grad, x.shape[axis], grad.shape[axis]) for axis in (-2, -1)]
+    return torch.matmul(matrices[0].transpose(0, 1), torch.matmul(grad, matrices[1]))
+
+
+def _avg_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Tensor:
+    """torch.onnx has no translation for it."""
+    kernel = _pair(kernel_size, ())
+    steps, pads = _pair(stride, kernel), _pair(padding, (0, 0))
+    matrices = []
+    for axis, length, step, pad in zip((-2, -1), kernel, steps, pads, strict=True):
+        size, windows = x.shape[axis], grad.shape[axis]
+        start = torch.arange(windows, device=x.device) * step - pad
+        end = (start + length).clamp(max=size + pad)
+        first, last = start.clamp(min=0), end.clamp(max=size)
+        count = end - start if count_include_pad else last - first
+        count = torch.ones_like(count) if divisor_override else count
+        matrices.append(_windows(size, first, last, count, grad))
+    found = torch.matmul(matrices[0].transpose(0, 1), torch.matmul(grad, matrices[1]))
+    return found / divisor_override if divisor_override else found
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.avg_pool2d.default: _avg_pool(torch.nn.functional.avg_pool2d, 2),
+    aten.avg_pool3d.default: _avg_pool(torch.nn.functional.avg_pool3d, 3),
+    aten._adaptive_avg_pool2d.default: _adaptive(2),
+    aten._adaptive_avg_pool3d.default: _adaptive(3),
+    aten._adaptive_avg_pool2d_backward.default: _adaptive_backward,
+    aten.avg_pool2d_backward.default: _avg_backward,
+}

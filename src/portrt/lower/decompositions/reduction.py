@@ -1,0 +1,113 @@
+"""Reductions: over no dimension, of nothing, of bools, and with another dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Dims = Sequence[int] | None
+
+
+def _extreme(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """torch.onnx wants dimensions to be named."""
+
+    def reduced(x: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
+        if dim:
+            return NotImplemented
+        return op(x, list(range(x.dim())), keepdim) if x.dim() else x.clone()
+
+    return reduced
+
+
+def _any(x: torch.Tensor, dim: Dims = None, keepdim: bool = False) -> torch.Tensor:
+    """The maximum of nothing, torch.onnx's form, is true."""
+    dims = list(range(x.dim())) if dim is None else list(dim)
+    counted = (x if x.dtype == torch.bool else x != 0).to(torch.int64)
+    return counted.sum(dims, keepdim) > 0 if x.dim() else counted > 0
+
+
+def _any_of_one(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
+    return _any(x, [dim], keepdim)
+
+
+def _place(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Without a dimension torch.onnx forgets `keepdim`."""
+
+    def found(x: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+        if dim is not None or not keepdim:
+            return NotImplemented
+        return op(x.reshape(-1), 0, True).reshape([1] * x.dim())
+
+    return found
+
+
+def _extreme_and_place(op: Callable[..., Any]) -> Callable[..., Any]:
+    """ONNX's ArgMax takes no bools."""
+
+    def found(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
+        if x.dtype != torch.bool:
+            return NotImplemented
+        values, places = op(x.to(torch.int32), dim, keepdim)
+        return values.to(torch.bool), places
+
+    return found
+
+
+def _sort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:
+    """ONNX's TopK takes no bools."""
+    if x.dtype != torch.bool:
+        return NotImplemented
+    values, places = torch.sort(x.to(torch.int32), dim, descending)
+    return values.to(torch.bool), places
+
+
+def _topk(
+    x: torch.Tensor,
+    k: int,
+    dim: int = -1,
+    largest: bool = True,
+    sorted: bool = True,  # noqa: A002
+) -> Any:
+    """ONNX's TopK takes no scalars."""
+    if x.dim():
+        return NotImplemented
+    values, places = torch.topk(x.reshape(1), k, 0, largest, sorted)
+    return values.reshape(()), places.reshape(())
+
+
+def _mean(
+    x: torch.Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Any:
+    """torch.onnx casts after it has divided, and wants dimensions to be named."""
+    if dtype is not None and dtype != x.dtype:
+        return aten.mean.dim(x.to(dtype), dim, keepdim)
+    return aten.mean.dim(x, list(range(x.dim())), keepdim) if dim is None else NotImplemented
+
+
+def _prod(
+    x: torch.Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Any:
+    """ONNX reduces no dimension of a scalar."""
+    if x.dim():
+        return NotImplemented
+    return x.to(dtype or (x.dtype if x.dtype.is_floating_point else torch.int64)).clone()
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.amax.default: _extreme(torch.amax),
+    aten.amin.default: _extreme(torch.amin),
+    aten.any.default: _any,
+    aten.any.dim: _any_of_one,
+    aten.any.dims: _any,
+    aten.argmax.default: _place(torch.argmax),
+    aten.argmin.default: _place(torch.argmin),
+    aten.max.dim: _extreme_and_place(torch.max),
+    aten.min.dim: _extreme_and_place(torch.min),
+    aten.mean.dim: _mean,
+    aten.prod.dim_int: _prod,
+    aten.sort.default: _sort,
+    aten.topk.default: _topk,
+}

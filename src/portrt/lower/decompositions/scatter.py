@@ -1,0 +1,100 @@
+"""Writing by indices: half precision, means, and indices of other shapes than what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+
+def _cut(index: Tensor, source: Tensor) -> Tensor:
+    """The part of the source that the index reaches; ONNX wants equal shapes."""
+    for axis, size in enumerate(index.shape):
+        if source.shape[axis] != size:
+            source = source.narrow(axis, 0, size)
+    return source
+
+
+def _differs(index: Tensor, source: Tensor) -> bool:
+    return any(a != b for a, b in zip(index.shape, source.shape, strict=True))
+
+
+def _scatter(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
+    if _differs(index, source):
+        return torch.scatter(x, dim, index, _cut(index, source))
+    return NotImplemented
+
+
+def _scatter_value(x: Tensor, dim: int, index: Tensor, value: float) -> Any:
+    """torch.onnx has no constant of bfloat16 to scatter."""
+    if x.dtype != torch.bfloat16:
+        return NotImplemented
+    return torch.scatter(x.float(), dim, index, value).to(x.dtype)
+
+
+def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
+    if x.dtype == torch.float16:  # ONNX Runtime adds no float16 by index
+        return torch.scatter_add(x.float(), dim, index, source.float()).to(x.dtype)
+    if index.dim() < x.dim():  # a scalar index of a vector
+        return torch.scatter_add(x, dim, index.reshape(1), source.reshape(1))
+    if _differs(index, source):
+        return torch.scatter_add(x, dim, index, _cut(index, source))
+    return NotImplemented
+
+
+def _scatter_reduce(
+    x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Any:
+    if x.dtype == torch.float16:  # ONNX Runtime reduces no float16 by index
+        wide = torch.scatter_reduce(
+            x.float(), dim, index, source.float(), reduce, include_self=include_self
+        )
+        return wide.to(x.dtype)
+    if _differs(index, source):
+        source = _cut(index, source)
+        return torch.scatter_reduce(x, dim, index, source, reduce, include_self=include_self)
+    if reduce == "mean":
+        return _scatter_mean(x, dim, index, source, include_self=include_self)
+    return NotImplemented
+
+
+def _scatter_mean(x: Tensor, dim: int, index: Tensor, source: Tensor, *, include_self: bool) -> Any:
+    """torch.onnx makes a sum of it."""
+    count = torch.ones_like(x)
+    if not include_self:
+        x, count = torch.scatter(x, dim, index, 0), torch.scatter(count, dim, index, 0)
+    total = torch.scatter_add(x, dim, index, source)
+    count = torch.scatter_add(count, dim, index, torch.ones_like(source)).clamp(min=1)
+    if x.dtype.is_floating_point:
+        return total / count
+    return torch.div(total, count, rounding_mode="floor")
+
+
+def _index_put(
+    x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
+) -> Any:
+    """ONNX Runtime adds no float16 by index."""
+    if not accumulate or x.dtype != torch.float16:
+        return NotImplemented
+    return aten.index_put(x.float(), indices, values.float(), True).to(x.dtype)
+
+
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    """ONNX's GatherND wants int64."""
+    if not any(index is not None and index.dtype == torch.int32 for index in indices):
+        return NotImplemented
+    return aten.index(x, [None if i is None else i.to(torch.int64) for i in indices])
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.scatter.src: _scatter,
+    aten.scatter.value: _scatter_value,
+    aten.scatter_add.default: _scatter_add,
+    aten.scatter_reduce.two: _scatter_reduce,
+    aten.index_put.default: _index_put,
+    aten.index.Tensor: _index,
+}

@@ -1,0 +1,68 @@
+"""Functions for which torch.onnx has no translation, or a wrong one, in terms of simpler ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+
+def _copysign(x: Tensor, y: Tensor) -> Any:
+    """torch.onnx reads the sign of y by its value alone, and of a whole x twice."""
+    dtype = torch.result_type(x, y)
+    if not dtype.is_floating_point:
+        dtype = torch.get_default_dtype()
+    size, y = x.to(dtype).abs(), y.to(dtype)
+    negative = (y < 0) | ((y == 0) & (1 / y < 0))
+    return torch.where(negative, -size, size)
+
+
+def _hypot(x: Tensor, y: Tensor) -> Tensor:
+    """Scaled, so that squares do not overflow."""
+    x, y = x.abs(), y.abs()
+    most = torch.maximum(x, y)
+    part = torch.minimum(x, y) / most
+    return torch.where(most == 0, most, most * torch.sqrt(1 + part * part))
+
+
+def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Products of the first elements, each of its own row; memory is quadratic in the length."""
+    whole = torch.int64 if not x.dtype.is_floating_point else x.dtype
+    x = x.to(dtype or whole)
+    if x.dim() == 0:
+        return x.clone()
+    last = x.transpose(dim, -1)
+    size = last.shape[-1]
+    place = torch.arange(size, device=x.device)
+    before = place.unsqueeze(0) <= place.unsqueeze(1)
+    factors = torch.where(before, last.unsqueeze(-2), torch.ones_like(last).unsqueeze(-2))
+    return aten.prod.dim_int(factors, -1, False).transpose(dim, -1)  # type: ignore[no-any-return]
+
+
+def _searchsorted(
+    sequence: Tensor,
+    x: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Any:
+    """The count of smaller elements."""
+    if sorter is not None or sequence.dim() != 1:
+        return NotImplemented
+    x = x.unsqueeze(-1)
+    below = sequence <= x if right or side == "right" else sequence < x
+    return below.sum(-1).to(torch.int32 if out_int32 else torch.int64)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.copysign.Tensor: _copysign,
+    aten.hypot.default: _hypot,
+    aten.cumprod.default: _cumprod,
+    aten.searchsorted.Tensor: _searchsorted,
+}
