@@ -43,11 +43,25 @@ YES = Verdict(True)
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A node that stays in PyTorch, and why."""
+    """A node that stays in PyTorch, and why.
+
+    Attributes:
+        node: Its name.
+        target: Its operator.
+        reason: Why.
+        remedy: What would change it, or "".
+        source: The line of the user's model, or "".
+        module: The path of its module in the model.
+        asked: Whether an option of the user's says so.
+    """
 
     node: str
     target: str
     reason: str
+    remedy: str = ""
+    source: str = ""
+    module: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ def engines_of_block(
     image: torch.Tensor,
     builders: Sequence[Builder],
     sample: Sample | None,
-) -> tuple[list[Engine], list[Failure]]:
-    """The engines of one block, and the errors of those that could not be built.
+) -> tuple[list[Engine], list[tuple[str, Failure]]]:
+    """The engines of one block, and backend and error of those that could not be built.
 
     Args:
         plan: Whose block it is.
@@ -113,14 +113,14 @@ def engines_of_block(
 
     material = Material(block, plan.tensors, image, convert)
     built: list[Engine] = []
-    failures: list[Failure] = []
+    failures: list[tuple[str, Failure]] = []
     for builder in builders:
         try:
             built.append(_build_one(builder, material, sample))
         except (BuildError, ConvertError) as err:
             if builder.settings.require_engines:
                 raise
-            failures.append(err)
+            failures.append((builder.backend.name, err))
             logger.warning("no %s engine for %s: %s", builder.backend.name, block.name, err)
     return built, failures
 

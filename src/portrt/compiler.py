@@ -19,8 +19,10 @@ from portrt.build import Builder, builders_for, engines_of_block
 from portrt.cache.use import build_program
 from portrt.capture import best_sizes, capture
 from portrt.check import sample_blocks
+from portrt.compile_report import MissingEngine, report_of_manifest
 from portrt.convert import translation
 from portrt.convert.translations import resolved
+from portrt.coverage import coverage, deliver, one_line, say
 from portrt.errors import (
     BuildError,
     ConvertError,
@@ -29,7 +31,7 @@ from portrt.errors import (
 from portrt.lower import lower
 from portrt.module_path import ModulePath, say_what_names_nothing
 from portrt.package.assemble import assemble
-from portrt.package.manifest import decode
+from portrt.package.manifest import decode, parse
 from portrt.package.module import module_of
 from portrt.package.weights import image_from_tensors
 from portrt.partition import partition
@@ -140,11 +142,17 @@ def _compiled(
         for text in manifests_of(program):
             for engine in decode(text).engines:
                 vouch(engine.data.sha256)  # it was built here
+            found = report_of_manifest(parse(text))
+            if found is not None:
+                deliver(found, settings.report)
         return program
     from portrt.dryrun import print_plan
 
     plan = _plan(captured, settings, builders, best, {})
-    print_plan(plan, [item.backend.name for item in builders])
+    report = coverage(plan)
+    print_plan(plan, [item.backend.name for item in builders], report)
+    if settings.report is not True:  # it was printed
+        deliver(report, settings.report)
     return captured
 
 
@@ -198,6 +206,9 @@ def _build(
     excluded: dict[str, str] = {}
     for tries in itertools.count(1):
         plan = _plan(captured, settings, builders, best, excluded)
+        if tries == 1:
+            say(coverage(plan))
+        missing: list[MissingEngine] = []
         image = image_from_tensors(plan.tensors)
         samples = sample_blocks(plan, captured) if _wants_samples(builders) else {}
         engines: dict[str, list[Engine]] = {}
@@ -206,8 +217,13 @@ def _build(
             engines[block.name], failures = engines_of_block(
                 plan, block, image, builders, samples.get(block.name)
             )
+            missing += [
+                MissingEngine(block.name, backend, one_line(failure.happened))
+                for backend, failure in failures
+            ]
             if not engines[block.name]:
-                refused |= _nodes_to_exclude(block, failures, whole=tries >= _MOST_TRIES)
+                errors = [failure for _, failure in failures]
+                refused |= _nodes_to_exclude(block, errors, whole=tries >= _MOST_TRIES)
         if not refused:
             break
         excluded |= refused
@@ -216,7 +232,12 @@ def _build(
     policy = {"fallback": settings.fallback}
     if settings.check == "first-open":
         policy["check"] = settings.check
-    program = assemble(plan, image if plan.tensors else None, engines, policy)
+    report = coverage(plan, missing)
+    if not plan.blocks:  # no manifest has it
+        deliver(report, settings.report)
+    program = assemble(
+        plan, image if plan.tensors else None, engines, policy, report=report.to_json()
+    )
     _copy_what_is_shared(program, captured)
     complete = all(len(made) == len(builders) for made in engines.values())
     return program, complete and not excluded

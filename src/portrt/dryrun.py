@@ -9,17 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from portrt.artifacts import Plan
+from portrt.compile_report import CompileReport, fallback_lines
 
 # A file has no width; names that are not broken can be searched for.
 _WIDTH_OF_FILES = 160
 
 
-def print_plan(plan: Plan, engine_names: Sequence[str]) -> None:
+def print_plan(plan: Plan, engine_names: Sequence[str], report: CompileReport) -> None:
     """Print the blocks that engines would take, and each node left to PyTorch with its reason.
 
     Args:
         plan: What partition decided.
         engine_names: Backends that each block would be built for.
+        report: Coverage, and what is not covered.
     """
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -31,8 +33,12 @@ def print_plan(plan: Plan, engine_names: Sequence[str]) -> None:
     )
     if plan.blocks:
         console.print(_blocks(plan))
-    if plan.left_out:
-        console.print(_left_out(plan))
+    console.print(f"{report.summary()}.")
+    if report.fallbacks:
+        console.print("In PyTorch:")
+    for item in report.fallbacks:
+        for line in fallback_lines(item, report.flops):
+            console.print(f"  {line}", soft_wrap=True)
 
 
 def _blocks(plan: Plan) -> Table:
@@ -43,13 +49,6 @@ def _blocks(plan: Plan) -> Table:
             _tensors(block.inputs, block.inputs),
         )
         table.add_row(block.name, str(block.node_count), inputs, outputs)
-    return table
-
-
-def _left_out(plan: Plan) -> Table:
-    table = _table("In PyTorch", "node", "operator", "reason")
-    for item in plan.left_out:
-        table.add_row(item.node, item.target, item.reason)
     return table
 
 

@@ -80,3 +80,17 @@ def folder(value: Any) -> str | None:
         raise SettingsError(
             f"cache_dir is {value!r}", "a path, or 'off'", "give a path as text"
         ) from err
+
+
+def report_target(value: Any) -> Any:
+    """None, True, a path as text, or a function."""
+    if value is None or value is False:
+        return None
+    if value is True or callable(value):
+        return value
+    try:
+        return os.fsdecode(value)
+    except TypeError as err:
+        raise SettingsError(
+            f"report is {value!r}", "True, a path, or a function", "give one of these"
+        ) from err

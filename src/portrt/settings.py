@@ -116,6 +116,9 @@ class Settings:
         autocast_max_output_threshold: With "fp16", what is larger than this on the sample inputs
             stays in float32 as well; float16 ends at 65504.
         require_full_compilation: Refuse a model of which a node would stay in PyTorch.
+        report: Where to tell what is in engines and what is not, and why: True prints it, a path is
+            written to as JSON, a function is called with the `CompileReport`. It is stored with the
+            program in any case, and `portrt inspect --report` shows it.
         dryrun: Print what would be compiled and build nothing.
         fallback: "eager" (the source runs in PyTorch where no engine fits) or "error"; None leaves
             it to the place where the program runs.
@@ -154,6 +157,7 @@ class Settings:
     autocast_excluded_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
     autocast_max_output_threshold: float = setting(16384.0, rebuilds=True)
     require_full_compilation: bool = setting(False, rebuilds=False)
+    report: Any = setting(None, rebuilds=False)  # noqa: RUF009  (a function cannot change)
     dryrun: bool = setting(False, rebuilds=False)
     fallback: str | None = setting(None, rebuilds=False)
     optimization_level: int | None = setting(None, rebuilds=True)
@@ -302,6 +306,7 @@ _NORMAL: Mapping[str, Callable[[Any], Any]] = {
     "translations": option_values.translations,
     "passes": option_values.passes,
     "plugins": option_values.plugins,
+    "report": option_values.report_target,
     "precision": precision_name,
     "autocast_excluded_modules": option_values.names,
     "autocast_excluded_ops": _operators,

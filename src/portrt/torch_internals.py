@@ -55,6 +55,10 @@ def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()
     return registry
 
 
+def _registry_with(opset: int, extra: Any) -> Any:
+    return _registry(opset, extra) if extra else _registry(opset)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """The exporter warns of torchvision when it is not there, and of nodes without a module."""
     message = record.getMessage()
@@ -65,7 +69,7 @@ def has_onnx_translation(node: torch.fx.Node, opset: int, extra: Any = ()) -> bo
     """Whether torch.onnx translates this operator call, with these dtypes, at this opset."""
     from torch.onnx._internal.exporter import _dispatching
 
-    found, _ = _dispatching.dispatch(node, _registry(opset, extra))
+    found, _ = _dispatching.dispatch(node, _registry_with(opset, extra))
     return found is not None
 
 
@@ -73,7 +77,7 @@ def onnx_decompositions(opset: int, extra: Any = ()) -> Table:
     """The decompositions that torch.onnx would run: operators it translates stay whole."""
     from torch.onnx._internal.exporter import _decomp
 
-    translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset, extra)))
+    translated = set(_decomp.get_onnx_implemented_overloads(_registry_with(opset, extra)))
     table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
     for target, _ in extra:  # torch's list is of its own translations alone
         table.pop(target, None)
@@ -127,7 +131,7 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) 
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(
-        program, registry=_registry(opset, extra)
+        program, registry=_registry_with(opset, extra)
     )
     # Without operators that name a newer opset the exporter writes 18, whatever the registry.
     model: onnx_ir.Model = _lazy_import.onnxscript_apis.convert_version(  # type: ignore[attr-defined]

@@ -64,6 +64,7 @@ OTHER: dict[str, Any] = {
     "autocast_excluded_ops": frozenset({"aten.linear"}),
     "autocast_max_output_threshold": 512.0,
     "require_full_compilation": True,
+    "report": True,
     "dryrun": True,
     "fallback": "error",
     "optimization_level": 2,
@@ -100,7 +101,7 @@ def test_a_setting_changes_an_engine_key_exactly_when_it_is_marked(
 @pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
 def test_a_program_key_has_every_setting_that_can_change_the_program(field: Any) -> None:
     neutral = {"cache_built_engines", "cache_dir", "dryrun", "output_format"}
-    neutral |= {"reuse_cached_engines", "builder_python"}
+    neutral |= {"report", "reuse_cached_engines", "builder_python"}
     captured = capture(tiny.model(), [torch.zeros(3, 8)])
 
     def key(settings: Settings) -> str:

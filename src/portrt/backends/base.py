@@ -186,5 +186,7 @@ def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: s
     """No for a node with a dtype that the backend lacks."""
     for tensor in tensors_of(node):
         if tensor.dtype not in dtypes:
-            return Verdict(False, f"{name} has no {str(tensor.dtype).removeprefix('torch.')}")
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            remedy = f"use another dtype there, or leave {name} out of engines"
+            return Verdict(False, f"{name} has no {dtype}", remedy)
     return Verdict(True)

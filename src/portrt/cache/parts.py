@@ -39,7 +39,14 @@ _PROGRAM_CODE = (".",)
 # What decides neither the program nor its engines. Every other field is in a program's key, so
 # that a new one is in it unless it is named here.
 _NOT_IN_PROGRAM = frozenset(
-    {"cache_built_engines", "cache_dir", "dryrun", "output_format", "reuse_cached_engines"}
+    {
+        "cache_built_engines",
+        "cache_dir",
+        "dryrun",
+        "output_format",
+        "report",
+        "reuse_cached_engines",
+    }
 )
 _VERSION_QUERY = (
     "import importlib.metadata as m;"

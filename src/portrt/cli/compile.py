@@ -39,6 +39,7 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 @click.option("--require-full-compilation", is_flag=True, help="Refuse to leave nodes in PyTorch.")
 @click.option("--target", "targets", multiple=True, help="Compute capability for tensorrt_rtx.")
 @click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")
+@click.option("--report", type=click.Path(), help="JSON file: what is in PyTorch, and why.")
 @click.option("--dryrun", is_flag=True, help="Print what would be compiled; write nothing.")
 def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Compile SOURCE: a file of torch.export.save, or PACKAGE.MODULE:FACTORY.

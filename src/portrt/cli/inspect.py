@@ -14,13 +14,26 @@ from portrt.package.inspect import BlockInfo, ProgramInfo, inspect
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: str, as_json: bool) -> None:
+@click.option("--report", "with_report", is_flag=True, help="What is in PyTorch, and why.")
+def command(file: str, as_json: bool, with_report: bool) -> None:
     """Show the blocks of FILE and the engines stored for each; needs no torch and no GPU."""
     found = inspect(file)
+    if with_report:
+        _print_report(found, as_json)
+        return
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
         return
     _print_program(found)
+
+
+def _print_report(found: ProgramInfo, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(None if found.report is None else found.report.to_json(), indent=2))
+    elif found.report is None:
+        click.echo("the file has no report: it was compiled by an older portrt")
+    else:
+        click.echo("\n".join(found.report.lines()))
 
 
 def _print_program(found: ProgramInfo) -> None:

@@ -33,6 +33,7 @@ def assemble(
     policy: Mapping[str, Any],
     *,
     with_sources: bool = True,
+    report: Mapping[str, Any] | None = None,
 ) -> ExportedProgram:
     """The compiled program.
 
@@ -42,6 +43,7 @@ def assemble(
         engines: Block name -> its engines, in order of preference.
         policy: What the program asks of the place where it runs.
         with_sources: Store the blocks as they were before conversion; False where nobody knows.
+        report: What the compilation left to PyTorch; kept with the first block.
     """
     register()
     graph = plan.graph_module.graph
@@ -49,7 +51,8 @@ def assemble(
     calls = {node.target: node for node in graph.nodes if node.op == "call_module"}
     for block in plan.blocks:
         source = source_from_block(block) if with_sources else None
-        _replace_call(calls[block.name], block, source, engines[block.name], blobs, policy)
+        _replace_call(calls[block.name], block, source, engines[block.name], blobs, policy, report)
+        report = None
         delattr(plan.graph_module, block.name)
     return _program(plan, blobs)
 
@@ -83,6 +86,7 @@ def _replace_call(
     engines: Sequence[Engine],
     blobs: _Blobs,
     policy: Mapping[str, Any],
+    report: Mapping[str, Any] | None,
 ) -> None:
     nodes: list[torch.fx.Node] = []
     has_weights = bool(block.weights)
@@ -110,6 +114,7 @@ def _replace_call(
         node_count=block.node_count,
         engines=entries,
         policy=dict(policy),
+        **({} if report is None else {"report": dict(report)}),
         blob_count=len(nodes),
     )
     manifests.decode(text)  # what is written can be read

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from portrt.compile_report import CompileReport, report_of_manifest
 from portrt.package.archive import Archive, engine_calls
-from portrt.package.manifest import Dimension, Manifest, UnknownSize
+from portrt.package.manifest import Dimension, Manifest, UnknownSize, parse
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class ProgramInfo:
         file_bytes: Its size.
         weights_bytes: Size of the weights image that all blocks share.
         blocks: The engine calls, in order.
+        report: What the compilation put into engines and what not, or None in a file without it.
     """
 
     path: str
     file_bytes: int
     weights_bytes: int
     blocks: tuple[BlockInfo, ...]
+    report: CompileReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -78,6 +81,7 @@ def inspect(path: str | Path) -> ProgramInfo:
         file_bytes=archive.size,
         weights_bytes=max(weights, default=0),
         blocks=tuple(_block(call.manifest) for call in calls),
+        report=next(filter(None, (report_of_manifest(parse(call.text)) for call in calls)), None),
     )
 
 

@@ -17,14 +17,19 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from portrt import torch_internals
 from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
 from portrt.errors import PartitionError
+from portrt.module_path import ModulePath
 from portrt.package.weights import storable
 from portrt.partition.block import block_from_submodule
-from portrt.partition.verdicts import Supports, verdicts_of
+from portrt.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
 from portrt.settings import Settings
+from portrt.source_line import source_line
 
 logger = logging.getLogger(__name__)
 
 Group = list[torch.fx.Node]
+
+_CONSTANT = "its block has no inputs: it computes a constant"
+_REMEDIES = {_CONSTANT: "compute it once, and keep it as a buffer of the model"}
 
 
 def partition(
@@ -52,9 +57,7 @@ def partition(
     weights = _weights(program)
     groups, small = _groups(graph_module, verdicts, weights, settings)
     left_out = [
-        LeftOut(node.name, _target_name(node), verdict.reason)
-        for node, verdict in verdicts.items()
-        if not verdict
+        _left_out(node, verdict) for node, verdict in verdicts.items() if not verdict
     ] + small
     if settings.require_full_compilation and left_out:
         raise PartitionError(
@@ -78,6 +81,18 @@ def partition(
 
 def _table(left_out: Iterable[LeftOut]) -> str:
     return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
+
+
+def _left_out(node: torch.fx.Node, verdict: Verdict) -> LeftOut:
+    return LeftOut(
+        node=node.name,
+        target=_target_name(node),
+        reason=verdict.reason,
+        remedy=verdict.remedy,
+        source=source_line(node.meta.get("stack_trace")),
+        module=ModulePath.of(node.meta).innermost,
+        asked=verdict.reason.endswith(OPTIONS_THAT_LEAVE_OUT),
+    )
 
 
 def _target_name(node: torch.fx.Node) -> str:
@@ -143,7 +158,8 @@ def _groups(
     for group in proposed:
         reason = _reason_to_drop(group, weights, settings, whole_model)
         if reason:
-            dropped += [LeftOut(node.name, _target_name(node), reason) for node in group]
+            verdict = Verdict(False, reason, _REMEDIES.get(reason, "lower min_block_size"))
+            dropped += [_left_out(node, verdict) for node in group]
         else:
             groups.append(group)
     return groups, dropped
@@ -158,7 +174,7 @@ def _reason_to_drop(
         isinstance(source.meta.get("val"), torch.Tensor) and source.name not in weights
         for source in sources
     ):
-        return "its block has no inputs: it computes a constant"
+        return _CONSTANT
     count = _operator_count(group)
     if count < settings.min_block_size and not whole_model:
         return f"its block has {count} operators, min_block_size is {settings.min_block_size}"

@@ -13,6 +13,9 @@ from portrt.artifacts import YES, Verdict
 from portrt.module_path import ModulePath
 from portrt.settings import Settings, operator_name
 
+# How the reasons of what the user left out end.
+OPTIONS_THAT_LEAVE_OUT = ("torch_executed_ops", "torch_executed_modules")
+
 Supports = Callable[[torch.fx.Node], Verdict]
 
 
@@ -45,20 +48,34 @@ def _verdict(
     """Whether any engine could hold the node."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return Verdict(False, "it is not a plain operator")
+        return Verdict(
+            False,
+            "it is not a plain operator",
+            "write it with plain operators, such as torch.where for torch.cond",
+        )
     name = operator_name(target)
     if (
         name in settings.torch_executed_ops
         or name.rpartition(".")[0] in settings.torch_executed_ops
     ):
-        return Verdict(False, "named in torch_executed_ops")
+        return Verdict(False, "named in torch_executed_ops", "leave it out of torch_executed_ops")
     module = ModulePath.of(node.meta).match(settings.torch_executed_modules)
     if module is not None:
-        return Verdict(False, f"{module!r} is named in torch_executed_modules")
+        return Verdict(
+            False,
+            f"{module!r} is named in torch_executed_modules",
+            "leave the module out of torch_executed_modules",
+        )
     if target._schema.is_mutable:
-        return Verdict(False, "it writes to its inputs")
+        return Verdict(
+            False, "it writes to its inputs", "use the operator that returns a new tensor"
+        )
     if torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node):
-        return Verdict(False, "it draws random numbers from torch's generator")
+        return Verdict(
+            False,
+            "it draws random numbers from torch's generator",
+            "take the random numbers as an input",
+        )
     value = node.meta.get("val")
     values = [value] if isinstance(value, torch.Tensor) else list(value or ())
     tensors = [item for item in values if isinstance(item, torch.Tensor)]
@@ -69,12 +86,24 @@ def _verdict(
     sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
     sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
     if any(torch_internals.is_data_dependent(size) for size in sizes):
-        return Verdict(False, "a size of its tensors depends on data")
+        return Verdict(
+            False,
+            "a size of its tensors depends on data",
+            "keep the size and mask, as torch.where does, instead of picking elements",
+        )
     for size in sizes:
         if symbols.tree_of_size(size, known) is None:
-            return Verdict(False, f"the size {size} is no whole-number arithmetic on input sizes")
+            return Verdict(
+                False,
+                f"the size {size} is no whole-number arithmetic on input sizes",
+                "make the dimension static, or compute the size from those of the inputs",
+            )
     if any(item.device != device for item in tensors):
-        return Verdict(False, f"it runs on {tensors[0].device}, the model on {device}")
+        return Verdict(
+            False,
+            f"it runs on {tensors[0].device}, the model on {device}",
+            "put the whole model on one device",
+        )
     return YES
 
 
