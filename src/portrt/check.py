@@ -17,7 +17,7 @@ from portrt.artifacts import Block, Engine, Plan
 from portrt.backends import registry
 from portrt.errors import BuildError, CheckError, EngineError
 from portrt.package import manifest as manifests
-from portrt.package.manifest import Blob
+from portrt.package.manifest import Blob, EngineSpec
 from portrt.package.weights import WeightsImage
 from portrt.precision import PRECISIONS
 from portrt.runtime.policy import TRUSTS, policy
@@ -37,6 +37,7 @@ TOLERANCES = {
 # The same by the names of an engine's precision. A quantized value may be rounded to the next step,
 # of 255 over the range.
 _TOLERANCES_BY_NAME = {
+    "tf32": 5e-3,
     "fp16": TOLERANCES[torch.float16],
     "bf16": TOLERANCES[torch.bfloat16],
     "int8": 2e-2,
@@ -121,7 +122,7 @@ def check_engine(
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
     rows = [
-        compare(entry["name"], got, wanted, engine.build.get("precision"))
+        compare(entry["name"], got, wanted, arithmetic_of(engine))
         for entry, got, wanted in zip(block.outputs, found, sample.outputs, strict=True)
     ]
     for row in rows:
@@ -155,6 +156,12 @@ def _remedy(engine: Engine) -> str:
         "find the operator by putting parts of the model into torch_executed_ops and report it, or "
         "compile with check='accept'"
     )
+
+
+def arithmetic_of(engine: Engine | EngineSpec) -> str:
+    """What an engine computes in: its precision, and TF32, which TensorRT multiplies float32 in."""
+    precision = str(engine.build.get("precision"))
+    return f"{precision}+tf32" if engine.backend.startswith("tensorrt") else precision
 
 
 def compare(

@@ -14,7 +14,7 @@ import torch
 from portrt import torch_internals
 from portrt.backends import registry
 from portrt.backends.eager import SourceSession
-from portrt.check import compare
+from portrt.check import arithmetic_of, compare
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
 from portrt.package.archive import Archive, EngineCall, engine_calls
 from portrt.package.load import load, verify_digests
@@ -211,7 +211,7 @@ class _Block:
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())
         rows = [
-            compare(spec.name, got, want, engine.build.get("precision"))
+            compare(spec.name, got, want, arithmetic_of(engine))
             for spec, got, want in zip(self.manifest.outputs, found, wanted, strict=True)
         ]
         return EngineCheck(engine.backend, True, "", tuple(rows))

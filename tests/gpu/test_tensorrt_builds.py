@@ -22,7 +22,7 @@ from plans import BUILDER, INPUTS, MODELS, fresh
 import portrt
 from portrt.backends.build_process import build_in_process
 from portrt.backends.registry import backend
-from portrt.errors import EngineError
+from portrt.errors import EngineError, NoUsableEngineError
 
 PYTHON = os.environ.get(BUILDER)
 ABLE = backend("tensorrt").can_run("cuda")
@@ -225,6 +225,7 @@ def test_inputs_of_rank_0() -> None:
 
 
 def test_outputs_whose_size_the_numbers_decide() -> None:
+    """Refused in words: an engine of TensorRT 8.6 that asks TensorRT 10 for memory crashes."""
     model = graph(
         [helper.make_node("NonZero", ["x"], ["y"])],
         [value("x", ["b", 8])], [value("y", [2, "n"], TensorProto.INT64)],
@@ -245,14 +246,8 @@ def test_outputs_whose_size_the_numbers_decide() -> None:
         fallback="error",
         dynamic_shapes={"x": {0: torch.export.Dim("b", max=64)}},
     )
-    generator = torch.Generator().manual_seed(0)
-    kept = []
-    for batch in (4, 64, 1, 17):
-        x = (torch.rand(batch, 8, generator=generator) > 0.7).float().cuda()
-        kept.append((program(x), x.nonzero().t()))
-    kept.append((program(torch.zeros(2, 8, device="cuda")), torch.zeros(2, 0).long().cuda()))
-    for found, wanted in kept:
-        assert torch.equal(found, wanted)
+    with pytest.raises(NoUsableEngineError, match="size only a run tells"):
+        program(torch.ones(4, 8, device="cuda"))
 
 
 def test_an_input_whose_numbers_are_a_shape() -> None:
@@ -277,12 +272,8 @@ def test_an_input_whose_numbers_are_a_shape() -> None:
         lean_runtime="outside",
         fallback="error",
     )
-    x = torch.randn(1, 8, device="cuda")
-    for rows in (3, 64, 3, 1):
-        found = program(x, torch.tensor([rows, 8], device="cuda"))
-        assert torch.equal(found, x.expand(rows, 8))
-    with pytest.raises(EngineError, match="profile"):
-        program(x, torch.tensor([65, 8], device="cuda"))
+    with pytest.raises(NoUsableEngineError, match="size only a run tells"):
+        program(torch.ones(1, 8, device="cuda"), torch.tensor([3, 8], device="cuda"))
 
 
 def test_what_the_parser_refuses_stays_in_pytorch() -> None:

@@ -16,7 +16,7 @@ from portrt.backends.base import Session
 from portrt.backends.eager import SourceSession
 from portrt.cache.key import Key
 from portrt.cache.use import open_cache
-from portrt.check import TOLERANCES, compare
+from portrt.check import TOLERANCES, arithmetic_of, compare
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage
@@ -94,7 +94,7 @@ def _compared(
         wanted = oracle.run(inputs, shapes)
         found = session.run(inputs, shapes)
         for spec, got, want in zip(manifest.outputs, found, wanted, strict=True):
-            yield compare(spec.name, got, want, engine.build.get("precision"))
+            yield compare(spec.name, got, want, arithmetic_of(engine))
 
 
 def _verdict(engine: EngineSpec, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> Verdict:

@@ -34,6 +34,7 @@ _NEW_MEMORY = (10, 1)
 # Engines of older releases let one context use a profile at a time, unless they were asked to share
 # when they were built, which shows only when one tries.
 _SHARED_PROFILES = (9,)
+_ALLOCATORS = (10,)
 _ONE_EACH = "TensorRT 8.6 let one context use a profile; build again, with profiles that are shared"
 
 Sizes = tuple[int, ...]
@@ -102,6 +103,14 @@ class OpenedEngine:
         self.outputs = {n: self._binding(n) for n in names if self._mode(n) == mode.OUTPUT}
         self.profile_count: int = engine.num_optimization_profiles
         self.memory_bytes = [self._memory_bytes(index) for index in range(self.profile_count)]
+
+    @property
+    def allocates_outputs(self) -> bool:
+        """Whether an output of unknown size can be had: TensorRT asks for its memory, through an
+        interface that changed with TensorRT 10. Seen: an engine of 8.6 that asks the interface of
+        10.16 crashes the process."""
+        newer = int(self.lib.version.split(".")[0] or 0) >= _ALLOCATORS[0]
+        return self._built >= _ALLOCATORS or not newer
 
     def _mode(self, name: str) -> Any:
         return self.engine.get_tensor_mode(name)

@@ -10,6 +10,7 @@ from portrt.backends.trt.session import TensorRTSession
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.plan_header import contradiction
+from portrt.package.sizes import UnknownSize
 
 
 def open_session(
@@ -52,4 +53,13 @@ def open_session(
     with torch.cuda.device(where):
         runtime = lib.runtime(lean=lean_runtime, host_code=host_code)
     numbers = [int(part) for part in built.split(".") if part.isdigit()]
-    return TensorRTSession(open_engine(lib, runtime, data, numbers, where), engine, manifest)
+    opened = open_engine(lib, runtime, data, numbers, where)
+    sizes = [size for output in manifest.outputs for size in output.shape]
+    if any(isinstance(size, UnknownSize) for size in sizes) and not opened.allocates_outputs:
+        raise EngineError(
+            f"{manifest.name} has outputs whose size only a run tells, and {library} {lib.version} "
+            f"cannot take such sizes from an engine of TensorRT {built}",
+            "a runtime of the release that built the engine",
+            f"install tensorrt or tensorrt_lean {built}, or build the engine again",
+        )
+    return TensorRTSession(opened, engine, manifest)

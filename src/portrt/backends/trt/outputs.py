@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from portrt.backends.trt.engine import OpenedEngine
 from portrt.errors import EngineError
 
 
@@ -17,18 +18,27 @@ class TorchOutput(Protocol):
         ...
 
 
-def torch_output(
-    module: Any, context: Any, name: str, dtype: torch.dtype, device: torch.device
-) -> TorchOutput:
+def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dtype) -> TorchOutput:
     """Let a context allocate an output by torch, on the stream of the call.
 
     Args:
-        module: The TensorRT library.
+        opened: The engine.
         context: Whose output it is; keeps the allocator.
         name: Its binding.
         dtype: Its type.
-        device: Where the engine runs.
+
+    Raises:
+        EngineError: The engine is too old for the library that runs it.
     """
+    if not opened.allocates_outputs:
+        raise EngineError(
+            f"output {name!r} has a size that only a run tells, and {opened.lib.name} "
+            f"{opened.lib.version} cannot take such a size from an engine of an older release",
+            "a runtime of the release that built the engine",
+            "install that tensorrt or tensorrt_lean, or build the engine again with a newer one",
+        )
+    module: Any = opened.lib.module
+    device = opened.device
 
     class Allocator(module.IOutputAllocator):  # type: ignore[misc]
         def __init__(self) -> None:

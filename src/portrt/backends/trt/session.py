@@ -397,7 +397,7 @@ class TensorRTSession:
             if -1 in found or -1 in shape:
                 if port.name not in slot.outputs:
                     slot.outputs[port.name] = torch_output(
-                        self.opened.lib.module, context, port.name, port.binding.dtype, self.device
+                        self.opened, context, port.name, port.binding.dtype
                     )
             elif found != tuple(shape):
                 raise self._other_shape(port, found, shape)
