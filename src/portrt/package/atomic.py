@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,10 +20,11 @@ OnBytes = Callable[[int], None]
 def replacing(target: Path) -> Iterator[IO[bytes]]:
     """A temporary file beside `target` that takes its place when the block ends without error.
 
-    A process that is killed within the block leaves the temporary file, `.NAME.*.part`, behind.
+    A process that is killed within the block leaves the temporary file, `.NAME.*.part`, behind. The
+    next one that writes to `target` removes it.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    partial = Path(name)
+    _remove_abandoned(target)
+    handle, partial = _partial_file(target)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -34,6 +36,43 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def _partial_file(target: Path) -> tuple[int, Path]:
+    """A new temporary file, locked as long as it is open: the lock ends with the process."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=".part", dir=target.parent
+        )
+        # Between these two lines another process can take it for abandoned, and remove it.
+        if not _lock(handle) or Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed processes left of files for `target`: what nobody holds a lock on."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(handle):
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether this process holds the lock now; False also where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: what is open there cannot be removed; what is not, stays
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _mode_for(target: Path) -> int:
