@@ -220,3 +220,15 @@ def test_a_file_of_5_gb_is_judged_at_once_and_without_torch(file: Path, tmp_path
     seconds = time.perf_counter() - started
     assert done.returncode == 0, done.stderr
     assert seconds < 3  # 0.15 s on an idle machine; reading the file takes longer than this
+
+
+@pytest.mark.parametrize("capability", ["9.0", "10.0", "10.3"])
+def test_no_engine_of_tensorrt_rtx_is_advised_for_a_gpu_that_it_has_none_for(
+    capability: str,
+) -> None:
+    requires = {"device": ["cuda"], "compute_capabilities": ["8.9"]}
+    verdict = judge("tensorrt_rtx", requires, Facts(compute_capability=capability), "cuda")
+    assert "--engine tensorrt:" in verdict.remedy
+    assert "--target" not in verdict.remedy
+    older = judge("tensorrt_rtx", requires, Facts(compute_capability="7.5"), "cuda")
+    assert "--target 7.5" in older.remedy

@@ -73,7 +73,7 @@ def judge(backend: str, requires: Mapping[str, Any], facts: Facts, device: str) 
         return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device}")
     verdicts = (
         _platform(requires, facts),
-        _gpu(requires, facts) if device == "cuda" else YES,
+        _gpu(backend, requires, facts) if device == "cuda" else YES,
         _library(backend, requires, facts),
     )
     return next((verdict for verdict in verdicts if not verdict), YES)
@@ -91,7 +91,7 @@ def _platform(requires: Mapping[str, Any], facts: Facts) -> Verdict:
     return YES
 
 
-def _gpu(requires: Mapping[str, Any], facts: Facts) -> Verdict:
+def _gpu(backend: str, requires: Mapping[str, Any], facts: Facts) -> Verdict:
     found = facts.compute_capability
     if found is None:
         return Verdict(False, facts.no_gpu, "use a machine with such a GPU")
@@ -100,7 +100,7 @@ def _gpu(requires: Mapping[str, Any], facts: Facts) -> Verdict:
         return Verdict(
             False,
             f"built for compute capability {', '.join(map(str, wanted))}, the GPU has {found}",
-            f"portrt add-engine --target {found}, if its builder knows that GPU",
+            _remedy_for_gpu(backend, found),
         )
     least = requires.get("compute_capability_min")
     if least is not None and not at_least(str(least), found):
@@ -110,6 +110,13 @@ def _gpu(requires: Mapping[str, Any], facts: Facts) -> Verdict:
             "use a machine with a newer GPU",
         )
     return _driver(requires, facts)
+
+
+def _remedy_for_gpu(backend: str, capability: str) -> str:
+    """Source: TensorRT-RTX documentation, "Support matrix": it has no engines for data centers."""
+    if backend == "tensorrt_rtx" and capability.partition(".")[0] in ("9", "10"):
+        return f"portrt add-engine --engine tensorrt: TensorRT-RTX builds none for {capability}"
+    return f"portrt add-engine --target {capability}, if its builder knows that GPU"
 
 
 def _driver(requires: Mapping[str, Any], facts: Facts) -> Verdict:
