@@ -21,6 +21,7 @@ from portrt.package.manifest import Blob, Dimension, EngineSpec, Manifest, check
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.runtime.policy import Policy
 from portrt.runtime.samples import random_block_inputs
+from portrt.runtime.select import rebuilders
 from portrt.runtime.signature import output_shapes
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
@@ -66,12 +67,9 @@ def rebuild(
         label = f"the weights of {manifest.name}"
         check_digest(blobs[manifest.weights.index].numpy(), manifest.weights, label)
     verdicts: list[tuple[str, Verdict]] = []
-    for index, name in enumerate(registry.names(), 1):
-        backend = registry.backend(name)
-        allowed = policy.engines is None or name in policy.engines
-        if not (allowed and backend.can_run(device.type) and backend.can_build()):
-            continue
-        builder = Builder(backend, Settings(require_engines=True))
+    for name in rebuilders(device, policy):
+        index = registry.names().index(name) + 1
+        builder = Builder(registry.backend(name), Settings(require_engines=True))
         found = _in_thread(manifest, blobs, device, builder)
         if isinstance(found, Engine):
             data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)

@@ -143,12 +143,13 @@ class Settings:
         reuse_cached_engines: Take from the cache what was built before.
     """
 
+    # What only decides which operators are in a block is not marked: the key has the block itself.
     engines: tuple[EngineRequest, ...] | None = setting(None, rebuilds=False)
     require_engines: bool = setting(False, rebuilds=False)
     output_format: str = setting("module", rebuilds=False)
-    min_block_size: int = setting(5, rebuilds=True)
-    torch_executed_ops: frozenset[str] = setting(frozenset(), rebuilds=True)
-    torch_executed_modules: frozenset[str] = setting(frozenset(), rebuilds=True)
+    min_block_size: int = setting(5, rebuilds=False)
+    torch_executed_ops: frozenset[str] = setting(frozenset(), rebuilds=False)
+    torch_executed_modules: frozenset[str] = setting(frozenset(), rebuilds=False)
     translations: tuple[tuple[str, Callable[..., Any]], ...] = setting((), rebuilds=True)
     passes: tuple[Callable[..., Any], ...] = setting((), rebuilds=True)
     plugins: tuple[str, ...] = setting((), rebuilds=True)
@@ -169,7 +170,7 @@ class Settings:
     builder_python: str | None = setting(None, rebuilds=True)
     build_timeout_s: float = setting(3600.0, rebuilds=False)
     check: str = setting("error", rebuilds=False)
-    strict: bool = setting(False, rebuilds=True)
+    strict: bool = setting(False, rebuilds=False)
     cache_dir: str | None = setting(None, rebuilds=False)
     cache_built_engines: bool = setting(True, rebuilds=False)
     reuse_cached_engines: bool = setting(True, rebuilds=False)

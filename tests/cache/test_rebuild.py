@@ -351,3 +351,31 @@ def test_load_stores_it_and_a_saved_program_keeps_it(tmp_path: Path) -> None:
     stored = json.loads(manifests_of(portrt.load(tmp_path / "b.pt2"))[0])["policy"]
     assert stored["rebuild"] == "missing"
     assert "rebuild" not in json.loads(manifests_of(portrt.load(tmp_path / "a.pt2"))[0])["policy"]
+
+
+def test_the_report_tells_what_would_be_built(call: tiny.Call) -> None:
+    program = compiled("onnxruntime", cache_dir="off")
+    edit_program(program, lambda entry: entry["engines"][0].update(backend="of_tomorrow"))
+    (without,) = portrt.runtime.report(program)
+    assert without.runs_as == "eager"
+    with policy(rebuild="missing", fallback="error"):
+        (block,) = portrt.runtime.report(program)
+        assert block.runs_as == "onnxruntime"
+        assert [name for name, _ in block.verdicts] == ["of_tomorrow", "onnxruntime, rebuilt"]
+        torch.testing.assert_close(program.module()(X), WANTED)
+    with policy(rebuild="missing", engines=()):
+        assert portrt.runtime.report(program)[0].runs_as == "eager"
+
+
+@pytest.mark.parametrize(
+    "options", [{"torch_executed_ops": ["aten.exp"]}, {"strict": True}], ids=str
+)
+def test_it_takes_what_compile_built_with_options_that_only_choose_the_block(
+    options: dict[str, Any], cache: Path
+) -> None:
+    program = compiled("onnxruntime", **options)  # and min_block_size=1
+    assert kept(cache) == 1
+    edit_program(program, lambda entry: entry["engines"][0].update(backend="of_tomorrow"))
+    with policy(rebuild="missing", fallback="error"):
+        torch.testing.assert_close(program.module()(X), WANTED)
+    assert kept(cache) == 1

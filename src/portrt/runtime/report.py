@@ -21,8 +21,10 @@ class BlockReport:
     Attributes:
         name: Of the block.
         node_count: Operators in it.
-        runs_as: Backend of the first engine that fits, "eager", or "" when nothing may run it.
-        verdicts: (backend, verdict) of each stored engine, in order of preference.
+        runs_as: Backend of the first engine that fits or would be built, "eager", or "" when
+            nothing may run it.
+        verdicts: (backend, verdict) of each stored engine, in order of preference; behind them
+            "..., rebuilt" for one that would be built.
     """
 
     name: str
@@ -39,15 +41,19 @@ class BlockReport:
 def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> list[BlockReport]:
     """Judge every stored engine for tensors on `device`, without opening any.
 
+    Where none fits and the policy has rebuild="missing", the engine that would be built is told as
+    what runs, with a verdict of its own: whether the build succeeds, only the first call shows.
+
     Args:
         program: A compiled program or its module.
         device: Where the inputs will be: "cpu" or "cuda".
     """
     import torch
 
+    from portrt.artifacts import Verdict
     from portrt.package.manifest import decode
     from portrt.runtime.policy import CONTEXT, effective
-    from portrt.runtime.select import EAGER, verdict_of
+    from portrt.runtime.select import EAGER, rebuilders, verdict_of
 
     where = torch.device(device)
     reports = []
@@ -58,7 +64,13 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
             (item.backend, verdict_of(item, where, policy)) for item in manifest.engines
         )
         fallback = EAGER if manifest.source and policy.fallback == "eager" else ""
-        chosen = next((name for name, verdict in verdicts if verdict), fallback)
+        chosen = next((name for name, verdict in verdicts if verdict), "")
+        if not chosen and policy.rebuild == "missing" and manifest.source is not None:
+            chosen = next(rebuilders(where, policy), "")
+            if chosen:
+                built = Verdict(True, "it is built from the source at the first call")
+                verdicts += ((f"{chosen}, rebuilt", built),)
+        chosen = chosen or fallback
         reports.append(BlockReport(manifest.name, manifest.node_count, chosen, verdicts))
     return reports
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -130,6 +130,15 @@ def with_graphs(session: Session, policy: Policy) -> Session:
     if not policy.cuda_graphs or not isinstance(session, GraphableSession):
         return session
     return session.graphed(policy.cuda_graphs)
+
+
+def rebuilders(device: torch.device, policy: Policy) -> Iterator[str]:
+    """Names of the backends that may build and run an engine here, in order of preference."""
+    for name in registry.names():
+        backend = registry.backend(name)
+        allowed = policy.engines is None or name in policy.engines
+        if allowed and backend.can_run(device.type) and backend.can_build():
+            yield name
 
 
 def _rebuilt(
