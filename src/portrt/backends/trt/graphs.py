@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
-from portrt.backends.trt.session import Port, Slot, TensorRTSession
+from portrt.backends.trt.contexts import Slot
+from portrt.backends.trt.ports import Port
+from portrt.backends.trt.session import TensorRTSession
 from portrt.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -145,7 +147,7 @@ class GraphedSession:
             memories.append((port, memory.copy_(given)))
         tensors = [(port.name, memory) for port, memory in memories]
         sizes = tuple([memory.shape for _, memory in tensors])
-        slot = session.take(stream, session.profile(sizes, dict(tensors)), sizes)
+        slot = session.contexts.take(stream, session.profile(sizes, dict(tensors)), sizes)
         # Whatever it allocates for these sizes it allocates now.
         session.enqueue(slot, stream, tensors, sizes, shapes)
         pool = self._pools.setdefault(stream, StreamPool())

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from portrt.backends.base import LayerTime
-from portrt.backends.trt.session import Slot, TensorRTSession
+from portrt.backends.trt.contexts import Slot
+from portrt.backends.trt.session import TensorRTSession
 
 logger = logging.getLogger(__name__)
 

@@ -3,79 +3,29 @@
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
 
 from portrt import torch_internals
 from portrt.backends.base import LayerTime, Session
-from portrt.backends.trt.engine import Binding, OpenedEngine
+from portrt.backends.trt.contexts import Contexts, Slot
+from portrt.backends.trt.engine import OpenedEngine
 from portrt.backends.trt.narrow import Narrower
-from portrt.backends.trt.outputs import TorchOutput, torch_output
+from portrt.backends.trt.outputs import torch_output
+from portrt.backends.trt.ports import Port, ports_of
 from portrt.backends.trt.profiles import Bounds, profile_of, refuse_sizes
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest
 
 _ALIGNMENT = 256  # bytes, of every address that TensorRT is given
-_MOST_CONTEXTS = 32
 # Activations up to this size lie in memory that is kept for the small engines of a stream, which
 # run one after the other; to ask torch for it each time would take a fifth of their call.
 _SMALL_BYTES = 1 << 20
 _MOST_KNOWN_SHAPES = 1024
 
 Sizes = tuple[tuple[int, ...], ...]
-
-
-@dataclass(eq=False)
-class Slot:
-    """An execution context and what it was last told. Used by one call at a time.
-
-    Attributes:
-        context: TensorRT's.
-        profile: Index of its optimization profile.
-        sizes: Of the inputs, as it last ran; None if it never did.
-        addresses: Binding -> address.
-        memory: Address of its activations.
-        outputs: Binding -> what allocates an output of unknown size.
-    """
-
-    context: Any
-    profile: int
-    sizes: Any = None
-    addresses: dict[str, int] = field(default_factory=dict)
-    memory: int = 0
-    outputs: dict[str, TorchOutput] = field(default_factory=dict)
-
-    def forget(self) -> None:
-        """Take nothing for told any more: after a failure nobody knows what the context knows."""
-        self.sizes = None
-        self.addresses.clear()
-        self.memory = 0
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the block, and its binding.
-
-    Attributes:
-        index: Its place in the block's call.
-        name: Its binding.
-        dtype: The block's.
-        binding: The engine's side.
-    """
-
-    index: int
-    name: str
-    dtype: torch.dtype
-    binding: Binding
-
-    @property
-    def other_type(self) -> bool:
-        """Whether the engine has int32 where the block has int64."""
-        return self.dtype != self.binding.dtype
 
 
 class TensorRTSession:
@@ -129,9 +79,8 @@ class TensorRTSession:
         self._bytes = torch.empty(0, dtype=torch.uint8, device=self.device)
         self._capturing = torch_internals.is_capturing
         self._profiles: dict[Any, int] = {}
-        self._idle: dict[tuple[int, int], list[Slot]] = {}
-        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # wherever they are
-        self._captured: list[Slot] = []  # in graphs of the caller, whose end is not known
+        self.contexts = Contexts(opened)
+        self._idle, self._captured = self.contexts.idle, self.contexts.captured
         self._lock = threading.Lock()
         self._graphed: dict[int, Any] = {}
         self._stream_of = torch_internals.current_stream_handle
@@ -245,7 +194,7 @@ class TensorRTSession:
         if profile is None:
             profile = self.profile(sizes, dict(kept))
         capturing = self._capturing()
-        slot = self.take(stream, profile, sizes, capturing=capturing)
+        slot = self.contexts.take(stream, profile, sizes, capturing=capturing)
         try:
             outputs = self.enqueue(slot, stream, kept, sizes, shapes)
         except BaseException:
@@ -255,7 +204,7 @@ class TensorRTSession:
             if capturing:
                 self._captured.append(slot)
             else:
-                self.give(slot, stream)
+                self.contexts.give(slot, stream)
         if self._plain_out:
             return outputs
         return [
@@ -432,64 +381,6 @@ class TensorRTSession:
         self._profiles[sizes] = found
         return found
 
-    def take(self, stream: int, profile: int, sizes: Any, *, capturing: bool = False) -> Slot:
-        """An idle context for this stream, or a new one.
-
-        Args:
-            stream: Where it will run.
-            profile: Its profile.
-            sizes: What it will run with.
-            capturing: Whether the stream is captured: a context that has run with these sizes is
-                preferred, since it will neither allocate nor wait.
-
-        Raises:
-            EngineError: There is too little GPU memory for another one.
-        """
-        idle = None if capturing else self._idle.get((stream, profile))
-        if idle:
-            try:
-                return idle.pop()  # one atomic step; another thread may have been faster
-            except IndexError:
-                pass
-        return self._take_slowly(stream, profile, sizes, capturing=capturing)
-
-    def _take_slowly(self, stream: int, profile: int, sizes: Any, *, capturing: bool) -> Slot:
-        """Rarely: the first call of a stream, of a profile, or more calls at once than before."""
-        with self._lock:
-            slot = None
-            if capturing:
-                # The device was idle when the capture began, or it would not have begun.
-                slot = self._withdraw(lambda it: it.profile == profile and it.sizes == sizes)
-                slot = slot or self._withdraw(lambda it: it.profile == profile)
-            elif len(self._slots) >= _MOST_CONTEXTS:
-                slot = self._withdraw(lambda it: it.profile == profile)
-                if slot is not None:  # nobody can give it more to do; let it end what it has
-                    torch.cuda.synchronize(self.device)
-            if slot is None:
-                slot = Slot(self.opened.new_context(profile, stream), profile)
-                self._slots.add(slot)
-            return slot
-
-    def _withdraw(self, fits: Callable[[Slot], bool]) -> Slot | None:
-        """An idle context of any stream, which from now on is nobody else's."""
-        for slots in list(self._idle.values()):
-            for slot in list(slots):
-                if fits(slot):
-                    try:
-                        slots.remove(slot)
-                    except ValueError:  # another thread took it meanwhile
-                        continue
-                    return slot
-        return None
-
-    def give(self, slot: Slot, stream: int) -> None:
-        """Give a context back, which is or was used on this stream."""
-        key = (stream, slot.profile)
-        idle = self._idle.get(key)
-        if idle is None:
-            idle = self._idle.setdefault(key, [])
-        idle.append(slot)
-
     def refuse_overflow(self) -> NoReturn:
         """Raise EngineError for numbers that were lost."""
         names = ", ".join(repr(port.name) for port in self.inputs if port.other_type)
@@ -525,47 +416,6 @@ class TensorRTSession:
             f"{tuple(wanted)}, as the manifest says",
             "compile the model again; for an adopted plan, correct the output's shape",
         )
-
-
-def ports_of(
-    opened: OpenedEngine, spec: EngineSpec, manifest: Manifest
-) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """The block's inputs that the engine takes, and its outputs.
-
-    Raises:
-        EngineError: The engine has others.
-    """
-    names = spec.build.get("bindings") or {}
-    inputs = _ports(manifest.inputs, names.get("inputs"), opened.inputs)
-    outputs = _ports(manifest.outputs, names.get("outputs"), opened.outputs)
-    right = len(inputs) == len(opened.inputs) and len(outputs) == len(manifest.outputs)
-    right = right and len(opened.outputs) == len(outputs)
-    for port in (*inputs, *outputs):
-        wide = port.dtype == torch.int64 and port.binding.dtype == torch.int32
-        right = right and (port.dtype == port.binding.dtype or wide)
-    if not right:
-        raise EngineError(
-            f"the engine of {manifest.name} takes {_listed(opened.inputs)} and gives "
-            f"{_listed(opened.outputs)}",
-            f"inputs among {[(item.name, item.dtype) for item in manifest.inputs]} and outputs "
-            f"{[(item.name, item.dtype) for item in manifest.outputs]}, as its manifest says",
-            "compile the model again; for an adopted plan, correct the names of its bindings",
-        )
-    return inputs, outputs
-
-
-def _ports(specs: Sequence[Any], names: Any, bindings: dict[str, Binding]) -> tuple[Port, ...]:
-    listed = isinstance(names, list) and len(names) == len(specs)
-    wanted = [str(name) for name in names] if listed else [spec.name for spec in specs]
-    return tuple(
-        Port(index, name, getattr(torch, spec.dtype), bindings[name])
-        for index, (spec, name) in enumerate(zip(specs, wanted, strict=True))
-        if name in bindings
-    )
-
-
-def _listed(bindings: dict[str, Binding]) -> list[tuple[str, str]]:
-    return [(item.name, str(item.dtype).removeprefix("torch.")) for item in bindings.values()]
 
 
 # (device, stream) -> address; and what keeps it.
