@@ -39,7 +39,6 @@ WITHOUT_MEANING = {
     "debug": "use the logger named 'portrt'",
     "lazy_engine_init": "engines are always opened at their first call",
     "make_refittable": "this version does not refit engines",
-    "strip_engine_weights": "this version does not strip engines",
     "offload_module_to_cpu": "engines are built in another process",
 }
 
@@ -56,6 +55,7 @@ PER_ENGINE = (
     "workspace_size",
     "version_compatible",
     "exclude_lean_runtime",
+    "strip_engine_weights",
     "hardware_compatible",
     "target_compute_capabilities",
     "builder_python",
@@ -125,6 +125,8 @@ class Settings:
         optimization_level: TensorRT's builder level, 0 to 5; None is the builder's default.
         workspace_size: Scratch memory of a TensorRT engine in bytes; 0 is the builder's default.
         version_compatible: Build a TensorRT engine that later versions can run.
+        strip_engine_weights: Leave the weights out of a TensorRT engine, and give them to it from
+            the file's one copy where it is opened. Needs a builder of TensorRT 10 or later.
         exclude_lean_runtime: Leave the small TensorRT out of a version-compatible engine (30 MB or
             more); what runs the engine then needs a lean runtime of the release that built it.
         hardware_compatible: Build a TensorRT engine for other GPU architectures than this one.
@@ -165,6 +167,7 @@ class Settings:
     workspace_size: int = setting(0, rebuilds=True)
     version_compatible: bool = setting(False, rebuilds=True)
     exclude_lean_runtime: bool = setting(False, rebuilds=True)
+    strip_engine_weights: bool = setting(False, rebuilds=True)
     hardware_compatible: bool = setting(False, rebuilds=True)
     target_compute_capabilities: tuple[str, ...] = setting((), rebuilds=True)
     builder_python: str | None = setting(None, rebuilds=True)

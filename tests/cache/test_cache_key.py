@@ -72,6 +72,7 @@ OTHER: dict[str, Any] = {
     "version_compatible": True,
     "hardware_compatible": True,
     "exclude_lean_runtime": True,
+    "strip_engine_weights": True,
     "target_compute_capabilities": ("8.9",),
     "builder_python": None,  # needs an interpreter, see below
     "build_timeout_s": 7.0,

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo  # before anything of torch is replaced
 from fake_tensorrt import fake_library
 from rig import Rig, manifest_of, spec_of
 
 from portrt import torch_internals
+from portrt.artifacts import YES
+from portrt.backends import tensorrt
 from portrt.backends.trt import libraries
 from portrt.backends.trt import session as sessions
 from portrt.backends.trt.engine import open_engine
@@ -123,3 +129,22 @@ def rig(gpu: FakeGpu, trt: Any) -> Callable[..., Rig]:
         return Rig(session, trt)
 
     return make
+
+
+@pytest.fixture
+def builder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Lets the backend build by the fake, in the worker process; call it to say what it is like."""
+    names = "from fake_builder import *\nfrom fake_builder import __version__\n"
+    (tmp_path / "tensorrt.py").write_text(names)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(__file__).parent)]))
+    monkeypatch.setattr(tensorrt.TensorRTBackend, "can_build", lambda *_: YES)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake GPU")
+
+    def tell(**told: Any) -> None:
+        monkeypatch.setenv("FAKE_TENSORRT", json.dumps(told))
+        tensorrt.builder_version.cache_clear()
+
+    tell()
+    yield tell
+    tensorrt.builder_version.cache_clear()

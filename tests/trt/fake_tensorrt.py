@@ -386,9 +386,15 @@ class Refitter(Part):
 
 
 def _run_onnx(engine: ICudaEngine, given: list[Any]) -> list[Any]:
+    import onnx
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(base64.b64decode(engine.made["onnx"]))
+    model = onnx.load_from_string(base64.b64decode(engine.made["onnx"]))
+    for weight in model.graph.initializer:
+        if weight.name in engine.weights:
+            values = engine.weights[weight.name].reshape(weight.dims)
+            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
     found: list[Any] = session.run(None, dict(zip(engine.made["inputs"], given, strict=True)))
     return found
 

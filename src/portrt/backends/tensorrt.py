@@ -121,10 +121,10 @@ class TensorRTBackend:
         engine: EngineSpec,
         manifest: Manifest,
         data: torch.Tensor,
-        weights: WeightsImage | None,  # noqa: ARG002  (the contract has these)
+        weights: WeightsImage | None,
         *,
         device: torch.device,
-        lean: bool = False,  # noqa: ARG002
+        lean: bool = False,  # noqa: ARG002  (the contract has it)
     ) -> Session:
         built = str(engine.requires["tensorrt"])
         library = runtime_for(engine.requires, _facts(device))
@@ -138,6 +138,7 @@ class TensorRTBackend:
             engine,
             manifest,
             data,
+            weights,
             library=library,
             built=built,
             device=device,

@@ -87,15 +87,16 @@ class TensorRTRTXBackend:
         engine: EngineSpec,
         manifest: Manifest,
         data: torch.Tensor,
-        weights: WeightsImage | None,  # noqa: ARG002  (the contract has these)
+        weights: WeightsImage | None,
         *,
         device: torch.device,
-        lean: bool = False,  # noqa: ARG002
+        lean: bool = False,  # noqa: ARG002  (the contract has it)
     ) -> Session:
         return open_session(
             engine,
             manifest,
             data,
+            weights,
             library=self.name,
             built=engine.requires[self.name],
             device=device,

@@ -7,12 +7,13 @@ The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
 "version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and if
 wanted "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH,
-"shape_inputs": names of inputs whose numbers, and not sizes, the profiles have.
+"shape_inputs": names of inputs whose numbers, and not sizes, the profiles have, "strip_weights":
+names of initializers that the engine is to be built without.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
-"warnings"}, with "driver" and "driver_cuda" where there is an NVIDIA driver, or {"error",
-"details", "missing", "stage", "nodes"}: missing says that the bindings cannot be imported, nodes
-are indices of the ONNX nodes that the parser refuses. To "progress" it appends a line of JSON for
-each step of the builder: {"phase", "step", "steps"}.
+"warnings", "stripped": which of these weights it lacks}, with "driver" and "driver_cuda" where
+there is an NVIDIA driver, or {"error", "details", "missing", "stage", "nodes"}: missing says that
+the bindings cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To
+"progress" it appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
 """
 
 import ctypes
@@ -83,6 +84,7 @@ def build(job):
         )
     config = configure(trt, builder, job, flags)
     set_precisions(trt, network, config, flags)
+    stripped = strip_weights(trt, network, config, job, flags)
     timing = timing_cache(trt, config, job)
     watch_progress(trt, config, job)
     for sizes in job["profiles"]:
@@ -109,6 +111,7 @@ def build(job):
             "arch": platform.machine(),
             "python": platform.python_version(),
             "warnings": logger.warnings[-MOST_WARNINGS:],
+            "stripped": stripped,
         }
     )
     return result
@@ -237,6 +240,28 @@ def set_precisions(trt, network, config, flags):
         if getattr(trt.DataType, kind, None) in found:
             config.set_flag(getattr(trt.BuilderFlag, flag))
             flags.append(flag.lower())
+
+
+def strip_weights(trt, network, config, job, flags):
+    """Leave weights out of the plan; returns the names of those that it then lacks.
+
+    What the parser has made something else of, such as a transposed copy, stays in the plan.
+    """
+    names = job.get("strip_weights")
+    if not names:
+        return []
+    known = trt.BuilderFlag.__members__
+    if "STRIP_PLAN" not in known or "REFIT_INDIVIDUAL" not in known:
+        raise Refused(
+            "this builder cannot leave chosen weights out of an engine",
+            ["%s %s is too old for it" % (job["module"], trt.__version__)],
+        )
+    stripped = [name for name in names if network.mark_weights_refittable(name)]
+    if stripped:
+        config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        flags.append("strip_plan")
+    return stripped
 
 
 def timing_cache(trt, config, job):

@@ -86,6 +86,7 @@ def build_engine(
         "hardware_compatible": settings.hardware_compatible,
         "compute_capabilities": list(settings.target_compute_capabilities),
         "plugins": list(settings.plugins),
+        "strip_weights": settings.strip_engine_weights,  # the names, once they are known
         **options,
     }
     model, built = _at_first_opset(material, job, settings, opsets)
@@ -106,7 +107,8 @@ def build_engine(
     build |= {key: result[key] for key in ("driver", "driver_cuda") if key in result}
     if result.get("warnings"):
         build["warnings"] = result["warnings"]
-    return BuiltEngine(built.data, result, build, ())
+    stripped = tuple(name for name in model.weights if name in result.get("stripped", ()))
+    return BuiltEngine(built.data, result, build, stripped)
 
 
 def _at_first_opset(
@@ -128,6 +130,8 @@ def _build(
     material: Material, job: Mapping[str, Any], settings: Settings, opset: int
 ) -> tuple[OnnxModel, Built]:
     model = material.convert(opset)
+    if job["strip_weights"]:
+        job = {**job, "strip_weights": list(model.weights)}
     built = build_in_process(
         job,
         model.data,

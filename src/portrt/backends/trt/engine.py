@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from portrt.backends.trt.libraries import Library
+from portrt.backends.trt.refit import EngineWeights, refit
 from portrt.errors import EngineError
 
 # TensorRT's name of a type -> torch's.
@@ -71,6 +72,7 @@ class OpenedEngine:
         data: The engine.
         built: Release that built it, such as (8, 6, 0).
         device: A CUDA device with its index.
+        weights: What the engine lacks.
 
     Raises:
         EngineError: The library refuses the engine; the message has the library's words.
@@ -83,17 +85,18 @@ class OpenedEngine:
         data: torch.Tensor,
         built: Sequence[int],
         device: torch.device,
+        weights: EngineWeights,
     ) -> None:
         self.lib = lib
         self.device = device
+        self._runtime = runtime
+        self._data = data
+        self._weights = weights
         lib.forget_words()
-        with torch.cuda.device(device):
-            engine = runtime.deserialize_cuda_engine(as_bytes(data))
+        engine = self._deserialized()
         if engine is None:
             raise _refusal(lib, device, len(data))
         self.engine: Any = engine
-        self._runtime = runtime
-        self._data = data
         self._built = tuple(built)
         self._one_each = False
         self._new_memory = tuple(built[:2]) >= _NEW_MEMORY
@@ -111,6 +114,14 @@ class OpenedEngine:
         10.16 crashes the process."""
         newer = int(self.lib.version.split(".")[0] or 0) >= _ALLOCATORS[0]
         return self._built >= _ALLOCATORS or not newer
+
+    def _deserialized(self) -> Any:
+        """The engine with all its weights, or None."""
+        with torch.cuda.device(self.device):
+            engine = self._runtime.deserialize_cuda_engine(as_bytes(self._data))
+            if engine is not None:
+                refit(self.lib, engine, self._weights)
+            return engine
 
     def _mode(self, name: str) -> Any:
         return self.engine.get_tensor_mode(name)
@@ -152,8 +163,7 @@ class OpenedEngine:
         self.lib.forget_words()
         context = None if self._one_each else self._context_of(self.engine, profile, stream)
         if context is None and self._built < _SHARED_PROFILES:
-            with torch.cuda.device(self.device):
-                copy = self._runtime.deserialize_cuda_engine(as_bytes(self._data))
+            copy = self._deserialized()
             context = None if copy is None else self._context_of(copy, profile, stream)
             if context is not None and not self._one_each:
                 self._one_each = True
@@ -188,26 +198,30 @@ class OpenedEngine:
             context.device_memory = address
 
 
-_engines: weakref.WeakValueDictionary[tuple[str, str, int, str], OpenedEngine] = (
-    weakref.WeakValueDictionary()
-)
+_engines: weakref.WeakValueDictionary[tuple[Any, ...], OpenedEngine] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
 def open_engine(
-    lib: Library, runtime: Any, data: torch.Tensor, built: Sequence[int], device: torch.device
+    lib: Library,
+    runtime: Any,
+    data: torch.Tensor,
+    built: Sequence[int],
+    device: torch.device,
+    weights: EngineWeights | None = None,
 ) -> OpenedEngine:
-    """The opened engine of these bytes, which programs share as long as one of them lives.
+    """The opened engine of these bytes and weights; programs share it as long as one of them lives.
 
     Raises:
         EngineError: The library refuses the engine.
     """
     digest = hashlib.sha256(as_bytes(data)).hexdigest()
-    key = (lib.name, digest, device.index or 0, str(id(runtime)))
+    weights = weights or EngineWeights({})
+    key = (lib.name, digest, weights.digest, device.index or 0, id(runtime))
     with _opening:
         found = _engines.get(key)
         if found is None:
-            found = _engines[key] = OpenedEngine(lib, runtime, data, built, device)
+            found = _engines[key] = OpenedEngine(lib, runtime, data, built, device, weights)
         return found
 
 

@@ -46,7 +46,7 @@ class Library:
                 "install it again; `portrt doctor` tells more",
             ) from err
         self.version = str(self.module.__version__)
-        self._log = _keep(_make_logger(self.module, name))
+        self.log = _keep(_make_logger(self.module, name))
         self._runtimes: dict[tuple[str | None, bool], Any] = {}
 
     def runtime(self, *, lean: str | None = None, host_code: bool = False) -> Any:
@@ -68,7 +68,7 @@ class Library:
     def _make_runtime(self, lean: str | None, *, host_code: bool) -> Any:
         self.forget_words()
         try:
-            runtime = self.module.Runtime(self._log)
+            runtime = self.module.Runtime(self.log)
         except TypeError as err:  # what the bindings make of a runtime that is null
             raise EngineError(
                 f"{self.name} {self.version} gives no runtime{self.words()}",

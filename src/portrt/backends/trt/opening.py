@@ -6,17 +6,20 @@ import torch
 
 from portrt.backends.trt.engine import as_bytes, open_engine
 from portrt.backends.trt.libraries import library as find_library
+from portrt.backends.trt.refit import EngineWeights
 from portrt.backends.trt.session import TensorRTSession
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.plan_header import contradiction
 from portrt.package.sizes import UnknownSize
+from portrt.package.weights import WeightsImage
 
 
 def open_session(
     engine: EngineSpec,
     manifest: Manifest,
     data: torch.Tensor,
+    weights: WeightsImage | None = None,
     *,
     library: str,
     built: str,
@@ -30,6 +33,7 @@ def open_session(
         engine: Its entry.
         manifest: The block.
         data: The engine, 1-D uint8 on the CPU.
+        weights: The weights of the program, of which the engine may lack some.
         library: Name of the Python module that runs it.
         built: Release of the library that built it.
         device: A CUDA device; without an index, the current one.
@@ -53,7 +57,8 @@ def open_session(
     with torch.cuda.device(where):
         runtime = lib.runtime(lean=lean_runtime, host_code=host_code)
     numbers = [int(part) for part in built.split(".") if part.isdigit()]
-    opened = open_engine(lib, runtime, data, numbers, where)
+    lacking = EngineWeights.of(engine.weights, weights)
+    opened = open_engine(lib, runtime, data, numbers, where, lacking)
     sizes = [size for output in manifest.outputs for size in output.shape]
     if any(isinstance(size, UnknownSize) for size in sizes) and not opened.allocates_outputs:
         raise EngineError(
