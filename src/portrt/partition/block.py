@@ -101,6 +101,8 @@ def _carriers(
     for size in needed:
         known = symbols.dimensions_of([*inputs, *added])
         for symbol in symbols.missing_symbols(size, known):
+            if symbols.knows(symbol, known):
+                continue  # from the input that was added for the symbol before
             found = [p for p in placeholders if symbols.knows(symbol, symbols.dimensions_of([p]))]
             if not found:
                 raise PartitionError(
