@@ -87,7 +87,8 @@ def precision_of_block(block: Block) -> str:
         torch.float16: "fp16",
         torch.float8_e4m3fn: "fp8",
     }
-    values = [node.meta.get("val") for node in block.program.graph.nodes]
+    nodes = block.program.graph.nodes  # what computes: scales of a quantizer are float64
+    values = [node.meta.get("val") for node in nodes if node.op == "call_function"]
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
     found = [name for dtype, name in names.items() if dtype in dtypes]
     if any("quantize" in str(node.target) for node in block.program.graph.nodes):

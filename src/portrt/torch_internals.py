@@ -50,7 +50,9 @@ def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
     registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
-    for target, function in extra:
+    from portrt.convert.translations.quantized import built_in
+
+    for target, function in (*built_in(), *extra):
         registry.register_op(target, function)
     return registry
 

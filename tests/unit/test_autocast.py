@@ -118,17 +118,18 @@ def test_numbers_are_those_of_float32_within_the_precision(precision: str, opset
     data = {"fp16": widen_float16, "bf16": widen_bfloat16}[precision](made.data)
     found = run(plan, made, data, x=X, mask=MASK)
     with torch.no_grad():
-        wanted = dict(zip(("add_1", "softmax", "sum_1", "gt"), model(X, MASK), strict=True))
+        names = [entry["name"] for entry in plan.blocks[0].outputs]
+        wanted = dict(zip(names, model(X, MASK), strict=True))
     assert set(found) == set(wanted)
     differences = []
-    for name in ("add_1", "softmax", "sum_1"):
+    for name in names[:3]:
         assert found[name].dtype == np.float32
         difference = np.abs(found[name] - wanted[name].numpy()).max()
         differences.append(difference / wanted[name].abs().max())
     assert max(differences) < TOLERANCES[precision]
     assert max(differences) > 1e-5  # it was not simply float32
-    assert found["gt"].dtype == np.bool_
-    assert (found["gt"] == wanted["gt"].numpy()).mean() > 0.98
+    assert found[names[3]].dtype == np.bool_
+    assert (found[names[3]] == wanted[names[3]].numpy()).mean() > 0.98
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -136,7 +137,7 @@ def test_products_are_lowered_and_norms_softmax_and_sums_are_not(precision: str)
     types = types_of(converted(planned(Encoder(), X, MASK), AutocastRules(precision), 22))
     for operator in ("MatMul", "Conv", "Gelu"):
         assert set(types[operator]) == {ELEMENT_TYPES[precision]}, operator
-    kept = ("Softmax", "LayerNormalization", "BatchNormalization", "ReduceMean", "ReduceSum", "Exp")
+    kept = ("Softmax", "LayerNormalization", "ReduceMean", "ReduceSum", "Exp")
     for operator in kept:
         assert set(types[operator]) == {TensorProto.FLOAT}, operator
 
@@ -265,10 +266,10 @@ def test_a_saved_engine_says_its_precision_and_its_error(tmp_path: Path) -> None
     path = tmp_path / "a.pt2"
     (engine,) = compiled(path, engines="onnxruntime", precision="fp16")
     assert engine["build"]["precision"] == "fp16"
-    rows = {row["name"]: row for row in engine["check"]["outputs"]}
-    assert all(row["ok"] for row in rows.values())
-    assert 1e-5 < rows["add_1"]["max_rel"] < 5e-3
-    assert rows["add_1"]["tolerance"] == 2e-2
+    rows = engine["check"]["outputs"]
+    assert all(row["ok"] for row in rows)
+    assert 1e-5 < rows[0]["max_rel"] < 5e-3
+    assert rows[0]["tolerance"] == 2e-2
     with torch.no_grad():
         found, wanted = portrt.load(path).module()(X, MASK), Encoder().eval()(X, MASK)
     torch.testing.assert_close(found[0], wanted[0], rtol=1e-2, atol=1e-2)
@@ -438,9 +439,9 @@ def test_tensorrt_rtx_builds_it_with_fused_attention(
     assert [e["build"]["opset"] for e in (lowered, whole)] == [23, 22]
     assert lowered["sha256"] != whole["sha256"]
     assert f"bytes, {precision}, relative difference" in caplog.text
-    rows = {row["name"]: row for row in lowered["check"]["simulated"]}
-    assert rows["add_1"]["ok"]
-    assert 1e-5 < rows["add_1"]["max_rel"] < TOLERANCES[precision]
+    row = lowered["check"]["simulated"][0]
+    assert row["ok"]
+    assert 1e-5 < row["max_rel"] < TOLERANCES[precision]
     assert "simulated" not in whole["check"]
 
 

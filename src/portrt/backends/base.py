@@ -183,8 +183,16 @@ def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
 
 
 def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: str) -> Verdict:
-    """No for a node with a dtype that the backend lacks."""
+    """No for a node with a dtype that the backend lacks.
+
+    int8 that a node quantizes to, or takes to dequantize, is no arithmetic in int8.
+    """
+    quantizes = isinstance(node.target, torch._ops.OpOverload) and (
+        node.target.namespace == "quantized_decomposed"
+    )
     for tensor in tensors_of(node):
+        if quantizes and tensor.dtype in (torch.int8, torch.float64):  # per-channel scales
+            continue
         if tensor.dtype not in dtypes:
             dtype = str(tensor.dtype).removeprefix("torch.")
             remedy = f"use another dtype there, or leave {name} out of engines"

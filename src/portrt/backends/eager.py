@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib import import_module
 
 import torch
 
@@ -106,6 +107,8 @@ def program_from_source(name: str, source: torch.Tensor) -> torch.export.Exporte
         PackageError: It is none that this version of torch reads.
     """
     try:
+        if b"quantized_decomposed" in source.numpy().tobytes():
+            import_module("torch.ao.quantization.fx._decomposed")  # it defines the operators
         return torch.export.load(io.BytesIO(source.numpy().tobytes()))
     except Exception as err:
         raise PackageError(

@@ -125,6 +125,8 @@ def _options(*, lean: bool) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # int8 stays int8: the change to uint8 fails behind a product that became a Gemm.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
