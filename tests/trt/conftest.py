@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch._dynamo  # before anything of torch is replaced
 from fake_tensorrt import fake_library
-from rig import Rig, manifest_of, spec_of
+from rig import FREE, TOTAL, Rig, manifest_of, spec_of
 
 from portrt import torch_internals
 from portrt.artifacts import YES
@@ -26,8 +26,6 @@ from portrt.backends.trt import libraries
 from portrt.backends.trt import session as sessions
 from portrt.backends.trt.engine import open_engine
 from portrt.backends.trt.session import TensorRTSession
-
-FREE, TOTAL = 3 << 20, 80 << 30
 
 
 @dataclass

@@ -10,6 +10,8 @@ import torch
 from portrt.backends.trt.session import TensorRTSession
 from portrt.package.manifest import Blob, EngineSpec, Manifest, compose, decode
 
+FREE, TOTAL = 3 << 20, 80 << 30  # bytes of the GPU's memory
+
 
 @dataclass(frozen=True)
 class Rig:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FREE, TOTAL
 from fake_tensorrt import plan
-from rig import manifest_of, spec_of
+from rig import FREE, TOTAL, manifest_of, spec_of
 
 from portrt.backends.trt.libraries import library
 from portrt.backends.trt.opening import open_session

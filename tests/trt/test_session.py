@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FREE, TOTAL
 from fake_tensorrt import plan
-from rig import aligned
+from rig import FREE, TOTAL, aligned
 
 from portrt.backends.trt import session as sessions
 from portrt.errors import EngineError
