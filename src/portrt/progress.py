@@ -8,6 +8,37 @@ from collections.abc import Callable, Iterator
 
 _LARGE_BYTES = 64 << 20
 
+# (phase, steps done, steps in all) -> None
+ShowStep = Callable[[str, int, int], None]
+
+
+@contextlib.contextmanager
+def step_bar(what: str) -> Iterator[ShowStep]:
+    """A function to call with each step of a phase; shown where standard error is a terminal.
+
+    The bar appears with the first step and goes away at the end.
+
+    Args:
+        what: What is being done.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _phase, _step, _steps: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(what), total=None, visible=False)
+
+        def show(phase: str, step: int, steps: int) -> None:
+            text = escape(f"{what}: {phase}")
+            total = steps if steps > 0 else None
+            bar.update(task, description=text, completed=step, total=total, visible=True)
+
+        yield show
+
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int, shown: bool | None) -> Iterator[Callable[[int], None]]:

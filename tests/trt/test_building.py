@@ -212,6 +212,14 @@ def test_the_lean_runtime_goes_inside_or_outside(builder: Any, outside: bool) ->
     assert entry["requires"]["host_code"] is True
 
 
+def test_the_phases_of_the_builder_are_logged(
+    builder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "portrt"):
+        compiled()
+    assert "block_0 for tensorrt: Building (3 steps)" in caplog.messages
+
+
 def test_warnings_of_the_builder_are_kept(builder: Any) -> None:
     assert engine_of(compiled())["build"]["warnings"] == ["this builder chooses no kernels"]
 

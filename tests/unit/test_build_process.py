@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import ctypes
+import io
 import os
 import signal
 import subprocess
@@ -18,9 +20,11 @@ from typing import Any
 import pytest
 import torch
 
+from portrt.backends import build_process
 from portrt.backends.build_process import WORKER, build_in_process
 from portrt.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
+from portrt.progress import step_bar
 from portrt.worker import build_engine
 
 Interpreter = Callable[[str], str]
@@ -242,6 +246,68 @@ def test_a_python_that_cannot_be_started_is_named(tmp_path: Path, kind: str) -> 
     error = refusal(str(path))
     assert f"cannot be started with {path}: " in error.happened
     assert error.remedy == "correct builder_python"
+
+
+def test_progress_is_told_while_the_worker_runs(
+    interpreter: Interpreter,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker goes on only when its first steps were shown. Each phase is logged once; half a
+    line waits for its other half, and what is no progress is passed over."""
+    shown: list[tuple[str, int, int]] = []
+    go = tmp_path / "go"
+
+    @contextlib.contextmanager
+    def bar(what: str) -> Iterator[Any]:
+        assert what == "block_0 for tensorrt_rtx"
+
+        def show(phase: str, step: int, steps: int) -> None:
+            shown.append((phase, step, steps))
+            if len(shown) == 2:
+                go.touch()
+
+        yield show
+
+    monkeypatch.setattr(build_process, "step_bar", bar)
+    python = interpreter(
+        f"""
+        out = open(job["progress"], "a", buffering=1)
+        for step in (1, 2):
+            print(json.dumps({{"phase": "Tactics", "step": step, "steps": 2}}), file=out)
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.05)
+        for words in ("{{", "[]", "null", '{{"phase": 1, "step": 1, "steps": 1}}', '{{}}'):
+            print(words, file=out)
+        out.write('{{"phase": "Wei')
+        out.flush()
+        time.sleep(0.6)
+        print('ghts", "step": 1, "steps": 9}}', file=out)
+        """
+        + textwrap.indent(GOOD, " " * 4)
+    )
+    with caplog.at_level("INFO", "portrt"):
+        assert build(python).data == b"plan"
+    assert shown == [("Tactics", 1, 2), ("Tactics", 2, 2), ("Weights", 1, 9)]
+    assert caplog.messages == [
+        "block_0 for tensorrt_rtx: Tactics (2 steps)",
+        "block_0 for tensorrt_rtx: Weights (9 steps)",
+    ]
+
+
+def test_the_bar_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with step_bar("block_0 [x] for tensorrt") as show:
+            show("Tactics", 1, 2)
+        assert ("block_0 [x] for tensorrt: Tactics" in stream.getvalue()) is stream.isatty()
 
 
 def test_an_interrupt_kills_the_worker(tmp_path: Path, interpreter: Interpreter) -> None:

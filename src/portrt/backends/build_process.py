@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 
 import torch
 
+from portrt.backends.build_progress import BuilderProgress
 from portrt.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
+from portrt.progress import step_bar
 
 WORKER = Path(__file__).parent.parent / "worker" / "build_engine.py"
 _LOG_LINES = 12
+_LOOK_S = 0.25
 _LOG_BYTES = 1 << 16
 _LINE_CHARS = 500
 _RESULT_KEYS = frozenset({"version", "flags", "layers", "os", "arch"})
@@ -72,6 +76,7 @@ def build_in_process(
             "onnx": str(room / "model.onnx"),
             "engine": str(room / "engine"),
             "result": str(room / "result.json"),
+            "progress": str(room / "progress"),
         }
         (room / "job.json").write_text(json.dumps({**job, **paths}), encoding="utf-8")
         code = _run(room, what, python or sys.executable, timeout_s)
@@ -98,7 +103,7 @@ def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
                 "correct builder_python",
             ) from err
         try:
-            return process.wait(timeout=timeout_s)
+            return _wait(process, room, what, timeout_s)
         except subprocess.TimeoutExpired as err:
             raise BuildError(
                 f"the engine builder of {what} was stopped after {timeout_s:g} s.{_log(room)}",
@@ -107,6 +112,28 @@ def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
             ) from err
         finally:
             _end(process)
+
+
+def _wait(process: subprocess.Popen[bytes], room: Path, what: str, timeout_s: float) -> int:
+    """Exit code of the worker; meanwhile its progress is told.
+
+    Raises:
+        subprocess.TimeoutExpired: It takes too long.
+    """
+    end = time.monotonic() + timeout_s
+    with step_bar(what) as show:
+        progress = BuilderProgress(room / "progress", what, show)
+        while True:
+            left = end - time.monotonic()
+            try:
+                code = process.wait(timeout=max(0.0, min(left, _LOOK_S)))
+            except subprocess.TimeoutExpired:
+                progress.look()
+                if left <= 0:
+                    raise
+            else:
+                progress.look()
+                return code
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,59 @@
+"""What a builder in another process says of its progress, as lines of JSON in a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from portrt.progress import ShowStep
+
+logger = logging.getLogger(__name__)
+
+_MOST_CHARS = 80  # of the name of a phase
+_MOST_PHASES = 100  # in the log
+
+
+class BuilderProgress:
+    """Reads the file as it grows. Each phase is logged once; what is no progress is passed over.
+
+    Args:
+        path: The file; need not be there.
+        what: Block and backend, for the log.
+        show: Gets each step.
+    """
+
+    def __init__(self, path: Path, what: str, show: ShowStep) -> None:
+        self._path = path
+        self._what = what
+        self._show = show
+        self._read = 0  # bytes
+        self._phases: set[str] = set()
+
+    def look(self) -> None:
+        """Tell what is new since the last look."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except OSError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]  # the rest of a line is still to come
+        self._read += len(whole)
+        for line in whole.splitlines():
+            self._tell(line)
+
+    def _tell(self, line: bytes) -> None:
+        try:
+            said: Any = json.loads(line)
+            phase, step, steps = said["phase"], said["step"], said["steps"]
+        except (ValueError, TypeError, KeyError):
+            return
+        if not isinstance(phase, str) or type(step) is not int or type(steps) is not int:
+            return
+        phase = phase[:_MOST_CHARS]
+        if phase not in self._phases and len(self._phases) < _MOST_PHASES:
+            self._phases.add(phase)
+            logger.info("%s: %s (%d steps)", self._what, phase, steps)
+        self._show(phase, step, steps)
