@@ -144,3 +144,12 @@ def test_a_model_that_torch_fails_to_decompose_is_lowered_whole(
 
     assert "fails to decompose" in caplog.text
     assert_same(lowered.module()(*args), take(*args), 1e-6, 1e-6)
+
+
+def test_a_batch_norm_layer_stays_one_node() -> None:
+    """Engines multiply it into the convolution before it; taken apart it is five nodes."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    program = torch.export.export(model, (torch.ones(2, 3, 8, 8),))
+    targets = [node.target for node in lower(program).graph.nodes]
+    assert torch.ops.aten._native_batch_norm_legit_no_training.default in targets
+    assert torch.ops.aten.rsqrt.default not in targets

@@ -15,6 +15,10 @@ from portrt.recurrent import run_decompositions
 
 logger = logging.getLogger(__name__)
 
+# It stays whole, so that engines multiply it into the convolution before it, unless the program
+# itself calls it and may read the statistics that torch.onnx gets wrong.
+_BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
+
 
 def decompose(program: ExportedProgram, translations: Translations = ()) -> ExportedProgram:
     """A functional copy of `program`; attention, norms and GELU stay one node each.
@@ -24,6 +28,8 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
     table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET, translations)
     taken = {target for target, _ in translations}
     table.update({op: own for op, own in DECOMPOSITIONS.items() if op not in taken})
+    if not any(node.target is _BATCH_NORM for node in program.graph.nodes):
+        table.pop(_BATCH_NORM, None)  # of a batch norm layer, whose statistics nothing reads
     table.update(grouped_matmul.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
     lowered: ExportedProgram
