@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types bench bench-files models clean
+.PHONY: demo test test-large lint types bench bench-files models clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# A program of 5 GB; needs 12 GB of memory.
+test-large: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow tests/package/test_large.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

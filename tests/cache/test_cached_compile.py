@@ -89,7 +89,6 @@ def test_another_program_takes_the_engine_without_conversion(
     [
         {"dynamic": False},
         {"workspace_size": 5},
-        {"torch_executed_ops": ["aten.gelu"]},
         {"reuse_cached_engines": False},
         {"cache_dir": "off"},
         {"cache_dir": ""},
@@ -102,6 +101,13 @@ def test_what_is_asked_for_otherwise_is_built(
     tiny.compiled("onnxruntime", cache_dir=tmp_path)
     tiny.compiled("onnxruntime", **{"cache_dir": tmp_path, **change})
     assert builds.count == 2
+
+
+def test_an_option_that_changes_no_block_takes_the_engines(builds: Builds, tmp_path: Path) -> None:
+    """The model has no such operator, so that its blocks are the same."""
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    tiny.compiled("onnxruntime", cache_dir=tmp_path, torch_executed_ops=["aten.gelu"])
+    assert builds.count == 1
 
 
 def test_other_weights_are_built(builds: Builds, tmp_path: Path) -> None:

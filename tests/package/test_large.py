@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 import portrt
 
 COPIES, WIDTH = 20, 8192
+MEMORY_BYTES = 12 * 10**9
 
 
 class Large(torch.nn.Module):
@@ -46,7 +48,15 @@ print(json.dumps({"loaded_s": loaded, "peak_after_load": peak, "first": float(y[
 """
 
 
+def _available_bytes() -> int:
+    if not Path("/proc/meminfo").exists():
+        return MEMORY_BYTES
+    text = Path("/proc/meminfo").read_text()
+    return int(re.findall(r"MemAvailable:\s+(\d+)", text)[0]) * 1024
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(_available_bytes() < MEMORY_BYTES, reason="less than 12 GB of memory is free")
 def test_five_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "large.pt2"
     program = portrt.compile(
