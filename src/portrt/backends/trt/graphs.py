@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
@@ -18,6 +19,8 @@ from portrt.backends.trt.session import TensorRTSession
 from portrt.errors import EngineError
 
 logger = logging.getLogger(__name__)
+
+_MOST_SEEN = 1024
 
 
 @dataclass(eq=False)
@@ -60,7 +63,8 @@ class GraphedSession:
     def __init__(self, session: TensorRTSession, most: int) -> None:
         self._session = session
         self._most = most
-        self._recordings: OrderedDict[Any, Recording | None] = OrderedDict()  # None: seen once
+        self._recordings: OrderedDict[Any, Recording] = OrderedDict()
+        self._seen: OrderedDict[Any, None] = OrderedDict()  # sizes that ran once
         self._pools: dict[int, StreamPool] = {}
         self._lock = threading.Lock()
         self._index: int = session.device.index
@@ -70,7 +74,7 @@ class GraphedSession:
     @property
     def recorded(self) -> int:
         """Number of recordings that are kept now."""
-        return sum(item is not None for item in list(self._recordings.values()))
+        return len(self._recordings)
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -88,6 +92,9 @@ class GraphedSession:
             recording = self._new(key, stream, inputs, shapes)
             if recording is None:
                 return self._session.run(inputs, shapes)
+        else:
+            with contextlib.suppress(KeyError):  # another thread forgot it
+                self._recordings.move_to_end(key)
         return self._replay(recording, stream, inputs)
 
     def _replay(
@@ -123,17 +130,21 @@ class GraphedSession:
                 return recording
             if any(-1 in shape for shape in shapes):
                 return None
-            if key in self._recordings:
-                try:
-                    recording = self._record(stream, inputs, shapes)
-                except EngineError as err:
-                    logger.warning("CUDA graphs are not used any more: %s", err.happened)
-                    self._refused = True
-                    return None
+            if key not in self._seen:
+                self._seen[key] = None
+                if len(self._seen) > _MOST_SEEN:
+                    self._seen.popitem(last=False)
+                return None
+            try:
+                recording = self._record(stream, inputs, shapes)
+            except EngineError as err:
+                logger.warning("CUDA graphs are not used any more: %s", err.happened)
+                self._refused = True
+                return None
             self._recordings[key] = recording
-            self._recordings.move_to_end(key)
             while len(self._recordings) > self._most:
-                self._recordings.popitem(last=False)
+                forgotten, _ = self._recordings.popitem(last=False)
+                self._seen.pop(forgotten, None)  # to be recorded again it must come twice again
             return recording
 
     def _record(

@@ -1,0 +1,92 @@
+"""Which sizes are recorded as CUDA graphs, and which are forgotten; recording itself needs a GPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from portrt import torch_internals
+from portrt.backends.trt.graphs import GraphedSession
+from portrt.errors import EngineError
+
+
+@pytest.fixture
+def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A session that keeps two recordings, and what it did: (how, batch)."""
+    did: list[tuple[str, int]] = []
+    monkeypatch.setattr(torch_internals, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch_internals, "current_stream_handle", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+
+    def run(inputs: Any, _: Any) -> list[Any]:
+        did.append(("run", len(inputs[0])))
+        return []
+
+    device = torch.device("cpu", 0)
+    session: Any = SimpleNamespace(device=device, inputs=(), outputs=(), name="it", run=run)
+    made = GraphedSession(session, most=2)
+
+    def record(_: int, inputs: Any, __: Any) -> Any:
+        did.append(("record", len(inputs[0])))
+        return SimpleNamespace()
+
+    def replay(_: Any, __: int, inputs: Any) -> list[Any]:
+        did.append(("replay", len(inputs[0])))
+        return []
+
+    monkeypatch.setattr(made, "_record", record)
+    monkeypatch.setattr(made, "_replay", replay)
+
+    def call(batch: int) -> list[tuple[str, int]]:
+        did.clear()
+        made.run([torch.empty(batch)], [(batch,)])
+        return list(did)
+
+    return SimpleNamespace(call=call, session=made)
+
+
+def test_the_second_call_records_and_later_ones_replay(graphed: Any) -> None:
+    assert graphed.call(1) == [("run", 1)]
+    assert graphed.call(1) == [("record", 1), ("replay", 1)]
+    assert graphed.call(1) == [("replay", 1)]
+
+
+def test_sizes_that_ran_once_push_no_recording_out(graphed: Any) -> None:
+    for batch in (1, 1, 2, 2):
+        graphed.call(batch)
+    for batch in range(3, 40):
+        assert graphed.call(batch) == [("run", batch)]
+    assert graphed.call(1) == [("replay", 1)]
+    assert graphed.call(2) == [("replay", 2)]
+
+
+def test_what_was_not_used_for_longest_is_forgotten(graphed: Any) -> None:
+    for batch in (1, 1, 2, 2, 1, 3, 3):
+        graphed.call(batch)
+    assert graphed.session.recorded == 2
+    assert graphed.call(1) == [("replay", 1)]
+    assert graphed.call(3) == [("replay", 3)]
+    assert graphed.call(2) == [("run", 2)]  # twice again
+    assert graphed.call(2) == [("record", 2), ("replay", 2)]
+
+
+def test_what_cannot_be_recorded_runs_as_usual_from_then_on(
+    graphed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise EngineError("no graphs", "graphs", "none")
+
+    monkeypatch.setattr(graphed.session, "_record", refuse)
+    graphed.call(1)
+    assert graphed.call(1) == [("run", 1)]
+    assert "no graphs" in caplog.text
+    assert graphed.call(1) == [("run", 1)]
+
+
+def test_outputs_of_unknown_size_are_never_recorded(graphed: Any) -> None:
+    for _ in range(3):
+        assert graphed.session.run([torch.empty(1)], [(-1,)]) == []
+    assert graphed.session.recorded == 0
