@@ -1,4 +1,4 @@
-"""Which sizes are recorded as CUDA graphs, and which are forgotten; recording itself needs a GPU."""
+"""Which sizes become CUDA graphs, and which are forgotten; recording itself needs a GPU."""
 
 from __future__ import annotations
 
