@@ -1,0 +1,1 @@
+"""Operator coverage: a table of cases, each compiled, run and compared with eager PyTorch."""

@@ -1,0 +1,79 @@
+"""Each row of the table: in the engine it was promised to, with eager's numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnxruntime
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ops.case import Case
+from ops.core import core_operators
+from ops.judge import Outcome, judge
+from ops.tables import ALL_CASES, FAMILIES
+
+_PER_PROGRAM = 60
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[dict[Case, Outcome]]:
+    """Filled as the tests go: rows are compiled many at a time."""
+    onnxruntime.set_default_logger_severity(4)  # an engine that fails is this test's to report
+    yield {}
+    onnxruntime.set_default_logger_severity(2)
+
+
+_PROGRAMS = {
+    case: cases[start : start + _PER_PROGRAM]
+    for cases in ([case for case in family if not case.stays] for family in FAMILIES.values())
+    for start in range(0, len(cases), _PER_PROGRAM)
+    for case in cases[start : start + _PER_PROGRAM]
+}
+
+
+@pytest.mark.parametrize("case", ALL_CASES, ids=str)
+def test_row(case: Case, outcomes: dict[Case, Outcome]) -> None:
+    if case not in outcomes:
+        outcomes.update(judge(_PROGRAMS.get(case, [case])))
+    outcome = outcomes[case]
+
+    assert not outcome.wrong
+    assert outcome.engine == (not case.stays), outcome.reason
+    assert case.stays in outcome.reason
+
+
+def test_names_of_rows_are_unique() -> None:
+    counts = Counter(map(str, ALL_CASES))
+
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_every_core_operator_has_a_row() -> None:
+    named = {case.op for case in ALL_CASES}
+
+    assert [name for name in core_operators() if name not in named] == []
+
+
+class _Listener(TorchDispatchMode):
+    """Notes the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.called.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("op", sorted({c.op for c in ALL_CASES if c.op.startswith("aten.")}))
+def test_rows_call_the_operator_that_they_name(op: str) -> None:
+    if op.startswith("aten.sym_"):
+        pytest.skip("sizes of a tensor that is not traced are plain numbers")
+    for case in (case for case in ALL_CASES if case.op == op):
+        with _Listener() as listener, torch.no_grad():
+            case.run(case.make(0))
+        assert op in listener.called, case
