@@ -21,6 +21,32 @@ def _unchanged_if_whole(x: torch.Tensor) -> Any:
     return x.clone() if _whole(x) else NotImplemented
 
 
+def _abs(x: torch.Tensor) -> Any:
+    """torch.onnx gives a float32 for a half."""
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return x.float().abs().to(x.dtype) if half else NotImplemented
+
+
+def _sign(x: torch.Tensor) -> Any:
+    """ONNX's sign of NaN is NaN, torch's is 0."""
+    if not x.dtype.is_floating_point:
+        return NotImplemented
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+
+
+def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
+    """torch.onnx does not promote the base to the exponent's dtype."""
+    dtype = torch.result_type(x, y)
+    return NotImplemented if x.dtype == y.dtype else torch.pow(x.to(dtype), y.to(dtype))
+
+
+def _power_of_number(x: torch.Tensor, y: Number) -> Any:
+    """torch takes roots for these, which differ from powers at -infinity."""
+    if not x.dtype.is_floating_point or y not in (0.5, -0.5):
+        return NotImplemented
+    return torch.sqrt(x) if y > 0 else torch.rsqrt(x)
+
+
 def _relu(x: torch.Tensor) -> Any:
     """ONNX Runtime has no Relu of int64."""
     return x.clamp(min=0) if _whole(x) else NotImplemented
@@ -162,6 +188,10 @@ def _addmm(
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.abs.default: _abs,
+    aten.sign.default: _sign,
+    aten.pow.Tensor_Tensor: _power,
+    aten.pow.Tensor_Scalar: _power_of_number,
     aten.ceil.default: _unchanged_if_whole,
     aten.floor.default: _unchanged_if_whole,
     aten.round.default: _unchanged_if_whole,
