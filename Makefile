@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-large lint types bench bench-files models clean
+.PHONY: demo test test-large lint types bench bench-files models operators clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -32,6 +32,10 @@ bench-files: $(VENV)/.demo
 # Half an hour on 2 cores; writes docs/models.md.
 models: $(VENV)/.dev
 	$(BIN)/python benchmarks/models.py
+
+# Where each core operator runs; the TensorRT-RTX builds take minutes.
+operators: $(VENV)/.dev
+	cd tests && PORTRT_CACHE_DIR=off ../$(BIN)/python -m ops.report --build
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and "portrt needs Python 3.10 to 3.13")'

@@ -225,7 +225,7 @@ def fails(*_: Any, **__: Any) -> Any:
 
 
 def test_an_error_names_the_node_and_keeps_its_cause() -> None:
-    registry = torch_internals._registry(NEWEST_OPSET, ())
+    registry = torch_internals._registry(NEWEST_OPSET)
     registry.register_op(torch.ops.portrt_tests.shifted_relu.default, fails)
     try:
         model = lambda_module(lambda x: shifted_relu(x * 2, 0.5) + 1)()

@@ -314,7 +314,7 @@ def fails(*_: Any, **__: Any) -> Any:
 @pytest.fixture
 def broken_translation() -> Iterator[None]:
     """torch.onnx claims to translate the custom operator, and fails to."""
-    registry = torch_internals._registry(torch_internals.NEWEST_OPSET, ())
+    registry = torch_internals._registry(torch_internals.NEWEST_OPSET)
     registry.register_op(torch.ops.portrt_tests.shifted_relu.default, fails)
     yield
     torch_internals._registry.cache_clear()

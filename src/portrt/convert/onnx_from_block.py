@@ -107,9 +107,9 @@ def onnx_from_block(
                 program = run_decompositions(program, table)
         with whole_recurrent_layers():  # the exporter runs the graph on fake tensors
             model = torch_internals.onnx_ir_from_program(program, written, translations)
-        for value, entry in zip(model.graph.inputs, block.inputs, strict=True):
-            value.name = entry["name"]  # decomposing renames them
+        _name_inputs(model, block)  # decomposing renames them
         _simplify(model)
+        _name_inputs(model, block)  # and so does what makes an output of an input
         if opset < written:
             to_opset_17(model)
     except Exception as err:
@@ -130,6 +130,16 @@ def onnx_from_block(
         time.perf_counter() - started,
     )
     return OnnxModel(data, external, opset, len(model.graph), origins)
+
+
+def _name_inputs(model: onnx_ir.Model, block: Block) -> None:
+    """Give the model's inputs the names that they have in the block."""
+    wanted = [entry["name"] for entry in block.inputs]
+    for value in model.graph.outputs:
+        if value.name in wanted and not value.is_graph_input():
+            value.name = f"{value.name}_out"
+    for value, name in zip(model.graph.inputs, wanted, strict=True):
+        value.name = name
 
 
 def _is_translated(program: ExportedProgram, opset: int, translations: Translations) -> bool:

@@ -132,7 +132,7 @@ CASES = [
         "einsum",
         "outer",
         T("2,3"),
-        T("n,4"),
+        T("2,4"),
         function=lambda x, y: torch.einsum("bi,bj->bij", x, y),
     ),
     *_row("matmul", "vectors", T("4"), T("4"), function=torch.matmul),

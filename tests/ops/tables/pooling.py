@@ -10,6 +10,9 @@ aten = torch.ops.aten
 IMAGE = "b,2,8,8"
 
 CASES = [
+    *rows("avg_pool1d.default", T("b,2,8"), [3], [2], [1], over=("f32", "f16")),
+    *rows("adaptive_avg_pool1d.default", T("b,2,8"), [4], over=("f32", "f16")),
+    *rows("adaptive_avg_pool1d.default", T("b,2,7"), [3]),
     *rows("_adaptive_avg_pool2d.default", T(IMAGE), [1, 1], over=FLOATS),
     *rows("_adaptive_avg_pool2d.default", T(IMAGE), [4, 2], over=("f32", "f16")),
     *rows("_adaptive_avg_pool2d.default", T("b,2,7,5"), [3, 2]),

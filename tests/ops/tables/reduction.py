@@ -19,7 +19,6 @@ CASES = [
             *rows(f"{op}.default", T("0,3"), [1]),
             *rows(f"{op}.default", T("8,1", special=True), [1], over=("f32", "f16")),
             *rows(f"{op}.default", T("2,8", special=True), [0], True),
-            *rows(f"{op}.default", T("8", special=True)),
         )
     ],
     *rows("any.default", T("b,3", -1, 1), over=ALL),

@@ -22,7 +22,13 @@ def _squeeze(x: torch.Tensor, dim: int) -> Any:
     return NotImplemented
 
 
+def _col2im(x: torch.Tensor, *args: Any) -> Any:
+    """ONNX's Col2Im has a batch."""
+    return aten.col2im(x.unsqueeze(0), *args).squeeze(0) if x.dim() == 2 else NotImplemented
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.col2im.default: _col2im,
     aten.copy.default: _copy,
     aten.squeeze.dim: _squeeze,
 }

@@ -45,9 +45,11 @@ def _place(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 
 def _extreme_and_place(op: Callable[..., Any]) -> Callable[..., Any]:
-    """ONNX's ArgMax takes no bools."""
+    """ONNX's ArgMax takes no bools, and torch.onnx renames the input of a scalar's."""
 
     def found(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
+        if x.dim() == 0:
+            return x.clone(), torch.zeros_like(x, dtype=torch.int64)
         if x.dtype != torch.bool:
             return NotImplemented
         values, places = op(x.to(torch.int32), dim, keepdim)
@@ -82,6 +84,8 @@ def _mean(
     x: torch.Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Any:
     """torch.onnx casts after it has divided, and wants dimensions to be named."""
+    if any(type(x.shape[axis]) is int and x.shape[axis] == 0 for axis in dim or ()) and x.dim():
+        return aten.sum.dim_IntList(x, dim, keepdim, dtype=dtype) / 0  # NaN, of nothing
     if dtype is not None and dtype != x.dtype:
         return aten.mean.dim(x.to(dtype), dim, keepdim)
     return aten.mean.dim(x, list(range(x.dim())), keepdim) if dim is None else NotImplemented
