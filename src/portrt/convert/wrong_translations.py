@@ -48,7 +48,6 @@ _RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
     aten.any.default: _always(_ANY),
     aten.any.dim: _always(_ANY),
     aten.any.dims: _always(_ANY),
-    aten.empty_like.default: _always("its numbers are not defined"),
     aten.copy.default: _always("torch.onnx does not expand what it copies"),
     aten.avg_pool2d.default: _has_divisor,
     aten.avg_pool3d.default: _has_divisor,
