@@ -57,10 +57,10 @@ CASES = [
         )[0],
     ),
     *rows(
-        "aten._embedding_bag.default",
+        "nn.functional.embedding_bag",
         T("6,3"),
         T("i64:b,4", 0, 5),
-        variant="two-dimensional",
+        variant="weight first",
         function=lambda w, i: torch.nn.functional.embedding_bag(i, w, mode="mean"),
     ),
     *rows("gather.default", T("b,4"), 1, T("i64:b,2", 0, 3), over=F),
