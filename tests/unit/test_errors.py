@@ -31,6 +31,7 @@ def test_all_classes_are_found() -> None:
         "EngineError",
         "InputError",
         "LoadError",
+        "LowerError",
         "NoUsableEngineError",
         "PackageError",
         "PartitionError",
