@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import portrt
 
 COPIES, WIDTH = 20, 8192
 MEMORY_BYTES = 12 * 10**9
+DISK_BYTES = 13 * 10**9
 
 
 class Large(torch.nn.Module):
@@ -57,6 +60,10 @@ def _available_bytes() -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(_available_bytes() < MEMORY_BYTES, reason="less than 12 GB of memory is free")
+@pytest.mark.skipif(
+    shutil.disk_usage(tempfile.gettempdir()).free < DISK_BYTES,
+    reason="less than 13 GB is free in the folder of temporary files",
+)
 def test_five_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "large.pt2"
     program = portrt.compile(
