@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from portrt import torch_internals
+
 aten = torch.ops.aten
 
 
@@ -64,8 +66,15 @@ _RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
 
 def wrong_translation(node: torch.fx.Node) -> str:
     """What torch.onnx gets wrong in this call, or ""."""
+    if node.target is aten.empty_like.default and not all(map(_is_translated, node.users)):
+        return "its numbers are not defined"  # within an engine any will do
     rule = _RULES.get(node.target)
     if rule is None:
         return ""
     found = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
     return rule({} if found is None else found.kwargs)
+
+
+def _is_translated(node: torch.fx.Node) -> bool:
+    is_operator = isinstance(node.target, torch._ops.OpOverload)
+    return is_operator and torch_internals.has_onnx_translation(node, torch_internals.NEWEST_OPSET)
