@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ def _random(node: torch.fx.Node, generator: torch.Generator) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     shape = [torch_internals.hint_of(size) or 1 for size in value.shape]
-    if value.dtype.is_floating_point or value.dtype.is_complex:
-        return torch.randn(shape, generator=generator).to(value.dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(value.dtype)
+    return random_tensor(shape, value.dtype, generator)
+
+
+def random_tensor(
+    shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
+) -> torch.Tensor:
+    """Normal values; whole numbers are 0 or 1, valid indices of any table."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(dtype)

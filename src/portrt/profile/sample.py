@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from portrt import torch_internals
 from portrt.errors import InputError
 from portrt.package.manifest import Dimension, decode
-from portrt.package.signature import user_input_nodes
+from portrt.package.signature import random_tensor, user_input_nodes
 from portrt.runtime.report import engine_calls
 
 
@@ -79,9 +79,7 @@ def _random(
     if not isinstance(value, torch.Tensor):
         return _size(value, sizes)
     shape = shape or [_size(size, sizes) for size in value.shape]
-    if value.dtype.is_floating_point or value.dtype.is_complex:
-        return torch.randn(shape, generator=generator).to(value.dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(value.dtype)
+    return random_tensor(shape, value.dtype, generator)
 
 
 def _size(size: Any, sizes: Mapping[Any, int]) -> Any:

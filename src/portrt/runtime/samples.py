@@ -6,6 +6,7 @@ import torch
 
 from portrt.package import expr
 from portrt.package.manifest import Dimension, Manifest
+from portrt.package.signature import random_tensor
 
 
 def random_block_inputs(
@@ -27,12 +28,6 @@ def random_block_inputs(
             tree = getattr(size, bound) if isinstance(size, Dimension) else size
             shapes[-1].append(int(expr.evaluate(tree, lambda i, a: shapes[i][a])))
     return tuple(
-        _random(shape, getattr(torch, spec.dtype), generator).to(device)
+        random_tensor(shape, getattr(torch, spec.dtype), generator).to(device)
         for spec, shape in zip(manifest.inputs, shapes, strict=True)
     )
-
-
-def _random(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
