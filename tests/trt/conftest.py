@@ -122,8 +122,10 @@ def rig(gpu: FakeGpu, trt: Any) -> Callable[..., Rig]:
     ) -> Rig:
         lib = libraries.library("tensorrt")
         data = torch.frombuffer(bytearray(plan), dtype=torch.uint8)
-        opened = open_engine(lib, lib.runtime(), data, built, torch.device("cpu", 0))
-        session = TensorRTSession(opened, spec_of(plan, **build), manifest_of(inputs, outputs))
+        spec = spec_of(plan, **build)
+        cpu = torch.device("cpu", 0)
+        opened = open_engine(lib, lib.runtime(), data, spec.data.sha256, built, cpu)
+        session = TensorRTSession(opened, spec, manifest_of(inputs, outputs))
         return Rig(session, trt)
 
     return make

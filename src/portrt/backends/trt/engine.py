@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import warnings
@@ -206,18 +205,27 @@ def open_engine(
     lib: Library,
     runtime: Any,
     data: torch.Tensor,
+    sha256: str,
     built: Sequence[int],
     device: torch.device,
     weights: EngineWeights | None = None,
 ) -> OpenedEngine:
     """The opened engine of these bytes and weights; programs share it as long as one of them lives.
 
+    Args:
+        lib: Who runs it.
+        runtime: One of its runtimes.
+        data: The engine.
+        sha256: Its digest, which was checked.
+        built: Release that built it.
+        device: A CUDA device with its index.
+        weights: Those that the engine lacks.
+
     Raises:
         EngineError: The library refuses the engine.
     """
-    digest = hashlib.sha256(as_bytes(data)).hexdigest()
     weights = weights or EngineWeights({})
-    key = (lib.name, digest, weights.digest, device.index or 0, id(runtime))
+    key = (lib.name, sha256, weights.digest, device.index or 0, id(runtime))
     with _opening:
         found = _engines.get(key)
         if found is None:

@@ -58,7 +58,7 @@ def open_session(
         runtime = lib.runtime(lean=lean_runtime, host_code=host_code)
     numbers = [int(part) for part in built.split(".") if part.isdigit()]
     lacking = EngineWeights.of(engine.weights, weights)
-    opened = open_engine(lib, runtime, data, numbers, where, lacking)
+    opened = open_engine(lib, runtime, data, engine.data.sha256, numbers, where, lacking)
     sizes = [size for output in manifest.outputs for size in output.shape]
     if any(isinstance(size, UnknownSize) for size in sizes) and not opened.allocates_outputs:
         raise EngineError(
