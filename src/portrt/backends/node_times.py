@@ -63,10 +63,6 @@ class NodeTimes(torch.fx.Interpreter):
             if self._seconds.get(node) and is_operator(node)
         ]
 
-    def seconds_of(self, node: torch.fx.Node) -> float:
-        """Median time of one node that ran."""
-        return statistics.median(self._seconds[node])
-
     def run_node(self, n: torch.fx.Node) -> Any:
         self._node = n
         return super().run_node(n)

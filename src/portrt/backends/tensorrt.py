@@ -52,7 +52,7 @@ class TensorRTBackend:
             return Verdict(True, f"{python} builds; only a build shows whether it can")
         if importlib.util.find_spec("tensorrt") is None:
             return Verdict(False, "the package tensorrt is not installed", _INSTALL)
-        return Verdict(True, f"TensorRT {_installed_version()}")
+        return Verdict(True, f"TensorRT {this_machine().versions['tensorrt']}")
 
     def can_run(self, device: str) -> Verdict:
         if device != "cuda":
@@ -127,7 +127,8 @@ class TensorRTBackend:
         lean: bool = False,  # noqa: ARG002  (the contract has it)
     ) -> Session:
         built = str(engine.requires["tensorrt"])
-        library = runtime_for(engine.requires, _facts(device))
+        facts = _facts(device)
+        library = runtime_for(engine.requires, facts)
         if isinstance(library, Verdict):
             raise EngineError(
                 f"the tensorrt engine of {manifest.name} cannot be opened: {library.reason}",
@@ -142,16 +143,16 @@ class TensorRTBackend:
             library=library,
             built=built,
             device=device,
-            lean_runtime=_lean_runtime(engine, library, built),
+            lean_runtime=_lean_runtime(engine, library, built, facts),
             host_code=trusts(HOST_CODE, engine.data.sha256),
         )
 
 
-def _lean_runtime(engine: EngineSpec, library: str, built: str) -> str | None:
+def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Facts) -> str | None:
     """Path of the lean library that a dispatch runtime needs, if it does."""
     if engine.requires.get("lean_runtime") != "outside":
         return None
-    if library != "tensorrt_dispatch" and same_release(built, _version_of(library)):
+    if library != "tensorrt_dispatch" and same_release(built, facts.versions[library]):
         return None
     found = find_lean_library(built)
     if isinstance(found, Verdict):
@@ -166,14 +167,6 @@ def _lean_runtime(engine: EngineSpec, library: str, built: str) -> str | None:
 def _facts(device: torch.device) -> Facts:
     major, minor = torch.cuda.get_device_capability(device)
     return dataclasses.replace(this_machine(), compute_capability=f"{major}.{minor}")
-
-
-def _version_of(library: str) -> str:
-    return this_machine().versions.get(library, "")
-
-
-def _installed_version() -> str:
-    return _version_of("tensorrt")
 
 
 @lru_cache

@@ -25,8 +25,6 @@ _ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 _SMALL_BYTES = 1 << 20
 _MOST_KNOWN_SHAPES = 1024
 
-Sizes = tuple[tuple[int, ...], ...]
-
 
 class TensorRTSession:
     """An engine on one device. Safe to use from several threads and on several streams.
@@ -121,19 +119,7 @@ class TensorRTSession:
             slot = None
         if slot is None or idle is None:
             return self._run(inputs, shapes)
-        known = slot.addresses
-        for (place, name), size in zip(self._plain_in, slot.sizes or (), strict=False):
-            tensor = inputs[place]
-            address = tensor.data_ptr()
-            if tensor.shape != size or address % _ALIGNMENT or not tensor.is_contiguous():
-                idle.append(slot)
-                return self._run(inputs, shapes)
-            if known.get(name) != address:
-                if not address or not slot.context.set_tensor_address(name, address):
-                    idle.append(slot)
-                    return self._run(inputs, shapes)
-                known[name] = address
-        if slot.sizes is None or slot.outputs:
+        if not self._is_ready(slot, inputs):
             idle.append(slot)
             return self._run(inputs, shapes)
         capturing = self._capturing()
@@ -147,6 +133,23 @@ class TensorRTSession:
                 self._captured.append(slot)
             else:
                 idle.append(slot)
+
+    def _is_ready(self, slot: Slot, inputs: Sequence[torch.Tensor]) -> bool:
+        """Whether a context has run these sizes last, and can read the inputs where they lie, which
+        it is told."""
+        if slot.sizes is None or slot.outputs:
+            return False
+        known = slot.addresses
+        for (place, name), size in zip(self._plain_in, slot.sizes, strict=True):
+            tensor = inputs[place]
+            address = tensor.data_ptr()
+            if tensor.shape != size or address % _ALIGNMENT or not tensor.is_contiguous():
+                return False
+            if known.get(name) != address:
+                if not address or not slot.context.set_tensor_address(name, address):
+                    return False
+                known[name] = address
+        return True
 
     def _at_once(
         self, slot: Slot, stream: int, shapes: Sequence[tuple[int, ...]], *, capturing: bool
