@@ -30,7 +30,8 @@ class TensorRTSession:
     """An engine on one device. Safe to use from several threads and on several streams.
 
     Contexts are kept by stream: what a context does on one stream is in order. Activations are
-    torch memory of the call's stream, given back as the call returns; all sessions share it.
+    torch memory of the call's stream, given back as the call returns, so that all sessions share
+    it; those of small engines are kept, one memory for all on a stream.
 
     Args:
         opened: The engine.
