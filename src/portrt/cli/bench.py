@@ -7,24 +7,17 @@ from typing import Any
 
 import click
 
-from portrt.cli.tables import print_table
+from portrt.cli.tables import milliseconds, print_table
+from portrt.cli.timing_options import timing_options
 
 
 @click.command()
-@click.argument("file", type=click.Path())
-@click.argument("inputs", nargs=-1, type=click.Path(exists=True))
-@click.option("--engine", help="Run every block as this engine; else as a call would.")
-@click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME=8x3x96x96", help="Of a generated input."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
-@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
-@click.option("--trust", multiple=True, help="As `portrt run` has it; repeatable.")
+@timing_options
 @click.option("--threads", type=int, default=1, show_default=True, help="Calling at once.")
 @click.option("--seconds", type=float, default=1.0, show_default=True, help="Of each measurement.")
 @click.option("--rounds", type=int, default=3, show_default=True, help="Processes of each side.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: str, shapes: tuple[str, ...], rounds: int, as_json: bool, **job: Any) -> None:
+def command(file: str, rounds: int, as_json: bool, **job: Any) -> None:
     """Time calls of FILE beside its source in PyTorch, in new processes in turn.
 
     INPUTS as for `portrt run`; without them they are random. Latency is that of one thread,
@@ -32,9 +25,8 @@ def command(file: str, shapes: tuple[str, ...], rounds: int, as_json: bool, **jo
     ONNX Runtime, made by hand of its stored engine.
     """
     from portrt.bench.measure import bench
-    from portrt.cli.profile import milliseconds, shape_option
 
-    found = bench({"path": file, "shapes": dict(map(shape_option, shapes)), **job}, rounds)
+    found = bench({"path": file, **job}, rounds)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

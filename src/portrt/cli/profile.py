@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from portrt.cli.tables import print_table
-from portrt.errors import SaveError, SettingsError
+from portrt.cli.tables import milliseconds, print_table
+from portrt.cli.timing_options import timing_options
+from portrt.errors import SaveError
 
 if TYPE_CHECKING:
     from portrt.backends.base import LayerTime
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path())
-@click.argument("inputs", nargs=-1, type=click.Path(exists=True))
-@click.option("--engine", help="Run every block as this engine, or as eager; else as a call would.")
-@click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME=8x3x96x96", help="Of a generated input."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
-@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
-@click.option("--trust", "trusts", multiple=True, help="As `portrt run` has it; repeatable.")
+@timing_options
 @click.option("--calls", type=int, default=30, show_default=True, help="Calls to time.")
 @click.option("--top", type=int, default=20, show_default=True, help="Rows of a table; 0: all.")
 @click.option(
@@ -41,10 +34,10 @@ def command(
     file: str,
     inputs: tuple[str, ...],
     engine: str | None,
-    shapes: tuple[str, ...],
+    shapes: dict[str, list[int]],
     seed: int,
     device: str,
-    trusts: tuple[str, ...],
+    trust: tuple[str, ...],
     calls: int,
     top: int,
     order: str,
@@ -63,10 +56,9 @@ def command(
     from portrt.runtime import policy
 
     given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
-    sizes = dict(map(shape_option, shapes))
-    with policy(trust=trusts or None):
+    with policy(trust=trust or None):
         found = profile(
-            file, given, engine=engine, shapes=sizes, device=device, calls=calls, seed=seed
+            file, given, engine=engine, shapes=shapes, device=device, calls=calls, seed=seed
         )
     text = json.dumps(found.to_json(), indent=2)
     if html_path:
@@ -79,21 +71,6 @@ def command(
     _print(found, top, order)
     for path in filter(None, (json_path, html_path)):
         click.echo(f"wrote {path}")
-
-
-def shape_option(text: str) -> tuple[str, list[int]]:
-    """Name and sizes of "NAME=8x3x96x96".
-
-    Raises:
-        SettingsError: It is no such text.
-    """
-    name, _, sizes = text.partition("=")
-    try:
-        return name, [int(size) for size in sizes.split("x")] if sizes else []
-    except ValueError as err:
-        raise SettingsError(
-            f"--shape {text!r} is not understood", "NAME=8x3x96x96", "correct the shape"
-        ) from err
 
 
 def _print(found: FileProfile, top: int, order: str) -> None:
@@ -135,11 +112,6 @@ def _summary(block: BlockProfile) -> str:
     if block.layers and block.nodes:
         told.append(f"{block.mapped:.0%} of the layers' time is mapped to nodes")
     return "; ".join([*told, block.reason] if block.reason else told)
-
-
-def milliseconds(seconds: float) -> str:
-    """With three decimals: whole microseconds."""
-    return f"{seconds * 1e3:.3f}"
 
 
 def _inputs(found: FileProfile) -> str:

@@ -20,6 +20,11 @@ def size_text(count: int | None) -> str:
     return f"{size:.2f} GB"
 
 
+def milliseconds(seconds: float) -> str:
+    """With three decimals: whole microseconds."""
+    return f"{seconds * 1e3:.3f}"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """A table on standard output; long texts are folded, never cut."""
     table = Table(title=title or None, title_justify="left")
