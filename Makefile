@@ -1,5 +1,7 @@
 # make demo, make test: each makes .venv with what it needs, then does its work.
 PYTHON ?= python3
+# Processes of `make test`. Tests of one file share what they compile, and run in one of them.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -10,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # A program of 5 GB; needs 12 GB of memory.
 test-large: $(VENV)/.dev

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 
 import onnxruntime
 import pytest
@@ -37,12 +38,17 @@ def _is_quick(case: Case) -> bool:
     return case.variant.partition("-")[0] in _QUICK
 
 
-_PROGRAMS = {
-    case: cases[start : start + _PER_PROGRAM]
-    for cases in ([case for case in family if not case.stays] for family in FAMILIES.values())
-    for start in range(0, len(cases), _PER_PROGRAM)
-    for case in cases[start : start + _PER_PROGRAM]
-}
+def _programs() -> list[list[Case]]:
+    """The rows that are compiled together: quick ones without slow ones."""
+    found = []
+    for family, quick in product(FAMILIES.values(), (True, False)):
+        rows = [case for case in family if not case.stays and _is_quick(case) == quick]
+        found += [rows[start : start + _PER_PROGRAM] for start in range(0, len(rows), _PER_PROGRAM)]
+    return found + [[case] for case in ALL_CASES if case.stays]
+
+
+_PROGRAMS = _programs()
+_PROGRAM_OF = {case: index for index, cases in enumerate(_PROGRAMS) for case in cases}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,7 @@ _PROGRAMS = {
 )
 def test_row(case: Case, outcomes: dict[Case, Outcome]) -> None:
     if case not in outcomes:
-        outcomes.update(judge(_PROGRAMS.get(case, [case])))
+        outcomes.update(judge(_PROGRAMS[_PROGRAM_OF[case]]))
     outcome = outcomes[case]
 
     assert not outcome.wrong
