@@ -344,12 +344,14 @@ def main() -> int:
     row("CUDA graph replay, resnet batch 32",
         *graph_replay(options.plans, "resnet", 32, 0), "")  # fmt: skip
     row("CUDA graph replay, mlp batch 8", *graph_replay(options.plans, "mlp", 8, 0), "")
-    for graphs in (None, 16):
-        one, eight = (requests_per_second(options.plans, count, graphs) for count in (1, 8))
+    for graphs, bar in ((None, ""), (16, ">= 2")):
         how = "CUDA graphs" if graphs else "plain"
-        row(f"requests per second, resnet batch 1, 8 threads over 1, {how}", eight, one, ">= 2")
-    one, eight = (bare_requests_per_second(options.plans, count) for count in (1, 8))
-    row("the same, TensorRT alone", eight, one, "")
+        for threads in (4, 8):
+            found = [requests_per_second(options.plans, count, graphs) for count in (threads, 1)]
+            said = bar if threads == 8 else ""
+            row(f"requests/s, resnet batch 1, {threads} threads over 1, {how}", *found, said)
+    found = [bare_requests_per_second(options.plans, count) for count in (8, 1)]
+    row("the same, 8 threads over 1, TensorRT alone, plain", *found, "")
     row("MiB, peak of 3 programs over the largest workspace",
         *shared_workspace(options.plans), "<= 1.1")  # fmt: skip
     grown = growth(options.plans)

@@ -23,6 +23,7 @@ import portrt
 from portrt.backends.build_process import build_in_process
 from portrt.backends.registry import backend
 from portrt.errors import EngineError, NoUsableEngineError
+from portrt.package.plan_header import read_plan_header
 
 PYTHON = os.environ.get(BUILDER)
 ABLE = backend("tensorrt").can_run("cuda")
@@ -148,7 +149,10 @@ def test_blocks_around_what_stays_in_pytorch() -> None:
 
 
 def build(
-    model: onnx.ModelProto, *profiles: Mapping[str, Any], shape_inputs: Sequence[str] = ()
+    model: onnx.ModelProto,
+    *profiles: Mapping[str, Any],
+    shape_inputs: Sequence[str] = (),
+    **options: Any,
 ) -> bytes:
     """The plan of an ONNX model, by the worker."""
     job = {
@@ -161,6 +165,7 @@ def build(
         "exclude_lean_runtime": True,
         "hardware_compatible": False,
         "compute_capabilities": [],
+        **options,
     }
     data = model.SerializeToString()
     built = build_in_process(job, data, None, what="it", python=PYTHON, timeout_s=600)
@@ -174,6 +179,25 @@ def graph(nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> onnx.Model
 
 def value(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
+
+
+def test_what_the_header_of_a_plan_tells() -> None:
+    """Of plans that were built just now, with and without a library of code inside."""
+    model = graph(
+        [helper.make_node("Exp", ["x"], ["y"])], [value("x", [4])], [value("y", [4])]
+    )  # fmt: skip
+    major, minor = torch.cuda.get_device_capability()
+    for flags, lean in (
+        ({"version_compatible": True, "exclude_lean_runtime": True}, "outside"),
+        ({"version_compatible": True, "exclude_lean_runtime": False}, "inside"),
+        ({"version_compatible": False, "exclude_lean_runtime": False}, "outside"),
+    ):
+        plan = build(model, {"x": [[4]] * 3}, **flags)
+        header = read_plan_header(plan, len(plan))
+        assert header.backend == "tensorrt"
+        assert header.version.startswith("8.6.0")
+        assert header.compute_capabilities == (f"{major}.{minor}",)
+        assert header.lean_runtime == lean
 
 
 def test_two_profiles_and_no_stall_between_them() -> None:

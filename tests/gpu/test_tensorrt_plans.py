@@ -15,78 +15,25 @@ from typing import Any
 
 import pytest
 import torch
-from plans import FOLDER, INPUTS, PROFILES, fresh, model, plans_folder, sample
+from plans import FOLDER, INPUTS, fresh, sample
+from programs import ABLE, PLANS, TOLERANCE, adopted, eager, on_gpu, plan, relative
 
 import portrt
-from portrt.backends.registry import backend
 from portrt.errors import EngineError, InputError, NoUsableEngineError
-
-PLANS = plans_folder()
-ABLE = backend("tensorrt").can_run("cuda")
 
 pytestmark = [
     pytest.mark.skipif(PLANS is None, reason=f"{FOLDER} names no folder with plans"),
     pytest.mark.skipif(not ABLE, reason=f"tensorrt cannot run here: {ABLE.reason}"),
 ]
 
-# Largest error relative to the output. Source of the first: TF32 has 10 bits of mantissa.
-TOLERANCE = {"fp32": 2e-3, "fp16": 1e-2}
 SIZES = {"mlp": [(1,), (5,), (256,)], "resnet": [(1,), (5,), (32,)], "encoder": [(1, 1), (5, 77)]}
 CASES = [(name, precision) for name in INPUTS for precision in TOLERANCE]
-
-
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    a, b = found.double().cpu(), wanted.double().cpu()
-    return float((a - b).norm() / b.norm())
-
-
-def plan(name: str, precision: str) -> Path:
-    assert PLANS is not None
-    return PLANS / f"{name}.{precision}.plan"
-
-
-def adopted(name: str, precision: str, source: bool = False, **options: Any) -> Any:
-    """A program of a plan, on a GPU."""
-    assert PLANS is not None
-    sizes = PROFILES[name]
-    names = ["batch", "length"]
-    dims = [torch.export.Dim(n, max=most) for n, most in zip(names, LARGEST[name], strict=False)]
-    shapes = {key: dict(enumerate(dims)) for key in sizes}
-    examples = dict(zip(sizes, sample(name, PLANS)[0], strict=True))
-    width = {"mlp": 256, "resnet": 10, "encoder": 128}[name]
-    given: dict[str, Any] = {"outputs": lambda *x: {"y": torch.empty(x[0].shape[0], width)}}
-    if source:
-        given = {"source": model(name, PLANS), "output_names": ["y"]}
-    return portrt.from_plan(
-        plan(name, precision),
-        examples,
-        dynamic_shapes=shapes,
-        trust="host-code",
-        version_compatible=True,
-        lean_runtime="outside",
-        **given,
-        **options,
-    )
-
-
-LARGEST = {"mlp": (256,), "resnet": (32,), "encoder": (32, 128)}
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Any]]:
     name, precision = request.param
     yield name, precision, adopted(name, precision, fallback="error")
-
-
-def eager(name: str, inputs: list[torch.Tensor]) -> torch.Tensor:
-    assert PLANS is not None
-    with torch.no_grad():
-        found: torch.Tensor = model(name, PLANS)(*inputs)
-        return found
-
-
-def on_gpu(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [item.cuda() for item in inputs]
 
 
 def test_the_stored_answer(case: tuple[str, str, Any]) -> None:
@@ -260,6 +207,66 @@ def test_cuda_graphs_of_changing_sizes(case: tuple[str, str, Any]) -> None:
             kept.append((program(*on_gpu(inputs)), inputs))
     for found, inputs in kept:  # nothing wrote into an earlier output
         assert relative(found, eager(name, inputs)) <= TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "unaligned"])
+def test_cuda_graphs_of_any_layout(layout: str) -> None:
+    program = adopted("mlp", "fp32", fallback="error")
+    with portrt.runtime.cuda_graphs(most=2):
+        for seed in range(6):
+            (x,) = fresh("mlp", 8, seed)
+            if layout == "transposed":
+                given = x.cuda().t().contiguous().t()
+            elif layout == "expanded":
+                x = x[:1].expand(8, 256)
+                given = x[:1].cuda().expand(8, 256)
+            else:
+                room = torch.zeros(x.numel() + 1, device="cuda")
+                given = room[1:].view(x.shape).copy_(x)
+            assert relative(program(given), eager("mlp", [x])) <= TOLERANCE["fp32"]
+
+
+def test_cuda_graphs_of_eight_threads(case: tuple[str, str, Any]) -> None:
+    """Each on a stream of its own, with new tensors in each call."""
+    name, precision, program = case
+    errors: list[float] = []
+
+    def work(index: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()), portrt.runtime.cuda_graphs(most=16):
+            for seed in range(20):
+                inputs = fresh(name, 1 + seed % 2, seed * 8 + index)
+                found = program(*on_gpu(inputs))
+                errors.append(relative(found, eager(name, inputs)))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 160
+    assert max(errors) <= TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("most", [0, 4], ids=["plain", "cuda_graphs"])
+def test_a_thread_that_does_nothing_else_on_the_gpu(case: tuple[str, str, Any], most: int) -> None:
+    """No call of CUDA has made a context current in it."""
+    name, precision, program = case
+    inputs = fresh(name, 2, 0)
+    given = on_gpu(inputs)
+    torch.cuda.synchronize()
+    found: list[torch.Tensor] = []
+
+    def work() -> None:
+        with portrt.runtime.cuda_graphs(most=most):
+            found.append(program(*given))
+
+    for _ in range(4):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert len(found) == 4
+    for result in found:
+        assert relative(result, eager(name, inputs)) <= TOLERANCE[precision]
 
 
 def test_cuda_graphs_of_two_threads_on_one_stream() -> None:

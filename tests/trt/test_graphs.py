@@ -31,14 +31,13 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def record(_: int, inputs: Any, __: Any) -> Any:
         did.append(("record", len(inputs[0])))
-        return SimpleNamespace()
+        return SimpleNamespace(replay=replay)
 
-    def replay(_: Any, __: int, inputs: Any) -> list[Any]:
+    def replay(inputs: Any) -> list[Any]:
         did.append(("replay", len(inputs[0])))
         return []
 
     monkeypatch.setattr(made, "_record", record)
-    monkeypatch.setattr(made, "_replay", replay)
 
     def call(batch: int) -> list[tuple[str, int]]:
         did.clear()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 
 from portrt import torch_internals
+from portrt.backends.trt.cuda_driver import cuda_driver
 
 Launch = Callable[[tuple[int, int], int, int, Sequence[int]], None]
 
@@ -29,7 +28,7 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
     function = torch_internals.compiled_cuda_function(source, name, device)
     if function is None:
         return None
-    launch_kernel = _driver().cuLaunchKernel
+    launch_kernel = cuda_driver().cuLaunchKernel
 
     def launch(
         blocks: tuple[int, int], threads: int, stream: int, arguments: Sequence[int]
@@ -46,9 +45,3 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
             raise RuntimeError(f"the CUDA driver does not launch {name}: error {code}")
 
     return launch
-
-
-@lru_cache
-def _driver() -> ctypes.PyDLL:
-    """Called with the interpreter's lock held: a launch is too short to give it away."""
-    return ctypes.PyDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

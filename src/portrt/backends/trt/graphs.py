@@ -7,14 +7,12 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from portrt import torch_internals
-from portrt.backends.trt.contexts import Slot
-from portrt.backends.trt.ports import Port
+from portrt.backends.trt.recording import Recording, StreamPool
 from portrt.backends.trt.session import TensorRTSession
 from portrt.errors import EngineError
 
@@ -23,36 +21,10 @@ logger = logging.getLogger(__name__)
 _MOST_SEEN = 1024
 
 
-@dataclass(eq=False)
-class StreamPool:
-    """The memory of all recordings of one stream.
-
-    They share it, since they run one after the other; from the copy of a call's inputs to the copy
-    of its outputs the lock is held, so that no other call comes in between.
-    """
-
-    handle: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(eq=False)
-class Recording:
-    """A graph, its context, which nothing else uses, and the memory that it reads and writes."""
-
-    graph: torch.cuda.CUDAGraph
-    slot: Slot
-    inputs: list[tuple[Port, torch.Tensor]]
-    outputs: list[torch.Tensor]
-
-    def __post_init__(self) -> None:
-        self.narrowed = [memory for port, memory in self.inputs if port.other_type]
-
-
 class GraphedSession:
     """A session whose calls are replays.
 
-    Inputs are copied to where the graph reads them and outputs from where it writes them, so that
-    it does not matter where the caller's tensors lie. The first call with some sizes on a stream
+    It does not matter where the caller's tensors lie. The first call with some sizes on a stream
     runs as usual, the second records. What was not used for longest is forgotten.
 
     Args:
@@ -95,26 +67,8 @@ class GraphedSession:
         else:
             with contextlib.suppress(KeyError):  # another thread forgot it
                 self._recordings.move_to_end(key)
-        return self._replay(recording, stream, inputs)
-
-    def _replay(
-        self, recording: Recording, stream: int, inputs: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        narrow = self._session.narrow
-        if narrow is not None and narrow.overflowed:
-            self._session.refuse_overflow()
-        with self._pools[stream].lock:
-            for port, memory in recording.inputs:
-                if not port.other_type:
-                    memory.copy_(inputs[port.index])
-            if narrow is not None:
-                wide = [inputs[place] for place in self._session.narrowed]
-                narrow(wide, stream, recording.narrowed)
-            recording.graph.replay()
-            return [
-                output.to(port.dtype) if port.other_type else output.clone()
-                for output, port in zip(recording.outputs, self._session.outputs, strict=True)
-            ]
+        results = recording.replay(inputs)
+        return self._session.run(inputs, shapes) if results is None else results
 
     def _new(
         self,
@@ -150,33 +104,5 @@ class GraphedSession:
     def _record(
         self, stream: int, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> Recording:
-        session = self._session
-        memories = []
-        for port in session.inputs:
-            given = inputs[port.index]
-            memory = torch.empty(given.shape, dtype=port.binding.dtype, device=session.device)
-            memories.append((port, memory.copy_(given)))
-        tensors = [(port.name, memory) for port, memory in memories]
-        sizes = tuple([memory.shape for _, memory in tensors])
-        slot = session.contexts.take(stream, session.profile(sizes, dict(tensors)), sizes)
-        # Whatever it allocates for these sizes it allocates now.
-        session.enqueue(slot, stream, tensors, sizes, shapes)
         pool = self._pools.setdefault(stream, StreamPool())
-        side: Any = torch.cuda.Stream(device=session.device)  # type: ignore[no-untyped-call]
-        graph = torch.cuda.CUDAGraph()
-        with pool.lock:
-            torch.cuda.current_stream(session.device).synchronize()
-            try:
-                with torch.cuda.stream(side):
-                    graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
-                    try:
-                        outputs = session.enqueue(slot, side.cuda_stream, tensors, sizes, shapes)
-                    finally:
-                        graph.capture_end()
-            except RuntimeError as err:
-                raise EngineError(
-                    f"{session.name} cannot be recorded as a CUDA graph: {err}",
-                    "an engine whose work is all on the GPU",
-                    "run it without portrt.runtime.cuda_graphs",
-                ) from err
-        return Recording(graph, slot, memories, outputs)
+        return Recording(self._session, pool, stream, inputs, shapes)

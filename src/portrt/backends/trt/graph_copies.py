@@ -1,0 +1,163 @@
+"""Copies inside a CUDA graph, whose far ends are moved from launch to launch.
+
+A graph reads and writes at fixed addresses, the caller's tensors lie elsewhere in each call. With
+the copies in the graph a call is one launch; beside it, they would be a launch each, and each would
+give the interpreter's lock away, for which the threads of a server wait.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from portrt.backends.trt.cuda_driver import cuda_driver
+
+_MEMCPY_NODE = 1  # CU_GRAPH_NODE_TYPE_MEMCPY
+
+_Size, _Pointer = ctypes.c_size_t, ctypes.c_void_p
+
+
+class _Memcpy3D(ctypes.Structure):
+    """CUDA_MEMCPY3D of cuda.h."""
+
+    _fields_ = (
+        ("srcXInBytes", _Size),
+        ("srcY", _Size),
+        ("srcZ", _Size),
+        ("srcLOD", _Size),
+        ("srcMemoryType", ctypes.c_int),
+        ("srcHost", _Pointer),
+        ("srcDevice", _Size),
+        ("srcArray", _Pointer),
+        ("reserved0", _Pointer),
+        ("srcPitch", _Size),
+        ("srcHeight", _Size),
+        ("dstXInBytes", _Size),
+        ("dstY", _Size),
+        ("dstZ", _Size),
+        ("dstLOD", _Size),
+        ("dstMemoryType", ctypes.c_int),
+        ("dstHost", _Pointer),
+        ("dstDevice", _Size),
+        ("dstArray", _Pointer),
+        ("reserved1", _Pointer),
+        ("dstPitch", _Size),
+        ("dstHeight", _Size),
+        ("WidthInBytes", _Size),
+        ("Height", _Size),
+        ("Depth", _Size),
+    )
+
+
+class GraphCopy:
+    """A copy in an instantiated graph.
+
+    Moving an end holds for the launches that follow, not for those that are on their way.
+
+    Args:
+        executable: The graph's `cudaGraphExec_t`.
+        node: The copy's node in the graph that it was instantiated from.
+        parameters: What the node copies now.
+        context: The CUDA context of its memory.
+    """
+
+    def __init__(
+        self, executable: int, node: int, parameters: _Memcpy3D, context: ctypes.c_void_p
+    ) -> None:
+        self._parameters = parameters
+        self._arguments = (
+            _Pointer(executable),
+            _Pointer(node),
+            ctypes.byref(parameters),
+            context,
+        )
+        self._set = cuda_driver().cuGraphExecMemcpyNodeSetParams
+
+    def read_from(self, address: int) -> bool:
+        """Copy from another address; False if the driver refuses it."""
+        parameters = self._parameters
+        before = parameters.srcDevice
+        if before == address:
+            return True
+        parameters.srcDevice = address
+        if self._set(*self._arguments) == 0:
+            return True
+        parameters.srcDevice = before
+        return False
+
+    def write_to(self, address: int) -> bool:
+        """Copy to another address; False if the driver refuses it."""
+        parameters = self._parameters
+        before = parameters.dstDevice
+        if before == address:
+            return True
+        parameters.dstDevice = address
+        if self._set(*self._arguments) == 0:
+            return True
+        parameters.dstDevice = before
+        return False
+
+
+def record_copy(source: torch.Tensor, target: torch.Tensor, stream: int) -> None:
+    """Put a copy into the graph that the stream is being captured for.
+
+    Args:
+        source: Contiguous, on the GPU, with at least one element.
+        target: Contiguous, of as many bytes.
+        stream: The captured one.
+
+    Raises:
+        RuntimeError: The driver refuses it.
+    """
+    addresses = (_Size(target.data_ptr()), _Size(source.data_ptr()))
+    _check(
+        cuda_driver().cuMemcpyDtoDAsync_v2(*addresses, _Size(source.nbytes), _Pointer(stream)),
+        "copy",
+    )
+
+
+def recorded_copies(
+    graph: torch.cuda.CUDAGraph, ends: Sequence[tuple[torch.Tensor, torch.Tensor]]
+) -> list[GraphCopy]:
+    """The copies that `record_copy` put into a graph.
+
+    Args:
+        graph: Instantiated, and kept (`keep_graph=True`).
+        ends: Source and target of each, as recorded; no two the same.
+
+    Raises:
+        RuntimeError: The graph does not have them, or the driver refuses to tell.
+    """
+    driver = cuda_driver()
+    raw = _Pointer(graph.raw_cuda_graph())
+    count = _Size(0)
+    _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "list nodes")
+    nodes = (_Size * count.value)()
+    _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "list nodes")
+    context = _Pointer()
+    _check(driver.cuCtxGetCurrent(ctypes.byref(context)), "tell its context")
+    executable = graph.raw_cuda_graph_exec()
+    found: dict[tuple[int, int], GraphCopy] = {}
+    for node in nodes:
+        kind = ctypes.c_int()
+        _check(driver.cuGraphNodeGetType(_Pointer(node), ctypes.byref(kind)), "tell a node's type")
+        if kind.value != _MEMCPY_NODE:
+            continue
+        parameters = _Memcpy3D()
+        _check(
+            driver.cuGraphMemcpyNodeGetParams(_Pointer(node), ctypes.byref(parameters)),
+            "tell a node's parameters",
+        )
+        key = (int(parameters.srcDevice), int(parameters.dstDevice))
+        found[key] = GraphCopy(executable, node, parameters, context)
+    try:
+        return [found[source.data_ptr(), target.data_ptr()] for source, target in ends]
+    except KeyError:
+        raise RuntimeError("the graph does not have the copies that were recorded") from None
+
+
+def _check(code: int, what: str) -> None:
+    if code:
+        raise RuntimeError(f"the CUDA driver does not {what}: error {code}")

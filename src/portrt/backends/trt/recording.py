@@ -1,0 +1,152 @@
+"""An engine's work for some sizes as one CUDA graph, replayed on tensors that lie anywhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from portrt.backends.trt.graph_copies import GraphCopy, record_copy, recorded_copies
+from portrt.backends.trt.session import TensorRTSession
+from portrt.errors import EngineError
+
+
+@dataclass(eq=False)
+class StreamPool:
+    """The memory of all recordings of one stream.
+
+    They share it, since they run one after the other; from the first change of a graph to the last
+    read of its memory the lock is held, so that no other call comes in between.
+    """
+
+    handle: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Recording:
+    """A graph, its context, which nothing else uses, and the memory that the engine works on.
+
+    The graph copies the inputs to where the engine reads them, and the outputs from where it writes
+    them. Before each launch the far ends of these copies are moved to the tensors of the call.
+    Types that the engine does not have are converted beside the graph.
+
+    Args:
+        session: Whose engine it is.
+        pool: Of the stream.
+        stream: Handle of the current stream, which the recording is for.
+        inputs: As the block is called.
+        shapes: Of the outputs.
+
+    Raises:
+        EngineError: The engine cannot be recorded.
+    """
+
+    def __init__(
+        self,
+        session: TensorRTSession,
+        pool: StreamPool,
+        stream: int,
+        inputs: Sequence[torch.Tensor],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> None:
+        self._session = session
+        self._pool = pool
+        self._stream = stream
+        given = [inputs[port.index].contiguous() for port in session.inputs]
+        self._memories = [
+            torch.empty(tensor.shape, dtype=port.binding.dtype, device=session.device).copy_(tensor)
+            for port, tensor in zip(session.inputs, given, strict=True)
+        ]
+        tensors = [
+            (port.name, memory) for port, memory in zip(session.inputs, self._memories, strict=True)
+        ]
+        sizes = tuple([memory.shape for memory in self._memories])
+        self._slot = session.contexts.take(stream, session.profile(sizes, dict(tensors)), sizes)
+        # Whatever it allocates for these sizes it allocates now.
+        first = session.enqueue(self._slot, stream, tensors, sizes, shapes)
+        self._narrowed = [
+            memory
+            for port, memory in zip(session.inputs, self._memories, strict=True)
+            if port.other_type
+        ]
+        copied_in = [
+            (port.index, tensor, memory)
+            for port, tensor, memory in zip(session.inputs, given, self._memories, strict=True)
+            if not port.other_type and tensor.numel()
+        ]
+        side: Any = torch.cuda.Stream(device=session.device)  # type: ignore[no-untyped-call]
+        graph = torch.cuda.CUDAGraph(keep_graph=True)
+        torch.cuda.current_stream(session.device).synchronize()
+        try:
+            with pool.lock, torch.cuda.stream(side):
+                graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
+                try:
+                    for _, tensor, memory in copied_in:
+                        record_copy(tensor, memory, side.cuda_stream)
+                    outputs = session.enqueue(self._slot, side.cuda_stream, tensors, sizes, shapes)
+                    copied_out = [
+                        (output, target) if not port.other_type and output.numel() else None
+                        for port, output, target in zip(
+                            session.outputs, outputs, first, strict=True
+                        )
+                    ]
+                    for ends in copied_out:
+                        if ends is not None:
+                            record_copy(*ends, side.cuda_stream)
+                finally:
+                    graph.capture_end()
+                graph.instantiate()
+                into = recorded_copies(graph, [(tensor, memory) for _, tensor, memory in copied_in])
+                out_of = iter(recorded_copies(graph, [ends for ends in copied_out if ends]))
+        except RuntimeError as err:
+            raise EngineError(
+                f"{session.name} cannot be recorded as a CUDA graph: {err}",
+                "an engine whose work is all on the GPU",
+                "run it without portrt.runtime.cuda_graphs",
+            ) from err
+        self._graph = graph
+        self._into = [(place, copy) for (place, _, _), copy in zip(copied_in, into, strict=True)]
+        self._out_of: list[tuple[torch.Tensor, GraphCopy | None]] = [
+            (output, next(out_of) if ends else None)
+            for output, ends in zip(outputs, copied_out, strict=True)
+        ]
+
+    def replay(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+        """Run on the recording's stream, which is current.
+
+        Returns:
+            New tensors; None if the driver does not let the graph copy from or to where the tensors
+            lie.
+
+        Raises:
+            EngineError: This or an earlier call had numbers that the engine's type does not hold.
+        """
+        session = self._session
+        narrow = session.narrow
+        if narrow is not None and narrow.overflowed:
+            session.refuse_overflow()
+        read, results = [], []
+        with self._pool.lock:
+            for place, copy in self._into:
+                tensor = inputs[place]
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    read.append(tensor)  # until the graph is launched
+                if not copy.read_from(tensor.data_ptr()):
+                    return None
+            for port, (memory, out) in zip(session.outputs, self._out_of, strict=True):
+                result = memory if port.other_type else memory.new_empty(memory.shape)
+                if out is not None and not out.write_to(result.data_ptr()):
+                    return None
+                results.append(result)
+            if narrow is not None:
+                wide = [inputs[place] for place in session.narrowed]
+                narrow(wide, self._stream, self._narrowed)
+            self._graph.replay()
+            return [
+                result.to(port.dtype) if port.other_type else result
+                for port, result in zip(session.outputs, results, strict=True)
+            ]
