@@ -11,3 +11,12 @@ from functools import lru_cache
 def cuda_driver() -> ctypes.PyDLL:
     """Called with the interpreter's lock held: these calls are too short to give it away."""
     return ctypes.PyDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
+def current_context() -> ctypes.c_void_p:
+    """The CUDA context that is current in this thread; null in one that did not use CUDA yet."""
+    context = ctypes.c_void_p()
+    code = cuda_driver().cuCtxGetCurrent(ctypes.byref(context))
+    if code:
+        raise RuntimeError(f"the CUDA driver does not tell its context: error {code}")
+    return context

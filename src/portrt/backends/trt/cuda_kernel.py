@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from portrt import torch_internals
-from portrt.backends.trt.cuda_driver import cuda_driver
+from portrt.backends.trt.cuda_driver import cuda_driver, current_context
+
+_NO_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT
 
 Launch = Callable[[tuple[int, int], int, int, Sequence[int]], None]
 
@@ -28,7 +30,9 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
     function = torch_internals.compiled_cuda_function(source, name, device)
     if function is None:
         return None
-    launch_kernel = cuda_driver().cuLaunchKernel
+    driver = cuda_driver()
+    with torch.cuda.device(device):
+        context = current_context()
 
     def launch(
         blocks: tuple[int, int], threads: int, stream: int, arguments: Sequence[int]
@@ -38,9 +42,11 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
         pointers = (ctypes.c_void_p * len(arguments))(
             *[first + 8 * index for index in range(len(arguments))]
         )
-        code = launch_kernel(
-            function, *blocks, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None
-        )
+        given = (function, *blocks, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None)
+        code = driver.cuLaunchKernel(*given)
+        if code == _NO_CONTEXT:  # the first use of the GPU in this thread
+            driver.cuCtxSetCurrent(context)
+            code = driver.cuLaunchKernel(*given)
         if code:
             raise RuntimeError(f"the CUDA driver does not launch {name}: error {code}")
 

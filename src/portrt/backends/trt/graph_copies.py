@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from portrt.backends.trt.cuda_driver import cuda_driver
+from portrt.backends.trt.cuda_driver import cuda_driver, current_context
 
 _MEMCPY_NODE = 1  # CU_GRAPH_NODE_TYPE_MEMCPY
 
@@ -136,8 +136,7 @@ def recorded_copies(
     _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "list nodes")
     nodes = (_Size * count.value)()
     _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "list nodes")
-    context = _Pointer()
-    _check(driver.cuCtxGetCurrent(ctypes.byref(context)), "tell its context")
+    context = current_context()
     executable = graph.raw_cuda_graph_exec()
     found: dict[tuple[int, int], GraphCopy] = {}
     for node in nodes:

@@ -138,12 +138,14 @@ def _make_logger(module: Any, name: str) -> Any:
         severity.INFO: logging.DEBUG,
     }
 
+    ended = _ended  # the name in the module is one of the things that are gone
+
     class Log(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             module.ILogger.__init__(self)
 
         def log(self, level: Any, message: str) -> None:
-            if _ended:
+            if ended:
                 return
             if level in (severity.INTERNAL_ERROR, severity.ERROR):
                 _said().append(str(message).strip())
