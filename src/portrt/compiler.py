@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 import torch
 from torch.export import ExportedProgram
 
-from portrt import torch_internals
+from portrt import nested, torch_internals
 from portrt.artifacts import YES, Block, Engine, Plan, Tuned, Verdict
 from portrt.backends.layer_names import nodes_named
 from portrt.build import Builder, builders_for, engines_of_block
@@ -266,11 +266,12 @@ def _nodes_to_exclude(
     """Node -> reason: the nodes that the failures are about if known, else the whole block."""
     names = {
         node.name
-        for node in block.program.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload)
+        for node in nested.all_nodes(block.program.graph_module)
+        if nested.is_operator(node)
     }
     reason = "; ".join(dict.fromkeys(f"{it.happened} (do: {it.remedy})" for it in failures))
     known = set().union(*(_nodes_at_fault(failure, names) for failure in failures))
+    known = known or _control_flow(block)  # of which builders know little
     excluded = known if known and not whole else names
     logger.warning(
         "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
@@ -280,6 +281,14 @@ def _nodes_to_exclude(
         reason,
     )
     return dict.fromkeys(excluded, reason)
+
+
+def _control_flow(block: Block) -> set[str]:
+    return {
+        node.name
+        for node in block.program.graph.nodes
+        if isinstance(node.target, torch._ops.HigherOrderOperator)
+    }
 
 
 def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[str]:

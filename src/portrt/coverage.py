@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from portrt import nested
 from portrt.artifacts import LeftOut, Plan
 from portrt.compile_report import (
     BlockCoverage,
@@ -33,7 +34,9 @@ _SAID = 10
 def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport:
     """The report of a plan whose blocks are still in it."""
     blocks = tuple(
-        BlockCoverage(block.name, block.node_count, _flops(block.program.graph.nodes))
+        BlockCoverage(
+            block.name, block.node_count, _flops(nested.all_nodes(block.program.graph_module))
+        )
         for block in plan.blocks
     )
     nodes = {node.name: node for node in plan.graph_module.graph.nodes}

@@ -80,6 +80,8 @@ def precision_of_block(block: Block) -> str:
     """The floating-point and quantized dtypes that a block computes in, such as "fp32+int8"."""
     import torch
 
+    from portrt import nested
+
     names = {
         torch.float64: "fp64",
         torch.float32: "fp32",
@@ -87,10 +89,12 @@ def precision_of_block(block: Block) -> str:
         torch.float16: "fp16",
         torch.float8_e4m3fn: "fp8",
     }
-    nodes = block.program.graph.nodes  # what computes: scales of a quantizer are float64
+    nodes = list(
+        nested.all_nodes(block.program.graph_module)
+    )  # what computes: scales of a quantizer are float64
     values = [node.meta.get("val") for node in nodes if node.op == "call_function"]
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
     found = [name for dtype, name in names.items() if dtype in dtypes]
-    if any("quantize" in str(node.target) for node in block.program.graph.nodes):
+    if any("quantize" in str(node.target) for node in nodes):
         found += ["int8"] if dtypes & {torch.int8, torch.uint8} else []
     return "+".join(found) or "integer"

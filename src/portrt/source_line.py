@@ -20,6 +20,8 @@ def source_line(stack_trace: str | None) -> str:
         frame = _FRAME.match(text)
         if frame is None:
             continue
+        if frame["file"].startswith("<eval_with_key>"):
+            continue  # code that fx made of a graph
         place = _short(frame["file"])
         if place.startswith("torch/") and found:
             continue

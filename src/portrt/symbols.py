@@ -64,7 +64,12 @@ def tree_of_size(size: Any, known: Dimensions) -> expr.Tree | None:
         return size
     if not isinstance(size, torch.SymInt):
         return None
-    tree = _tree(torch_internals.expression_of(size), known)
+    return tree_of_expression(torch_internals.expression_of(size), known)
+
+
+def tree_of_expression(expression: Any, known: Dimensions) -> expr.Tree | None:
+    """The same for torch's sympy expression of a size."""
+    tree = _tree(expression, known)
     if tree is not None:
         try:
             expr.check(tree, [1 << 20] * (1 << 16), "a size")

@@ -50,9 +50,9 @@ def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
     registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
-    from portrt.convert.translations.quantized import built_in
+    from portrt.convert.translations import mapping, quantized
 
-    for target, function in (*built_in(), *extra):
+    for target, function in (*quantized.built_in(), *mapping.built_in(), *extra):
         registry.register_op(target, function)
     return registry
 
@@ -62,9 +62,10 @@ def _registry_with(opset: int, extra: Any) -> Any:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """The exporter warns of torchvision when it is not there, and of nodes without a module."""
+    """Not of torchvision, nodes without a module, or translations that take a graph."""
     message = record.getMessage()
-    return "torchvision" not in message and "nn_module_stack not found" not in message
+    known = ("torchvision", "nn_module_stack not found", "Failed to infer the signature")
+    return not any(part in message for part in known)
 
 
 def has_onnx_translation(node: torch.fx.Node, opset: int, extra: Any = ()) -> bool:
@@ -129,17 +130,35 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) 
     from portrt.convert.exact_doubles import exact_doubles
 
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
-    exact_doubles(program.graph_module)
+    for module in program.graph_module.modules():
+        exact_doubles(module)  # of branches, too
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(
         program, registry=_registry_with(opset, extra)
     )
+    _agree_on_functions(onnx_program.model)
     # Without operators that name a newer opset the exporter writes 18, whatever the registry.
     model: onnx_ir.Model = _lazy_import.onnxscript_apis.convert_version(  # type: ignore[attr-defined]
         onnx_program.model, opset
     )
     return model
+
+
+def onnx_scan(body: Any, states: Any, rows: Any, others: Any) -> Any:
+    """An ONNX Scan that calls a function, as the exporter writes it for torch's own scan."""
+    from torch.onnx._internal.exporter._torchlib.ops import hop
+
+    return hop.higher_order_scan(body, states, rows, others)
+
+
+def _agree_on_functions(model: onnx_ir.Model) -> None:
+    """Give the functions of branches one version: the exporter writes 1, and in some calls 23."""
+    domains = {domain for domain, _, _ in model.functions}
+    holders: list[Any] = [model.graph, *model.functions.values()]
+    for holder in holders:
+        for domain in domains & set(holder.opset_imports):
+            holder.opset_imports[domain] = 1
 
 
 def torch_tensor_of(value: Any) -> torch.Tensor | None:
@@ -235,8 +254,8 @@ def is_symbolic_call(node: torch.fx.Node) -> bool:
     return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
 
 
-def expression_of(size: torch.SymInt) -> Any:
-    """The sympy expression of a symbolic size."""
+def expression_of(size: torch.SymInt | torch.SymBool) -> Any:
+    """The sympy expression of a symbolic size, or of a condition on sizes."""
     return size.node.expr
 
 

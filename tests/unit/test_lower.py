@@ -14,6 +14,7 @@ from portrt.lower import lower
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
 from portrt.lower.view_to_reshape import view_to_reshape
+from portrt.nested import graph_modules
 
 aten = torch.ops.aten
 
@@ -76,12 +77,13 @@ def test_asserts_about_metadata_are_dropped_in_nested_graphs_too() -> None:
         return torch.cond(x.sum() > 0, lambda x: x * 3, lambda x: x * 2, (x.double(),))
 
     program = torch.export.export(lambda_module(branches)(), (torch.ones(3),))
-    nested = program.graph_module.true_graph_0.graph
-    x = next(iter(nested.nodes))
-    with nested.inserting_after(x):
-        nested.call_function(aten._assert_tensor_metadata.default, (x,), {"dtype": torch.float64})
+    branch = program.graph_module.true_graph_0.graph
+    x = next(iter(branch.nodes))
+    with branch.inserting_after(x):
+        branch.call_function(aten._assert_tensor_metadata.default, (x,), {"dtype": torch.float64})
     assert aten._assert_tensor_metadata.default in targets(program)
-    drop_metadata_asserts(program.graph_module)
+    for module in graph_modules(program.graph_module):
+        drop_metadata_asserts(module)
 
     assert aten._assert_tensor_metadata.default not in targets(program)
 
@@ -94,7 +96,8 @@ def test_views_become_reshapes_in_nested_graphs_too() -> None:
 
     program = torch.export.export(lambda_module(branches)(), (torch.ones(2, 3),))
     before = targets(program).count(aten.view.default)
-    view_to_reshape(program.graph_module)
+    for module in graph_modules(program.graph_module):
+        view_to_reshape(module)
 
     assert before == 3
     assert targets(program).count(aten.reshape.default) == 3

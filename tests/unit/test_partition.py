@@ -67,7 +67,6 @@ def count_blocks(program: Any) -> int:
         ("custom_op_between", "portrt_tests.shifted_relu.default", "torch.onnx has no translation"),
         ("nonzero", "aten.nonzero.default", "depends on data"),
         ("random", "aten.rand_like.default", "random numbers"),
-        ("cond", "cond", "not a plain operator"),
         ("constant_block", "aten.arange.default", "computes a constant"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from portrt import nested
 from portrt.artifacts import Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
 from portrt.backends.onnxruntime_session import open_session
@@ -295,7 +296,7 @@ def _element_type(dtype: str) -> int:
 
 
 def _has_bfloat16(material: Material) -> bool:
-    nodes = material.block.program.graph.nodes
+    nodes = nested.all_nodes(material.block.program.graph_module)
     values = [node.meta.get("val") for node in nodes]
     return any(isinstance(v, torch.Tensor) and v.dtype == torch.bfloat16 for v in values)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
+from portrt import nested
 from portrt.artifacts import Tuned
 from portrt.backends.base import Backend, Material
 from portrt.cache import describe
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 # no change of it can find an engine that was built before.
 _ENGINE_CODE = (
     *("backends", "convert", "worker"),
-    *("build_precision.py", "module_path.py", "precision.py", "torch_internals.py"),
+    *("build_precision.py", "module_path.py", "nested.py", "precision.py", "torch_internals.py"),
 )
 _PROGRAM_CODE = (".",)
 
@@ -64,7 +65,7 @@ def engine_key(backend: Backend, material: Material, settings: Settings) -> Key:
     """
     block = material.block
     translated = {target for target, _ in resolved(settings.translations)}
-    if any(node.target in translated for node in block.program.graph.nodes):
+    if any(node.target in translated for node in nested.all_nodes(block.program.graph_module)):
         raise describe.UnknownValueError("a translation of the user's is in it")
     return Key.of(
         "engine",

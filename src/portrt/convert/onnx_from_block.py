@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
 
-from portrt import torch_internals
+from portrt import nested, torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.convert.opset_17 import to_opset_17
 from portrt.convert.origins import Origin, name_after_origins
@@ -145,8 +145,8 @@ def _name_inputs(model: onnx_ir.Model, block: Block) -> None:
 def _is_translated(program: ExportedProgram, opset: int, translations: Translations) -> bool:
     return all(
         torch_internals.has_onnx_translation(node, opset, translations)
-        for node in program.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload)
+        for node in nested.all_nodes(program.graph_module)
+        if nested.is_operator(node)
     )
 
 
@@ -158,13 +158,7 @@ def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> Exported
     for index, name in enumerate(block.weights, first_weight):
         specs[index] = InputSpec(InputKind.BUFFER, specs[index].arg, name, persistent=True)
     signature = ExportGraphSignature(specs, list(program.graph_signature.output_specs))
-    graph = torch.fx.Graph()
-    copied: dict[torch.fx.Node, torch.fx.Node] = {}
-    graph.output(graph.graph_copy(program.graph, copied))
-    for node, copy in copied.items():
-        copy.name = node.name
-    torch_internals.name_placeholders(graph, torch_internals.placeholder_names(program.graph))
-    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    module = nested.copied(program.graph_module)
     call_graph = positional_call_graph(signature)
     return torch_internals.program_from_graph(program, module, signature, weights, {}, call_graph)
 
@@ -264,7 +258,7 @@ def _node_name(program: ExportedProgram, err: BaseException | None) -> str | Non
     while err is not None:
         _, found, rest = str(err).partition("translating node %")
         name = rest.split(" ", 1)[0] if found else ""
-        if any(node.name == name for node in program.graph.nodes):
+        if any(node.name == name for node in nested.all_nodes(program.graph_module)):
             return name
         err = err.__cause__
     return None

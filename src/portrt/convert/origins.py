@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.export import ExportedProgram
 
+from portrt import nested
 from portrt.module_path import ModulePath
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ def name_after_origins(
     """
     calls = {
         node.name: Origin(node.name, str(node.target), ModulePath.of(node.meta))
-        for node in source.graph.nodes
+        for node in nested.all_nodes(source.graph_module)
         if node.op == "call_function"
     }
     known = {
         node.name: calls.get(_decomposed_from(node) if decomposed else node.name)
-        for node in program.graph.nodes
+        for node in nested.all_nodes(program.graph_module)
         if node.op == "call_function"
     }
     found = {}

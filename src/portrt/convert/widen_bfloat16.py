@@ -10,7 +10,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-_KEEP = {"Cast"}
+# Control flow hands tensors on, and computes in the graphs inside it.
+_KEEP = {"Cast", "If", "Loop", "Scan"}
 
 
 def widen_bfloat16(data: bytes) -> bytes:
@@ -41,14 +42,14 @@ def _widen(node: ir.Node, narrow: ir.DataType) -> None:
     assert graph is not None
     for index, value in enumerate(node.inputs):
         if value is not None and value.dtype == narrow:
-            cast = _cast(ir.DataType.FLOAT, value)
+            cast = _cast(ir.DataType.FLOAT, value, f"{_name(node, index)}_wide")
             graph.insert_before(node, cast)
             node.replace_input_with(index, cast.outputs[0])
-    for output in list(node.outputs):
+    for index, output in enumerate(list(node.outputs)):
         if output.dtype != narrow:
             continue
-        name = output.name
-        cast = _cast(narrow, output)
+        name = output.name or f"{_name(node, index)}_out"
+        cast = _cast(narrow, output, name)
         rounded = cast.outputs[0]
         rounded.shape = output.shape
         ir.convenience.replace_all_uses_with(output, rounded, replace_graph_outputs=True)
@@ -58,11 +59,16 @@ def _widen(node: ir.Node, narrow: ir.DataType) -> None:
         graph.insert_after(node, cast)
 
 
-def _cast(dtype: ir.DataType, value: ir.Value) -> ir.Node:
+def _name(node: ir.Node, index: int) -> str:
+    """Of an input or output; the graphs inside a model need names that differ in all of them."""
+    return f"{node.name or id(node)}_{index}"
+
+
+def _cast(dtype: ir.DataType, value: ir.Value, name: str) -> ir.Node:
     return ir.Node(
         "",
         "Cast",
         [value],
         [ir.AttrInt64("to", dtype)],
-        outputs=[ir.Value(type=ir.TensorType(dtype), shape=value.shape)],
+        outputs=[ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape)],
     )

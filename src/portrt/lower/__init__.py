@@ -7,10 +7,15 @@ import time
 
 from torch.export import ExportedProgram
 
+from portrt import nested
 from portrt.convert.translations import resolved
 from portrt.lower.decompose import decompose
+from portrt.lower.distinct_operands import distinct_operands
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
+from portrt.lower.lift_nested_constants import lift_nested_constants
+from portrt.lower.name_nested_nodes import name_nested_nodes
+from portrt.lower.shape_conditions import shape_conditions
 from portrt.lower.unalias_constants import unalias_constants
 from portrt.lower.user_passes import run_user_passes
 from portrt.lower.view_to_reshape import view_to_reshape
@@ -19,11 +24,19 @@ from portrt.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-GRAPH_PASSES = (drop_metadata_asserts, whole_attention, hoist_sizes, view_to_reshape)
+GRAPH_PASSES = (
+    drop_metadata_asserts,
+    whole_attention,
+    hoist_sizes,
+    shape_conditions,
+    view_to_reshape,
+)
 
 
 def lower(program: ExportedProgram, settings: Settings | None = None) -> ExportedProgram:
-    """Decompose, then run each of `GRAPH_PASSES` and the user's passes on the graph.
+    """Decompose, then run each of `GRAPH_PASSES` on the graph and on those of its branches.
+
+    The user's passes come last, and see the graph itself.
 
     Args:
         program: Not changed.
@@ -35,14 +48,17 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
     """
     started = time.perf_counter()
     settings = settings or Settings()
-    lowered = decompose(unalias_constants(program), resolved(settings.translations))
+    program = distinct_operands(lift_nested_constants(unalias_constants(program)))
+    lowered = decompose(program, resolved(settings.translations))
     for target, _ in resolved(settings.translations):
         if _calls(program, target) and not _calls(lowered, target):
             logger.warning(
                 "the translation of %s is not used: torch takes the operator apart", target
             )
     for graph_pass in GRAPH_PASSES:
-        graph_pass(lowered.graph_module)
+        for graph_module in nested.graph_modules(lowered.graph_module):
+            graph_pass(graph_module)
+    name_nested_nodes(lowered.graph_module)
     if settings.passes:
         run_user_passes(lowered, settings)
     seconds = time.perf_counter() - started
@@ -51,4 +67,4 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
 
 
 def _calls(program: ExportedProgram, target: object) -> bool:
-    return any(node.target is target for node in program.graph.nodes)
+    return any(node.target is target for node in nested.all_nodes(program.graph_module))

@@ -6,10 +6,8 @@ import torch
 
 
 def drop_metadata_asserts(graph_module: torch.fx.GraphModule) -> None:
-    """Erase every `aten._assert_tensor_metadata` call, in nested graphs too."""
-    for module in graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in list(module.graph.nodes):
-                if node.target is torch.ops.aten._assert_tensor_metadata.default:
-                    module.graph.erase_node(node)
-            module.recompile()
+    """Erase every `aten._assert_tensor_metadata` call."""
+    for node in list(graph_module.graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph_module.graph.erase_node(node)
+    graph_module.recompile()

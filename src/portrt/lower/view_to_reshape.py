@@ -12,10 +12,8 @@ _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def view_to_reshape(graph_module: torch.fx.GraphModule) -> None:
-    """Rewrite every view to a given size, in nested graphs too."""
-    for module in graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:
-                if node.target in _VIEWS:
-                    node.target = torch.ops.aten.reshape.default
-            module.recompile()
+    """Rewrite every view to a given size."""
+    for node in graph_module.graph.nodes:
+        if node.target in _VIEWS:
+            node.target = torch.ops.aten.reshape.default
+    graph_module.recompile()

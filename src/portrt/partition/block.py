@@ -17,7 +17,7 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from portrt import symbols, torch_internals
+from portrt import nested, symbols, torch_internals
 from portrt.artifacts import Block, Tuned
 from portrt.errors import PartitionError
 
@@ -76,20 +76,22 @@ def block_from_submodule(
         if node.op == "call_function":
             node.name = f"portrt_size_{index}"  # leaves the nodes below their names
     for node in module.graph.nodes:
-        if node.op == "call_function":
+        if node.op in ("call_function", "get_attr"):
             env[node] = graph.node_copy(node, env.__getitem__)
             env[node].name = node.name
-            for key in META_TO_DROP:
-                env[node].meta.pop(key, None)
     graph.output(tuple(env[out] for out in outputs))
     call.args = tuple(outer_inputs)
+    own_program = _program(program, graph, nested.copies_of_graphs(module))
+    for node in nested.all_nodes(own_program.graph_module):
+        for key in META_TO_DROP:
+            node.meta.pop(key, None)
     return Block(
         name=str(call.target),
-        program=_program(program, graph),
+        program=own_program,
         weights=tuple(by_name),
         inputs=input_entries(new_inputs, known, program, best),
         outputs=tuple(_output_entry(env[out], known) for out in outputs),
-        node_count=_count(graph),
+        node_count=count_operators(own_program.graph_module),
     )
 
 
@@ -138,20 +140,31 @@ def _placeholder(graph: torch.fx.Graph, like: torch.fx.Node) -> torch.fx.Node:
     return node
 
 
-def _count(graph: torch.fx.Graph) -> int:
-    return sum(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes)
+def count_operators(module: torch.fx.GraphModule) -> int:
+    """Operator calls in a graph and in those inside it."""
+    return sum(nested.is_operator(node) for node in nested.all_nodes(module))
 
 
-def _program(like: ExportedProgram, graph: torch.fx.Graph) -> ExportedProgram:
-    """A program in which everything is a user input, with the symbols of `like`."""
+def _program(
+    like: ExportedProgram,
+    graph: torch.fx.Graph,
+    graphs: Mapping[str, torch.fx.GraphModule],
+) -> ExportedProgram:
+    """A program in which everything is a user input, with the symbols of `like`.
+
+    Args:
+        like: Where the nodes come from.
+        graph: The nodes.
+        graphs: Name -> graph that nodes are called with.
+    """
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results: Any = graph.output_node().args[0]
     signature = ExportGraphSignature(
         [InputSpec(InputKind.USER_INPUT, TensorArgument(n.name), None) for n in placeholders],
         [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(n.name), None) for n in results],
     )
-    used = set().union(*(_symbols(node) for node in graph.nodes))
-    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    module = torch.fx.GraphModule(nested.root_with(graphs), graph)
+    used = set().union(*(_symbols(node) for node in nested.all_nodes(module)))
     return ExportedProgram(
         root=module,
         graph=module.graph,

@@ -14,12 +14,12 @@ from torch.export.graph_signature import InputKind
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from portrt import torch_internals
+from portrt import nested, torch_internals
 from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
 from portrt.errors import PartitionError
 from portrt.module_path import ModulePath
 from portrt.package.weights import storable
-from portrt.partition.block import block_from_submodule
+from portrt.partition.block import block_from_submodule, count_operators
 from portrt.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
 from portrt.settings import Settings
 from portrt.source_line import source_line
@@ -65,7 +65,8 @@ def partition(
             "every node in an engine, as require_full_compilation=True asks",
             "change the model, or compile with require_full_compilation=False",
         )
-    torch_internals.fuse(graph_module, groups)
+    torch_internals.fuse(graph_module, [_with_graphs(group, graph_module) for group in groups])
+    _drop_unused_graphs(graph_module)
     plan = _plan(program, weights, left_out, best or {})
     logger.info(
         "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
@@ -77,6 +78,28 @@ def partition(
     for item in left_out:
         logger.debug("in PyTorch: %s (%s): %s", item.node, item.target, item.reason)
     return plan
+
+
+def _with_graphs(group: Group, graph_module: torch.fx.GraphModule) -> Group:
+    """A group, with nodes of its own that read the graphs that its nodes are called with."""
+    readers = []
+    for node in group:
+        for reader in nested.graphs_of_call(graph_module, node):
+            with graph_module.graph.inserting_before(node):
+                own = graph_module.graph.node_copy(reader)
+            node.replace_input_with(reader, own)
+            if not reader.users:
+                graph_module.graph.erase_node(reader)
+                own.name = reader.name
+            readers.append(own)
+    return readers + group
+
+
+def _drop_unused_graphs(graph_module: torch.fx.GraphModule) -> None:
+    """Forget the branches that went to blocks."""
+    used = {str(n.target) for n in graph_module.graph.nodes if n.op in ("call_module", "get_attr")}
+    for name in [name for name, _ in graph_module.named_children() if name not in used]:
+        delattr(graph_module, name)
 
 
 def _table(left_out: Iterable[LeftOut]) -> str:
@@ -156,7 +179,7 @@ def _groups(
     whole_model = len(proposed) == 1 and len(proposed[0]) == len(verdicts)
     groups, dropped = [], []
     for group in proposed:
-        reason = _reason_to_drop(group, weights, settings, whole_model)
+        reason = _reason_to_drop(group, graph_module, weights, settings, whole_model)
         if reason:
             verdict = Verdict(False, reason, _REMEDIES.get(reason, "lower min_block_size"))
             dropped += [_left_out(node, verdict) for node in group]
@@ -166,7 +189,11 @@ def _groups(
 
 
 def _reason_to_drop(
-    group: Group, weights: Mapping[str, Any], settings: Settings, whole_model: bool
+    group: Group,
+    graph_module: torch.fx.GraphModule,
+    weights: Mapping[str, Any],
+    settings: Settings,
+    whole_model: bool,
 ) -> str:
     members = set(group)
     sources = {source for node in group for source in node.all_input_nodes} - members
@@ -175,14 +202,17 @@ def _reason_to_drop(
         for source in sources
     ):
         return _CONSTANT
-    count = _operator_count(group)
+    count = _operator_count(group, graph_module)
     if count < settings.min_block_size and not whole_model:
         return f"its block has {count} operators, min_block_size is {settings.min_block_size}"
     return ""
 
 
-def _operator_count(group: Sequence[torch.fx.Node]) -> int:
-    return sum(node.target is not operator.getitem for node in group)
+def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:
+    """Operator calls of a group, those in the graphs inside it too."""
+    inner = [g for node in group for g in nested.graphs_of_call(graph_module, node).values()]
+    outer = sum(node.target is not operator.getitem for node in group)
+    return outer + sum(map(count_operators, inner))
 
 
 def _plan(

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from portrt import symbols, torch_internals
+from portrt import nested, symbols, torch_internals
 from portrt.artifacts import YES, Verdict
 from portrt.module_path import ModulePath
+from portrt.partition.higher_order import verdict_on_graphs, verdict_on_kind
 from portrt.settings import Settings, operator_name
 
 # How the reasons of what the user left out end.
@@ -25,40 +26,56 @@ def verdicts_of(
     supports: Supports,
     excluded: Mapping[str, str],
 ) -> dict[torch.fx.Node, Verdict]:
-    """A verdict for each node that computes tensors; sizes are computed where they are needed."""
+    """A verdict for each node that computes tensors; sizes are computed where they are needed.
+
+    A control-flow operator is in an engine together with its branches, or not at all.
+    """
     device = _main_device(graph_module)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     known = symbols.dimensions_of(placeholders)
-    found: dict[torch.fx.Node, Verdict] = {}
-    for node in graph_module.graph.nodes:
-        if node.op != "call_function" or torch_internals.is_symbolic_call(node):
-            continue
-        if node.target is operator.getitem:
-            found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
-        elif node.name in excluded:
-            found[node] = Verdict(False, excluded[node.name])
-        else:
-            found[node] = _verdict(node, settings, device, known) and supports(node)
-    return found
+
+    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
+        found: dict[torch.fx.Node, Verdict] = {}
+        for node in module.graph.nodes:
+            if node.op != "call_function" or torch_internals.is_symbolic_call(node):
+                continue
+            if node.target is operator.getitem:
+                found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
+            elif node.name in excluded:
+                found[node] = Verdict(False, excluded[node.name])
+            else:
+                found[node] = _verdict(node, settings, device, known) and supports(node)
+            inner = nested.graphs_of_call(module, node)
+            if inner and found[node]:
+                found[node] = verdict_on_graphs(inner, judged)
+        return found
+
+    return judged(graph_module)
 
 
 def _verdict(
     node: torch.fx.Node, settings: Settings, device: torch.device, known: symbols.Dimensions
 ) -> Verdict:
     """Whether any engine could hold the node."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return Verdict(
-            False,
-            "it is not a plain operator",
-            "write it with plain operators, such as torch.where for torch.cond",
-        )
-    name = operator_name(target)
-    if (
-        name in settings.torch_executed_ops
-        or name.rpartition(".")[0] in settings.torch_executed_ops
-    ):
-        return Verdict(False, "named in torch_executed_ops", "leave it out of torch_executed_ops")
+    asked = _asked_for(node, settings)
+    if not asked:
+        return asked
+    kind = _verdict_on_operator(node) if _is_plain(node) else verdict_on_kind(node)
+    return kind and _verdict_on_values(node, device, known)
+
+
+def _is_plain(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload)
+
+
+def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
+    """No where an option of the user's keeps the node in PyTorch."""
+    if nested.is_operator(node):
+        name = operator_name_of(node.target)
+        if settings.torch_executed_ops & {name, name.rpartition(".")[0]}:
+            return Verdict(
+                False, "named in torch_executed_ops", "leave it out of torch_executed_ops"
+            )
     module = ModulePath.of(node.meta).match(settings.torch_executed_modules)
     if module is not None:
         return Verdict(
@@ -66,6 +83,18 @@ def _verdict(
             f"{module!r} is named in torch_executed_modules",
             "leave the module out of torch_executed_modules",
         )
+    return YES
+
+
+def operator_name_of(target: Any) -> str:
+    """As it is written in torch_executed_ops; torch prints `cond` for `higher_order.cond`."""
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return operator_name(f"higher_order.{target}")
+    return operator_name(target)
+
+
+def _verdict_on_operator(node: torch.fx.Node) -> Verdict:
+    target: Any = node.target
     if target._schema.is_mutable:
         return Verdict(
             False, "it writes to its inputs", "use the operator that returns a new tensor"
@@ -76,12 +105,20 @@ def _verdict(
             "it draws random numbers from torch's generator",
             "take the random numbers as an input",
         )
+    return YES
+
+
+def _verdict_on_values(
+    node: torch.fx.Node, device: torch.device, known: symbols.Dimensions
+) -> Verdict:
+    """Whether it takes and returns tensors whose sizes are known before it runs."""
     value = node.meta.get("val")
     values = [value] if isinstance(value, torch.Tensor) else list(value or ())
     tensors = [item for item in values if isinstance(item, torch.Tensor)]
     if not tensors or len(tensors) != len(values):
         return Verdict(False, "it does not return tensors alone")
-    taken = [source.meta.get("val") for source in node.all_input_nodes]
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]  # no graphs
+    taken = [source.meta.get("val") for source in sources]
     taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
     sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
     sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]

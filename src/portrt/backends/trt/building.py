@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from portrt import nested
 from portrt.artifacts import Block
 from portrt.backends.base import Material
 from portrt.backends.build_process import Built, ParserRefusal, build_in_process
@@ -144,7 +145,7 @@ def _build(
 
 
 def _has_attention(block: Block) -> bool:
-    targets = {node.target for node in block.program.graph.nodes}
+    targets = {node.target for node in nested.all_nodes(block.program.graph_module)}
     return torch.ops.aten.scaled_dot_product_attention.default in targets
 
 
