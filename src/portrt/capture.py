@@ -17,6 +17,7 @@ from portrt.artifacts import Tuned
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
 from portrt.recurrent import whole_recurrent_layers
+from portrt.torch_error import TorchError
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +91,11 @@ def capture(
                 model, example_args, example_kwargs, dynamic_shapes=dynamic_shapes, strict=strict
             )
     except Exception as err:
+        told = TorchError.of(err)
         raise CaptureError(
-            f"torch.export could not capture {type(model).__qualname__}: {_first_line(err)}",
+            f"torch.export could not capture {type(model).__qualname__}: {told}",
             "a model that torch.export.export takes with these inputs",
-            "call torch.export.export(model, args, kwargs) yourself and follow what it says; "
-            "torch.export.draft_export lists every cause",
+            "; ".join((*told.advice, "torch.export.draft_export(model, args) lists every cause")),
         ) from err
     seconds = time.perf_counter() - started
     logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)
@@ -209,8 +210,3 @@ def _dynamic_shapes_of_inputs(
             "give the inputs in the order of the signature, or by name in kwarg_inputs",
         ) from err
     return pytree.tree_map(shapes_of, dict(bound.arguments))
-
-
-def _first_line(err: BaseException) -> str:
-    text = str(err).strip()
-    return text.splitlines()[0] if text else type(err).__name__

@@ -9,9 +9,11 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.convert.translations import Translations
+from portrt.errors import LowerError
 from portrt.lower import grouped_matmul
 from portrt.lower.decompositions import DECOMPOSITIONS
 from portrt.recurrent import run_decompositions
+from portrt.torch_error import TorchError
 
 logger = logging.getLogger(__name__)
 
@@ -41,5 +43,18 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
             logger.warning(
                 "torch fails to decompose the model, so it is compiled whole: %s", reason
             )
-            lowered = run_decompositions(program, {})
+            lowered = _functional(program)
     return lowered
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program with nothing decomposed but what writes to its inputs."""
+    try:
+        return run_decompositions(program, {})
+    except Exception as err:
+        told = TorchError.of(err)
+        raise LowerError(
+            f"torch cannot make the captured model free of writes to tensors: {told}",
+            "a program that ExportedProgram.run_decompositions takes",
+            "; ".join((*told.advice, "call torch.export.export and run_decompositions yourself")),
+        ) from err
