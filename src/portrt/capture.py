@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
-from portrt.artifacts import Tuned
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
 from portrt.recurrent import whole_recurrent_layers
@@ -113,59 +112,6 @@ def _admitting_one(program: ExportedProgram) -> ExportedProgram:
         for symbol, bounds in program.range_constraints.items()
     }
     return torch_internals.with_ranges(program, ranges)
-
-
-def best_sizes(
-    program: ExportedProgram, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
-) -> Tuned:
-    """Symbol -> the ranges and sizes that an `Input` wants engines to be tuned for.
-
-    The example that the program was captured with may have another: see `Input.example_shape`.
-
-    Args:
-        program: What `capture` made of these arguments.
-        args: As `capture` took them.
-        kwargs: Likewise.
-
-    Raises:
-        SettingsError: Inputs have different numbers of profiles, or one size has two ranges.
-    """
-    if program.example_inputs is None:
-        return {}
-    named = {name: (kwargs or {}).get(name) for name in program.example_inputs[1]}
-    values = torch_internals.user_input_values(program)
-    leaves = _leaves((tuple(args or ()), named))
-    given = [pair for pair in zip(leaves, values, strict=False) if isinstance(pair[0], Input)]
-    count = max((len(leaf.profiles) for leaf, _ in given), default=0)
-    found: dict[Any, tuple[tuple[int, int, int], ...]] = {}
-    for leaf, value in given:
-        _check_profile_count(leaf, count)
-        for axis in leaf.dynamic_axes:
-            if isinstance(value.shape[axis], torch.SymInt):
-                symbol = torch_internals.expression_of(value.shape[axis])
-                ranges = leaf.ranges(axis)
-                _set_ranges(found, symbol, ranges if leaf.profiles else ranges * max(count, 1))
-    return found
-
-
-def _check_profile_count(leaf: Input, count: int) -> None:
-    if leaf.profiles and len(leaf.profiles) != count:
-        raise SettingsError(
-            f"{leaf!r} has {len(leaf.profiles)} profiles, another input {count}",
-            "the same number of profiles in every input that has some",
-            "repeat a profile where an input has the same range in two of them",
-        )
-
-
-def _set_ranges(found: dict[Any, Any], symbol: Any, ranges: Any) -> None:
-    """Two inputs may share a size: then with the same range in each profile."""
-    known = found.setdefault(symbol, ranges)
-    if [(low, high) for low, _, high in known] != [(low, high) for low, _, high in ranges]:
-        raise SettingsError(
-            f"one size is {list(known)} in one input and {list(ranges)} in another",
-            "the same (min, opt, max) in each profile of inputs that share a dimension",
-            "make the profiles of the two inputs alike",
-        )
 
 
 def _leaves(tree: Any) -> list[Any]:

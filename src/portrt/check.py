@@ -15,12 +15,14 @@ from torch.export import ExportedProgram
 
 from portrt.artifacts import Block, Engine, Plan
 from portrt.backends import registry
-from portrt.errors import BuildError, CheckError, EngineError
+from portrt.backends.base import Session
+from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob, EngineSpec
 from portrt.package.weights import WeightsImage
 from portrt.precision import PRECISIONS
 from portrt.runtime.policy import TRUSTS, policy
+from portrt.runtime.samples import random_block_inputs
 from portrt.torch_internals import run_flat
 
 logger = logging.getLogger(__name__)
@@ -118,7 +120,11 @@ def check_engine(
     try:
         with policy(trust=TRUSTS if trusted else ()):
             session = backend.open(spec, manifest, data, weights, device=device, lean=True)
-        found = session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
+        try:
+            found = _run(session, sample)
+        except OutOfProfileError:  # the example that was exported is of no size to tune for
+            sample = _sample_in_profile(block, manifest, image, device)
+            found = _run(session, sample)
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
     rows = [
@@ -129,6 +135,24 @@ def check_engine(
         if not row["ok"]:
             _report(label or f"the {engine.backend} engine of {block.name}", engine, row, accept)
     return {"device": device.type, "outputs": rows}
+
+
+def _run(session: Session, sample: Sample) -> list[torch.Tensor]:
+    return session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
+
+
+def _sample_in_profile(
+    block: Block, manifest: manifests.Manifest, image: torch.Tensor, device: torch.device
+) -> Sample:
+    """Random inputs of the sizes that the first profile is tuned for."""
+    inputs = random_block_inputs(manifest, 0)
+    stored = WeightsImage(image)
+    weights = [stored.tensor(name) for name in block.weights]
+    with torch.no_grad():
+        outputs = block.program.module(check_guards=False)(*inputs, *weights)
+    return Sample(
+        tuple(tensor.to(device) for tensor in inputs), tuple(out.to(device) for out in outputs)
+    )
 
 
 def _report(label: str, engine: Engine, row: Mapping[str, Any], accept: bool) -> None:

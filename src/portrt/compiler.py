@@ -17,7 +17,7 @@ from portrt.artifacts import YES, Block, Engine, Plan, Tuned, Verdict
 from portrt.backends.layer_names import nodes_named
 from portrt.build import Builder, builders_for, engines_of_block
 from portrt.cache.use import build_program
-from portrt.capture import best_sizes, capture
+from portrt.capture import capture
 from portrt.check import sample_blocks
 from portrt.compile_report import MissingEngine, report_of_manifest
 from portrt.convert import translation
@@ -38,6 +38,7 @@ from portrt.partition import partition
 from portrt.runtime.report import manifests_of
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
+from portrt.tuning import sizes_to_tune_for
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
     arg_inputs: Sequence[Any] | None = None,
     kwarg_inputs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    profiles: Sequence[Mapping[str, int | tuple[int, int, int]]] | None = None,
     **options: Any,
 ) -> torch.nn.Module | ExportedProgram:
     """Compile a model into a program that calls engines and saves as a torch.export program.
@@ -90,6 +92,11 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
         arg_inputs: Another name for `inputs`.
         kwarg_inputs: Example keyword arguments.
         dynamic_shapes: As `torch.export.export` takes it, instead of dynamic `Input`s.
+        profiles: Ranges of sizes that TensorRT tunes engines for, such as those of a decoder's
+            first call and of its steps: for each a mapping from the name of a size to that size, or
+            to (min, opt, max) within its range. Names are those of `torch.export.Dim`s and of
+            `Input(shared_dims=...)`, or "x[0]" for dimension 0 of input `x`. A size that is not
+            named has its whole range. ONNX Runtime takes all sizes in any case.
         **options: The fields of `Settings`, and Torch-TensorRT's options, of which those without
             meaning here are named in the log.
 
@@ -121,7 +128,10 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
         )
         _check_module_names(captured, settings, builders)
-        program = _compiled(captured, settings, builders, best_sizes(captured, args, kwarg_inputs))
+        tuned = sizes_to_tune_for(
+            captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
+        )
+        program = _compiled(captured, settings, builders, tuned)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
 

@@ -95,6 +95,10 @@ class EngineError(PortrtError, RuntimeError):
     """An engine failed while it was opened or run."""
 
 
+class OutOfProfileError(EngineError):
+    """The sizes of a call are in none of the optimization profiles of an engine."""
+
+
 def brief(value: object, limit: int = 60) -> str:
     """`repr(value)` cut short, in bounded time, however large or deeply nested the value is."""
     cutter = reprlib.Repr()

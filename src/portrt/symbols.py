@@ -10,6 +10,7 @@ import sympy
 import torch
 
 from portrt import torch_internals
+from portrt.artifacts import Tuned
 from portrt.package import expr
 
 # A sympy expression that is exactly the size of a dimension -> (input, axis).
@@ -102,14 +103,24 @@ def _tree(expression: Any, known: Dimensions) -> expr.Tree | None:
 def _tree_of_symbol(symbol: sympy.Symbol, known: Dimensions) -> expr.Tree | None:
     """A symbol that is no dimension, from a dimension such as 2*s or s + 1 (derived dims)."""
     for expression, place in known.items():
-        if expression.free_symbols != {symbol}:
-            continue
-        scale = expression.coeff(symbol)
-        offset = expression - scale * symbol
-        if scale.is_Integer and scale > 0 and offset.is_Integer:
+        parts = linear(expression)
+        if parts is not None and parts[0] == symbol:
+            _, scale, offset = parts
             tree: expr.Tree = ["dim", *place]
-            tree = ["add", tree, -int(offset)] if offset else tree
-            return ["floordiv", tree, int(scale)] if scale > 1 else tree
+            tree = ["add", tree, -offset] if offset else tree
+            return ["floordiv", tree, scale] if scale > 1 else tree
+    return None
+
+
+def linear(expression: Any) -> tuple[Any, int, int] | None:
+    """(symbol, scale, offset) of `scale * symbol + offset` with a scale from 1; else None."""
+    if len(expression.free_symbols) != 1:
+        return None
+    (symbol,) = expression.free_symbols
+    scale = expression.coeff(symbol)
+    offset = expression - scale * symbol
+    if scale.is_Integer and scale > 0 and offset.is_Integer:
+        return symbol, int(scale), int(offset)
     return None
 
 
@@ -172,8 +183,31 @@ def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int
         bounds = program_ranges[expression]
     else:
         bounds = size.node.shape_env.bound_sympy(expression)
-    least = max(0, _whole(bounds.lower, 0) or 0)
-    return least, _whole(bounds.upper, None)
+    return bounds_of(bounds)
+
+
+def bounds_of(bounds: Any) -> tuple[int, int | None]:
+    """Smallest and largest size in torch's ValueRanges; None where there is no largest."""
+    if bounds is None:
+        return 0, None
+    return max(0, _whole(bounds.lower, 0) or 0), _whole(bounds.upper, None)
+
+
+def ranges_of(expression: Any, tuned: Tuned) -> tuple[tuple[int, int, int], ...]:
+    """(smallest, best, largest) of a size in each profile; () where it is not known.
+
+    Args:
+        expression: A size: a symbol, or a symbol's multiple plus a constant.
+        tuned: The ranges of symbols.
+    """
+    parts = linear(expression)
+    if expression in tuned or parts is None:
+        return tuned.get(expression, ())
+    symbol, scale, offset = parts
+    return tuple(
+        (scale * low + offset, scale * best + offset, scale * high + offset)
+        for low, best, high in tuned.get(symbol, ())
+    )
 
 
 def _whole(value: Any, otherwise: int | None) -> int | None:

@@ -10,7 +10,7 @@ import torch
 
 from portrt import torch_internals
 from portrt.backends.trt.graphs import GraphedSession
-from portrt.errors import EngineError
+from portrt.errors import EngineError, OutOfProfileError
 
 
 @pytest.fixture
@@ -83,6 +83,22 @@ def test_what_cannot_be_recorded_runs_as_usual_from_then_on(
     assert graphed.call(1) == [("run", 1)]
     assert "no graphs" in caplog.text
     assert graphed.call(1) == [("run", 1)]
+
+
+def test_sizes_outside_all_profiles_end_nothing(
+    graphed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OutOfProfileError("no profile", "others", "none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graphed.session, "_record", refuse)
+        graphed.call(1)
+        for _ in range(2):
+            with pytest.raises(OutOfProfileError):
+                graphed.call(1)
+    graphed.call(2)
+    assert graphed.call(2) == [("record", 2), ("replay", 2)]
 
 
 def test_outputs_of_unknown_size_are_never_recorded(graphed: Any) -> None:

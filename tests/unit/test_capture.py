@@ -15,8 +15,9 @@ from torch.export import Dim
 
 import portrt
 from portrt import Input
-from portrt.capture import best_sizes, capture
+from portrt.capture import capture
 from portrt.errors import CaptureError, SettingsError
+from portrt.tuning import sizes_to_tune_for
 
 X = torch.ones(3, 4)
 
@@ -132,7 +133,7 @@ def test_engines_are_tuned_for_the_best_size_that_was_asked_for() -> None:
     inputs = [Input(min_shape=(1, 4), opt_shape=(1, 4), max_shape=(8, 4))]
     program = capture(mlp(), inputs)
 
-    assert list(best_sizes(program, inputs, None).values()) == [((1, 1, 8),)]
+    assert list(sizes_to_tune_for(program, inputs, None).values()) == [((1, 1, 8),)]
 
 
 # ---- the user's model stays as it is ------------------------------------------------------------

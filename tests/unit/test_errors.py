@@ -33,6 +33,7 @@ def test_all_classes_are_found() -> None:
         "LoadError",
         "LowerError",
         "NoUsableEngineError",
+        "OutOfProfileError",
         "PackageError",
         "PartitionError",
         "PortrtError",

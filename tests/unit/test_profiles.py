@@ -14,9 +14,10 @@ from torch import nn
 import portrt
 from portrt import files
 from portrt.backends import registry
-from portrt.capture import best_sizes, capture
+from portrt.capture import capture
 from portrt.errors import PackageError, SettingsError
 from portrt.package import manifest
+from portrt.tuning import sizes_to_tune_for
 
 PREFILL, STEP = ((1, 2, 4), (1, 16, 4), (2, 64, 4)), ((1, 1, 4), (4, 1, 4), (8, 1, 4))
 RTX = registry.backend("tensorrt_rtx").can_build()
@@ -95,7 +96,7 @@ def test_all_inputs_have_the_same_number_of_profiles() -> None:
     ]
     program = capture(Sized(), args)
     with pytest.raises(SettingsError, match="profiles, another input"):
-        best_sizes(program, args, None)
+        sizes_to_tune_for(program, args, None)
 
 
 class Sized(nn.Module):
@@ -110,7 +111,7 @@ def test_a_shared_size_has_one_range_in_each_profile() -> None:
     ]
     program = capture(Added(), args)
     with pytest.raises(SettingsError, match="one size is"):
-        best_sizes(program, args, None)
+        sizes_to_tune_for(program, args, None)
 
 
 class Added(nn.Module):

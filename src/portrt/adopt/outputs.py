@@ -14,11 +14,12 @@ from torch.export import ExportedProgram
 from portrt import symbols, torch_internals
 from portrt.adopt.bindings import argument_names, check_names
 from portrt.artifacts import Block, Plan, Tuned
-from portrt.capture import best_sizes, capture
+from portrt.capture import capture
 from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
 from portrt.package.manifest import DTYPES
 from portrt.partition.block import META_TO_DROP, dtype_name, input_entries, size_tree
+from portrt.tuning import sizes_to_tune_for
 
 BLOCK = "block_0"
 
@@ -119,7 +120,7 @@ def plan_without_source(
         raise _cause(err) from err
     finally:
         _current.reset(token)
-    best = best_sizes(captured, values, None)
+    best = sizes_to_tune_for(captured, values, None)
     assert made.names is not None
     return captured, _plan(captured, list(inputs), made.names, best), made.names
 

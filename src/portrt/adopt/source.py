@@ -12,13 +12,14 @@ from torch.export import ExportedProgram
 
 from portrt.adopt.bindings import check_names
 from portrt.artifacts import YES, Plan
-from portrt.capture import best_sizes, capture
+from portrt.capture import capture
 from portrt.errors import PartitionError, SettingsError
 from portrt.inputs import Input
 from portrt.lower import lower
 from portrt.package.signature import flat_signature
 from portrt.partition import partition
 from portrt.settings import Settings
+from portrt.tuning import sizes_to_tune_for
 
 Source = torch.nn.Module | ExportedProgram
 
@@ -63,7 +64,7 @@ def plan_of_source(
             "name a binding of the plan for each input of the source",
         )
     settings = Settings(min_block_size=1, require_full_compilation=True)
-    best = best_sizes(captured, values, None)
+    best = sizes_to_tune_for(captured, values, None)
     plan = partition(lower(captured), settings, lambda _: YES, best=best)
     if len(plan.blocks) != 1:
         raise PartitionError(

@@ -243,11 +243,14 @@ def _input_size(
     if tree is not None:
         return tree
     least, most = symbols.range_of(size, program.range_constraints)
-    tuned = best.get(expression, ())
-    wanted = tuned[0][1] if tuned else torch_internals.hint_of(size) or least
-    wanted = max(least, wanted if most is None else min(wanted, most))
+
+    def within(wanted: int) -> int:
+        return max(least, wanted if most is None else min(wanted, most))
+
+    profiles = [[*map(within, item)] for item in symbols.ranges_of(expression, best)]
+    wanted = profiles[0][1] if profiles else within(torch_internals.hint_of(size) or least)
     entry = {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
-    return {**entry, "profiles": [list(item) for item in tuned]} if len(tuned) > 1 else entry
+    return entry if profiles in ([], [[least, wanted, most]]) else {**entry, "profiles": profiles}
 
 
 def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:

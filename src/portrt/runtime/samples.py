@@ -18,16 +18,22 @@ def random_block_inputs(
         manifest: The block.
         seed: Of the numbers.
         device: Where they are put.
-        bound: "best": the sizes that its engines are tuned for; "least": the smallest.
+        bound: "best": the sizes that its engines are tuned for; "least": the smallest. Of the first
+            profile, where there are several.
     """
     generator = torch.Generator().manual_seed(seed)
     shapes: list[list[int]] = []
     for spec in manifest.inputs:
         shapes.append([])
         for size in spec.shape:
-            tree = getattr(size, bound) if isinstance(size, Dimension) else size
+            tree = _end(size, bound) if isinstance(size, Dimension) else size
             shapes[-1].append(int(expr.evaluate(tree, lambda i, a: shapes[i][a])))
     return tuple(
         random_tensor(shape, getattr(torch, spec.dtype), generator).to(device)
         for spec, shape in zip(manifest.inputs, shapes, strict=True)
     )
+
+
+def _end(size: Dimension, bound: str) -> int:
+    low, best, _ = size.profiles[0] if size.profiles else (size.least, size.best, size.most)
+    return low if bound == "least" else best

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,18 @@ from portrt.artifacts import YES, Verdict
 from portrt.backends import registry
 from portrt.backends.base import GraphableSession, Session
 from portrt.backends.eager import SourceSession
-from portrt.errors import BackendUnavailableError, EngineError, NoUsableEngineError, PackageError
+from portrt.errors import (
+    BackendUnavailableError,
+    EngineError,
+    NoUsableEngineError,
+    OutOfProfileError,
+    PackageError,
+)
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage
 from portrt.runtime.policy import Policy
 from portrt.runtime.trust import host_code_verdict
+from portrt.runtime.within_profiles import within_profiles
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +92,7 @@ def select(
         PackageError: The bytes to be opened are not those that the manifest describes.
     """
     verdicts: list[tuple[str, Verdict]] = []
+    source = _source_for_sizes(manifest, blobs, weights, device, policy, sessions)
     for engine in manifest.engines:
         verdict = verdict_of(engine, device, policy)
         if verdict:
@@ -96,7 +105,7 @@ def select(
                 sessions.pop(key, None)
             else:
                 sessions[key] = session
-                session = with_graphs(session, policy)
+                session = within_profiles(with_graphs(session, policy), manifest, source)
                 verdicts.append((engine.backend, verdict))
                 logger.info(
                     "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])
@@ -106,7 +115,9 @@ def select(
     if policy.rebuild == "missing" and manifest.source is not None:
         rebuilt = _rebuilt(manifest, blobs, weights, device, policy, sessions, verdicts)
         if rebuilt is not None:
-            return rebuilt
+            return dataclasses.replace(
+                rebuilt, session=within_profiles(rebuilt.session, manifest, source)
+            )
     return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
 
 
@@ -218,20 +229,53 @@ def _source(
             "a stored engine that this machine accepts",
             "compile with an engine for this machine, or run with fallback='eager'",
         )
+    why = f"no stored engine can run here on {device.type} tensors.{lines}"
+    session = _open_source(manifest, blobs, weights, device, sessions, why)
+    logger.info("%s runs as %s%s", manifest.name, EAGER, _not_chosen(verdicts))
+    return Selection(session, EAGER, verdicts)
+
+
+def _open_source(
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+    sessions: MutableMapping[tuple[int, torch.device], Session],
+    why: str,
+) -> Session:
+    """The source's session, with a warning that says why when it is opened first."""
+    assert manifest.source is not None
     key = (manifest.source.index, device)
     if key not in sessions:
         source = blobs[manifest.source.index]
         check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
         session = SourceSession(manifest, source, weights, device)
         warnings.warn(
-            f"{manifest.name} runs in PyTorch: no stored engine can run here on {device.type} "
-            f"tensors.{lines}",
+            f"{manifest.name} runs in PyTorch: {why}",
             FallbackWarning,
             stacklevel=2,
         )
         sessions[key] = session  # last: whoever makes the warning an error is told at each call
-    logger.info("%s runs as %s%s", manifest.name, EAGER, _not_chosen(verdicts))
-    return Selection(sessions[key], EAGER, verdicts)
+    return sessions[key]
+
+
+def _source_for_sizes(
+    manifest: Manifest,
+    blobs: Sequence[torch.Tensor],
+    weights: WeightsImage | None,
+    device: torch.device,
+    policy: Policy,
+    sessions: MutableMapping[tuple[int, torch.device], Session],
+) -> Callable[[OutOfProfileError], Session] | None:
+    """Opens the source for sizes that an engine has no profile for; None where it must not run."""
+    if policy.fallback == "error" or manifest.source is None:
+        return None
+
+    def opened(err: OutOfProfileError) -> Session:
+        why = f"{err.happened}; it takes {err.expected}\n    Calls of such sizes run in the engine."
+        return _open_source(manifest, blobs, weights, device, sessions, why)
+
+    return opened
 
 
 def _not_chosen(verdicts: Sequence[tuple[str, Verdict]]) -> str:

@@ -183,6 +183,7 @@ def _size(block: Block, place: tuple[int, int], bound: int, turn: int) -> int:
             f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper "
             "bound",
             "a largest size for each dynamic dimension, which TensorRT needs",
-            "give torch.export.Dim(..., max=...) or portrt.Input(max_shape=...)",
+            "give torch.export.Dim(..., max=...), portrt.Input(max_shape=...), or "
+            f"profiles=[{{'{block.inputs[index]['name']}[{axis}]': (min, opt, max)}}]",
         )
     return int(found)

@@ -14,7 +14,7 @@ import torch
 from portrt import torch_internals
 from portrt.backends.trt.recording import Recording, StreamPool
 from portrt.backends.trt.session import TensorRTSession
-from portrt.errors import EngineError
+from portrt.errors import EngineError, OutOfProfileError
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ class GraphedSession:
                 return None
             try:
                 recording = self._record(stream, inputs, shapes)
+            except OutOfProfileError:
+                raise  # of these sizes alone
             except EngineError as err:
                 logger.warning("CUDA graphs are not used any more: %s", err.happened)
                 self._refused = True

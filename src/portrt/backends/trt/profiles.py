@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 
 from portrt.backends.trt.engine import Binding, Sizes
-from portrt.errors import EngineError
+from portrt.errors import OutOfProfileError
 
 # (place in the call, name, binding) of each input.
 Bounds = tuple[tuple[int, str, Binding], ...]
@@ -50,7 +50,7 @@ def _within(least: Sizes, values: Sequence[int], most: Sizes) -> bool:
 def refuse_sizes(
     block: str, bounds: Bounds, count: int, given: Mapping[str, torch.Tensor]
 ) -> NoReturn:
-    """Raise EngineError with the sizes and what each profile takes."""
+    """Raise OutOfProfileError with the sizes and what each profile takes."""
     lines = []
     for index in range(count):
         ranges = [
@@ -59,8 +59,9 @@ def refuse_sizes(
         ]
         lines.append(f"\n    profile {index}: {', '.join(ranges)}")
     found = ", ".join(f"{name} {list(_sizes(binding, given[name]))}" for _, name, binding in bounds)
-    raise EngineError(
+    raise OutOfProfileError(
         f"no profile of the engine of {block} takes {found}",
         f"sizes within one of its {count} profiles:{''.join(lines)}",
-        "use other sizes, or compile with wider ranges",
+        "use sizes of a profile, compile with wider ones, or let PyTorch run them: "
+        "fallback='eager'",
     )

@@ -375,7 +375,7 @@ class TensorRTSession:
         """Index of the profile for these sizes, from now on known.
 
         Raises:
-            EngineError: No profile takes them.
+            OutOfProfileError: No profile takes them.
         """
         found = profile_of(self._bounds, self.opened.profile_count, given)
         if found is None:
