@@ -89,12 +89,24 @@ def precision_of_block(block: Block) -> str:
         torch.float16: "fp16",
         torch.float8_e4m3fn: "fp8",
     }
-    nodes = list(
-        nested.all_nodes(block.program.graph_module)
-    )  # what computes: scales of a quantizer are float64
-    values = [node.meta.get("val") for node in nodes if node.op == "call_function"]
+    every = nested.all_nodes(block.program.graph_module)
+    nodes = [node for node in every if node.op == "call_function"]
+    values = [node.meta.get("val") for node in nodes]  # what computes: a quantizer may have float64
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
     found = [name for dtype, name in names.items() if dtype in dtypes]
     if any("quantize" in str(node.target) for node in nodes):
         found += ["int8"] if dtypes & {torch.int8, torch.uint8} else []
+    elif any(map(_rounds_to_int8, nodes)):
+        found += ["int8"]
     return "+".join(found) or "integer"
+
+
+def _rounds_to_int8(node: Any) -> bool:
+    """Whether a node takes a float tensor and gives int8, as quantizers in plain arithmetic do."""
+    import torch
+
+    taken = [source.meta.get("val") for source in node.all_input_nodes]
+    made = node.meta.get("val")
+    return getattr(made, "dtype", None) == torch.int8 and any(
+        isinstance(value, torch.Tensor) and value.is_floating_point() for value in taken
+    )

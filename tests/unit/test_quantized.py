@@ -16,6 +16,7 @@ from torch import nn
 
 import portrt
 from portrt.backends import registry
+from portrt.runtime.select import FallbackWarning
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
@@ -142,6 +143,25 @@ def test_the_source_runs_where_nobody_imported_the_operators(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_not_quantized_stays_exact_beside_int8_weights() -> None:
+    """ONNX Runtime alone would round the inputs to int8 too, for a product with such weights."""
+    weight = torch.randint(-127, 128, (32, 64), generator=torch.Generator().manual_seed(0))
+    weight = weight.to(torch.int8)
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            args = (self.weight, 0.01, 0, -128, 127, torch.int8)
+            return torch.relu(x @ qd.dequantize_per_tensor.default(*args))
+
+    program = compiled(Product(), X, require_full_compilation=True)
+    wanted = torch.relu(X.double() @ (0.01 * weight.double())).float()
+    torch.testing.assert_close(program.module()(X), wanted, rtol=1e-5, atol=1e-5)
+
+
 @needs_tensorrt_rtx
 def test_tensorrt_rtx_builds_it(tmp_path: Path) -> None:
     program = compiled(
@@ -215,3 +235,51 @@ def test_a_model_that_torchao_quantized() -> None:
     assert difference < 1e-2 * quantized(x).abs().max()
     assert (quantized(x) - model(x)).abs().max() > 1e-4  # it was really quantized
     assert tiny.call_of(program).engine("onnxruntime")["build"]["precision"] == "fp32+int8"
+
+
+@needs_tensorrt_rtx
+def test_what_a_quantizer_would_round_and_pytorch_cuts_off_stays_in_pytorch() -> None:
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        return (x * 3).clamp(-100, 100).to(torch.int8).float() * 0.5
+
+    program = compiled(lambda_module(cut)(), X, engines="tensorrt_rtx")
+    with pytest.warns(FallbackWarning):
+        assert torch.equal(program.module()(X), cut(X))
+    left = [node for node in program.graph.nodes if "_to_copy" in str(node.target)]
+    assert left[0].meta["val"].dtype == torch.int8
+
+
+def test_float8_out_of_range_stays_in_pytorch() -> None:
+    """Versions of torch differ in what becomes of it, and ONNX goes with none of them."""
+
+    def narrowed(x: torch.Tensor) -> torch.Tensor:
+        return (x * 1000).to(torch.float8_e4m3fn).float() * 0.5
+
+    program = compiled(lambda_module(narrowed)(), X)
+    torch.testing.assert_close(program.module()(X), narrowed(X), rtol=0, atol=0, equal_nan=True)
+    kinds = [node.meta["val"].dtype for node in program.graph.nodes if "_to_copy" in str(node)]
+    assert torch.float8_e4m3fn in kinds
+
+
+def test_packed_int4_weights_stay_in_pytorch_with_the_reason() -> None:
+    aten = torch.ops.aten
+    numbers = torch.randint(0, 15, (64, 32), dtype=torch.int32)
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            packed = aten._convert_weight_to_int4pack_for_cpu(numbers, 1)
+            self.register_buffer("packed", packed)
+            self.register_buffer("scales", torch.rand(1, 64, 2).to(torch.bfloat16))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = aten._weight_int4pack_mm_for_cpu(x + 1, self.packed, 32, self.scales)
+            return torch.relu(y)
+
+    x, model, report = X[0].to(torch.bfloat16), Packed().eval(), []
+    program = compiled(model, x, report=report.append)
+    assert torch.equal(program.module()(x), model(x))
+    (left,) = report[0].fallbacks
+    assert "_weight_int4pack_mm_for_cpu" in left.operator
+    assert left.reason
+    assert left.remedy

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 
 from portrt.artifacts import Block, Engine, Verdict
+from portrt.backends.quantized import converts
+from portrt.narrow_dtypes import NARROW
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
@@ -185,15 +187,18 @@ def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
 def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: str) -> Verdict:
     """No for a node with a dtype that the backend lacks.
 
-    int8 that a node quantizes to, or takes to dequantize, is no arithmetic in int8.
+    What a node quantizes to, or takes to dequantize, is no arithmetic in int8 or float8.
     """
     quantizes = isinstance(node.target, torch._ops.OpOverload) and (
         node.target.namespace == "quantized_decomposed"
     )
+    passed: frozenset[torch.dtype] = frozenset()
+    if quantizes:
+        passed = frozenset({torch.int8, torch.float64})  # per-channel scales
+    elif converts(node):
+        passed = NARROW
     for tensor in tensors_of(node):
-        if quantizes and tensor.dtype in (torch.int8, torch.float64):  # per-channel scales
-            continue
-        if tensor.dtype not in dtypes:
+        if tensor.dtype not in dtypes and tensor.dtype not in passed:
             dtype = str(tensor.dtype).removeprefix("torch.")
             remedy = f"use another dtype there, or leave {name} out of engines"
             return Verdict(False, f"{name} has no {dtype}", remedy)

@@ -52,6 +52,7 @@ _ELEMENT_TYPES = {
     torch.float16: 10,
     torch.float64: 11,
     torch.bfloat16: 16,
+    torch.float8_e4m3fn: 17,
 }
 # How ONNX Runtime calls them.
 _TYPE_NAMES = {
@@ -65,6 +66,7 @@ _TYPE_NAMES = {
     torch.float16: "tensor(float16)",
     torch.float64: "tensor(double)",
     torch.bfloat16: "tensor(bfloat16)",
+    torch.float8_e4m3fn: "tensor(float8e4m3fn)",
 }
 
 # ONNX Runtime wants an address for an output without elements, too; torch has none.

@@ -127,6 +127,8 @@ def _options(*, lean: bool) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # int8 stays int8: the change to uint8 fails behind a product that became a Gemm.
     options.add_session_config_entry("session.qdqisint8allowed", "1")
+    # Products with int8 weights in float32; else it rounds the other factor to int8 unasked.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options

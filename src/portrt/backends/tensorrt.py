@@ -11,8 +11,8 @@ from functools import lru_cache
 import torch
 
 from portrt.artifacts import Engine, Verdict
-from portrt.backends.base import Material, Session, supports_dtypes
-from portrt.backends.trt.building import DTYPES, build_engine
+from portrt.backends.base import Material, Session
+from portrt.backends.trt.building import build_engine, supports
 from portrt.backends.trt.opening import open_session
 from portrt.cache.where import timing_cache_folder
 from portrt.errors import BuildError, EngineError
@@ -68,7 +68,7 @@ class TensorRTBackend:
         return Verdict(True, ", ".join(f"{name} {found[name]}" for name in names))
 
     def supports(self, node: torch.fx.Node) -> Verdict:
-        return supports_dtypes(node, DTYPES, self.name)
+        return supports(node, self.name)
 
     def build(self, material: Material, settings: Settings) -> Engine:
         version = builder_version(settings.builder_python or sys.executable)

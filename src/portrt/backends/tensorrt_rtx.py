@@ -10,8 +10,8 @@ from importlib import metadata
 import torch
 
 from portrt.artifacts import Engine, Verdict
-from portrt.backends.base import Material, Session, supports_dtypes
-from portrt.backends.trt.building import DTYPES, build_engine
+from portrt.backends.base import Material, Session
+from portrt.backends.trt.building import build_engine, supports
 from portrt.backends.trt.opening import open_session
 from portrt.convert import NEWEST_OPSET
 from portrt.package.machine import arch_name
@@ -50,7 +50,7 @@ class TensorRTRTXBackend:
         return _installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
-        return supports_dtypes(node, DTYPES, self.name)
+        return supports(node, self.name)
 
     def build(self, material: Material, settings: Settings) -> Engine:
         made = build_engine(

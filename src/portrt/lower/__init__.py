@@ -15,6 +15,7 @@ from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
 from portrt.lower.lift_nested_constants import lift_nested_constants
 from portrt.lower.name_nested_nodes import name_nested_nodes
+from portrt.lower.narrow_numbers import narrow_numbers
 from portrt.lower.shape_conditions import shape_conditions
 from portrt.lower.unalias_constants import unalias_constants
 from portrt.lower.user_passes import run_user_passes
@@ -30,6 +31,7 @@ GRAPH_PASSES = (
     hoist_sizes,
     shape_conditions,
     view_to_reshape,
+    narrow_numbers,
 )
 
 

@@ -11,7 +11,7 @@ from portrt import torch_internals
 from portrt.convert.translations import Translations
 from portrt.errors import LowerError
 from portrt.lower import grouped_matmul
-from portrt.lower.decompositions import DECOMPOSITIONS
+from portrt.lower.decompositions import DECOMPOSITIONS, quantized
 from portrt.recurrent import run_decompositions
 from portrt.torch_error import TorchError
 
@@ -33,6 +33,7 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
     if not any(node.target is _BATCH_NORM for node in program.graph.nodes):
         table.pop(_BATCH_NORM, None)  # of a batch norm layer, whose statistics nothing reads
     table.update(grouped_matmul.decompositions())
+    table.update(quantized.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
     lowered: ExportedProgram
     with torch_internals.oblivious_to_size_one():

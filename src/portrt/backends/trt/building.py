@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from portrt import nested
-from portrt.artifacts import Block
-from portrt.backends.base import Material
+from portrt.artifacts import YES, Block, Verdict
+from portrt.backends.base import Material, supports_dtypes
 from portrt.backends.build_process import Built, ParserRefusal, build_in_process
+from portrt.backends.quantized import is_between
 from portrt.convert import OnnxModel
+from portrt.convert.explicit_quantization import explicit_quantization
 from portrt.errors import BuildError, ConvertError
 from portrt.package import expr
 from portrt.settings import Settings
@@ -32,6 +34,11 @@ DTYPES = frozenset(
 # The first opset at which attention is an operator of its own; below, it is matrix products and a
 # softmax.
 _ATTENTION_OPSET = 23
+
+
+def supports(node: torch.fx.Node, name: str) -> Verdict:
+    """By the dtypes of a node: TensorRT's own, and int8 and float8 between quantizers."""
+    return YES if is_between(node) else supports_dtypes(node, DTYPES, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +137,7 @@ def _at_first_opset(
 def _build(
     material: Material, job: Mapping[str, Any], settings: Settings, opset: int
 ) -> tuple[OnnxModel, Built]:
-    model = material.convert(opset)
+    model = explicit_quantization(material.convert(opset))
     if job["strip_weights"]:
         job = {**job, "strip_weights": list(model.weights)}
     built = build_in_process(
