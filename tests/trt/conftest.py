@@ -22,8 +22,7 @@ from rig import FREE, TOTAL, Rig, manifest_of, spec_of
 from portrt import torch_internals
 from portrt.artifacts import YES
 from portrt.backends import tensorrt
-from portrt.backends.trt import libraries
-from portrt.backends.trt import session as sessions
+from portrt.backends.trt import libraries, memory
 from portrt.backends.trt.engine import open_engine
 from portrt.backends.trt.session import TensorRTSession
 
@@ -76,8 +75,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
         found.events.append("synchronize")
 
     monkeypatch.setattr(torch, "empty", guarded(torch.empty))
-    monkeypatch.setattr(torch.Tensor, "new_empty", guarded(torch.Tensor.new_empty))
-    monkeypatch.setattr(sessions, "_small_memory", {})
+    empty_strided = guarded(torch_internals.empty_strided_on("cpu"))
+    monkeypatch.setattr(torch_internals, "empty_strided_on", lambda _: empty_strided)
+    monkeypatch.setattr(memory, "_small", {})
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.capturing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from fake_tensorrt import plan
 from rig import FREE, TOTAL, aligned
 
 from portrt.backends.trt import session as sessions
+from portrt.backends.trt.memory import Memory
 from portrt.errors import EngineError
 
 BATCHES = [(1, 4), (4, 4), (8, 4)]
@@ -96,24 +98,20 @@ def test_each_run_has_memory_of_torch_of_the_right_size(rig: Any, gpu: Any, old:
 
 
 def test_memory_is_set_only_when_it_moves(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(sessions, "SMALL_BYTES", 0)
+    kept = {1000: torch.empty(1000, dtype=torch.uint8)}
+    allocate = Memory.empty
+
+    def same(self: Memory, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        made = allocate(self, shape, dtype)
+        return kept.get(made.numel(), made) if made.dtype == torch.uint8 else made
+
+    monkeypatch.setattr(Memory, "empty", same)
     run = rig(plus_one(), X, Y)
-    empty = torch.empty
-    kept = {1000: empty(1000, dtype=torch.uint8)}
-
-    def same(allocate: Any) -> Any:
-        def give(*args: Any, **kwargs: Any) -> torch.Tensor:
-            made = allocate(*args, **kwargs)
-            return kept.get(made.numel(), made) if made.dtype == torch.uint8 else made
-
-        return give
-
-    monkeypatch.setattr(torch, "empty", same(empty))
-    monkeypatch.setattr(torch.Tensor, "new_empty", same(torch.Tensor.new_empty))
     for _ in range(3):
         run(batch(3))
     assert run.calls("set_device_memory") == [[kept[1000].data_ptr(), 1000]]
-    kept[1000] = empty(1000, dtype=torch.uint8)
+    kept[1000] = torch.empty(1000, dtype=torch.uint8)
     run(batch(3))
     assert run.calls("set_device_memory")[1:] == [[kept[1000].data_ptr(), 1000]]
 

@@ -233,3 +233,23 @@ def test_exporting_and_tracing_are_told_from_running() -> None:
     assert seen[0] is False
     assert all(seen[1:])
     assert len(seen) >= 3
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_inductors_way_to_empty_tensors_is_there(device_type: str) -> None:
+    from torch._C._dynamo import guards
+
+    assert internals.empty_strided_on(device_type) is getattr(
+        guards, f"_empty_strided_{device_type}"
+    )
+
+
+def test_empty_tensors_have_what_they_are_asked_for() -> None:
+    empty = internals.empty_strided_on("cpu")
+    for sizes, strides, dtype in [
+        ((2, 3), (3, 1), torch.float16),
+        ((), (), torch.int64),
+        ((2, 0), (1, 1), torch.bool),
+    ]:
+        made = empty(sizes, strides, dtype)
+        assert (tuple(made.shape), made.stride(), made.dtype) == (sizes, strides, dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import OrderedDict
@@ -59,14 +58,14 @@ class GraphedSession:
             return self._session.run(inputs, shapes)
         stream = torch_internals.current_stream_handle(self._index)
         key = (stream, *[tensor.shape for tensor in inputs])
-        recording = self._recordings.get(key)
-        if recording is None:
-            recording = self._new(key, stream, inputs, shapes)
-            if recording is None:
+        try:
+            recording = self._recordings[key]
+            self._recordings.move_to_end(key)
+        except KeyError:
+            found = self._new(key, stream, inputs, shapes)
+            if found is None:
                 return self._session.run(inputs, shapes)
-        else:
-            with contextlib.suppress(KeyError):  # another thread forgot it
-                self._recordings.move_to_end(key)
+            recording = found
         results = recording.replay(inputs)
         return self._session.run(inputs, shapes) if results is None else results
 

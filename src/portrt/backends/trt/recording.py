@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from portrt.backends.trt.graph_copies import GraphCopy, record_copy, recorded_copies
+from portrt.backends.trt.cuda_graph import CudaGraph, GraphCopy, record_copy
 from portrt.backends.trt.session import TensorRTSession
 from portrt.errors import EngineError
 
@@ -54,7 +55,7 @@ class Recording:
     ) -> None:
         self._session = session
         self._pool = pool
-        self._stream = stream
+        self._stream, self._stream_given = stream, ctypes.c_void_p(stream)
         given = [inputs[port.index].contiguous() for port in session.inputs]
         self._memories = [
             torch.empty(tensor.shape, dtype=port.binding.dtype, device=session.device).copy_(tensor)
@@ -98,16 +99,16 @@ class Recording:
                             record_copy(*ends, side.cuda_stream)
                 finally:
                     graph.capture_end()
-                graph.instantiate()
-                into = recorded_copies(graph, [(tensor, memory) for _, tensor, memory in copied_in])
-                out_of = iter(recorded_copies(graph, [ends for ends in copied_out if ends]))
+                made = CudaGraph(graph)
+                into = made.copies([(tensor, memory) for _, tensor, memory in copied_in])
+                out_of = iter(made.copies([ends for ends in copied_out if ends]))
         except RuntimeError as err:
             raise EngineError(
                 f"{session.name} cannot be recorded as a CUDA graph: {err}",
                 "an engine whose work is all on the GPU",
                 "run it without portrt.runtime.cuda_graphs",
             ) from err
-        self._graph = graph
+        self._graph = made
         self._into = [(place, copy) for (place, _, _), copy in zip(copied_in, into, strict=True)]
         self._out_of: list[tuple[torch.Tensor, GraphCopy | None]] = [
             (output, next(out_of) if ends else None)
@@ -128,7 +129,7 @@ class Recording:
         narrow = session.narrow
         if narrow is not None and narrow.overflowed:
             session.refuse_overflow()
-        read, results = [], []
+        read, results, empty = [], [], session.memory.empty
         with self._pool.lock:
             for place, copy in self._into:
                 tensor = inputs[place]
@@ -138,14 +139,14 @@ class Recording:
                 if not copy.read_from(tensor.data_ptr()):
                     return None
             for port, (memory, out) in zip(session.outputs, self._out_of, strict=True):
-                result = memory if port.other_type else memory.new_empty(memory.shape)
+                result = memory if port.other_type else empty(memory.shape, memory.dtype)
                 if out is not None and not out.write_to(result.data_ptr()):
                     return None
                 results.append(result)
             if narrow is not None:
                 wide = [inputs[place] for place in session.narrowed]
                 narrow(wide, self._stream, self._narrowed)
-            self._graph.replay()
+            self._graph.launch(self._stream_given)
             return [
                 result.to(port.dtype) if port.other_type else result
                 for port, result in zip(session.outputs, results, strict=True)

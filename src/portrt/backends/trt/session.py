@@ -12,6 +12,7 @@ from portrt import torch_internals
 from portrt.backends.base import LayerTime, Session
 from portrt.backends.trt.contexts import Contexts, Slot
 from portrt.backends.trt.engine import OpenedEngine
+from portrt.backends.trt.memory import ALIGNMENT, SMALL_BYTES, Memory
 from portrt.backends.trt.narrow import Narrower
 from portrt.backends.trt.outputs import torch_output
 from portrt.backends.trt.ports import Port, ports_of
@@ -19,10 +20,6 @@ from portrt.backends.trt.profiles import Bounds, profile_of, refuse_sizes
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest
 
-_ALIGNMENT = 256  # bytes, of every address that TensorRT is given
-# Activations up to this size lie in memory that is kept for the small engines of a stream, which
-# run one after the other; to ask torch for it each time would take a fifth of their call.
-_SMALL_BYTES = 1 << 20
 _MOST_KNOWN_SHAPES = 1024
 
 
@@ -71,11 +68,7 @@ class TensorRTSession:
             and opened.profile_count == 1
         )
         self._plain_in = [(port.index, port.name) for port in self.inputs]
-        self._plain_out_of = [
-            (torch.empty(0, dtype=port.dtype, device=self.device), port.name)
-            for port in self.outputs
-        ]
-        self._bytes = torch.empty(0, dtype=torch.uint8, device=self.device)
+        self.memory = Memory(self.device)
         self._capturing = torch_internals.is_capturing
         self._profiles: dict[Any, int] = {}
         self.contexts = Contexts(opened)
@@ -144,7 +137,7 @@ class TensorRTSession:
         for (place, name), size in zip(self._plain_in, slot.sizes, strict=True):
             tensor = inputs[place]
             address = tensor.data_ptr()
-            if tensor.shape != size or address % _ALIGNMENT or not tensor.is_contiguous():
+            if tensor.shape != size or address % ALIGNMENT or not tensor.is_contiguous():
                 return False
             if known.get(name) != address:
                 if not address or not slot.context.set_tensor_address(name, address):
@@ -157,22 +150,22 @@ class TensorRTSession:
     ) -> list[torch.Tensor]:
         """Run a context that has the sizes and the addresses of its inputs."""
         context, known = slot.context, slot.addresses
-        bytes_wanted = self._bytes_wanted
+        bytes_wanted, memory = self._bytes_wanted, self.memory
         outputs = []
         try:
-            for (empty, name), shape in zip(self._plain_out_of, shapes, strict=True):
-                output = empty.new_empty(shape)
+            for (name, dtype), shape in zip(self._out, shapes, strict=True):
+                output = memory.empty(shape, dtype)
                 outputs.append(output)
-                address = output.data_ptr() or _nowhere(self.device)
+                address = output.data_ptr() or memory.nowhere()
                 if known.get(name) != address:
                     if not context.set_tensor_address(name, address):
                         raise self._failure(slot.sizes)
                     known[name] = address
-            if bytes_wanted <= _SMALL_BYTES and not capturing:
-                address = _small_memory.get((self._index, stream)) or self._small(stream)
+            if bytes_wanted <= SMALL_BYTES and not capturing:
+                address = memory.small(stream)
             else:
-                memory = self._bytes.new_empty(bytes_wanted)  # until the engine is enqueued
-                address = memory.data_ptr()
+                activations = memory.empty((bytes_wanted,), torch.uint8)  # until it is enqueued
+                address = activations.data_ptr()
         except torch.OutOfMemoryError as err:
             raise self._out_of_memory(bytes_wanted) from err
         if address != slot.memory and bytes_wanted:
@@ -181,13 +174,6 @@ class TensorRTSession:
         if not context.execute_async_v3(stream):
             raise self._failure(slot.sizes)
         return outputs
-
-    def _small(self, stream: int) -> int:
-        """Address of the memory that all small engines share on a stream."""
-        made = torch.empty(_SMALL_BYTES, dtype=torch.uint8, device=self.device)
-        _kept.append(made)
-        _small_memory[self._index, stream] = address = made.data_ptr()
-        return address
 
     def _run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -237,7 +223,7 @@ class TensorRTSession:
                 tensor = self._shape_tensor(tensor, self._host_inputs[name])
             elif other_type:
                 tensor = next(narrowed)
-            elif not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT:
+            elif not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
                 tensor = tensor.clone(memory_format=torch.contiguous_format)
             kept.append((name, tensor))
         sizes: Any = tuple([tensor.shape for _, tensor in kept])
@@ -272,7 +258,7 @@ class TensorRTSession:
         if slot.sizes != sizes:
             self._set_sizes(slot, given, sizes, shapes)
         for name, tensor in given:
-            address = tensor.data_ptr() or _nowhere(self.device)
+            address = tensor.data_ptr() or self.memory.nowhere()
             if known.get(name) != address:
                 if not context.set_tensor_address(name, address):
                     raise self._failure(sizes)
@@ -281,8 +267,8 @@ class TensorRTSession:
         try:
             outputs = self._allocate(slot, sizes, shapes)
             if bytes_wanted:
-                memory = torch.empty(bytes_wanted, dtype=torch.uint8, device=self.device)
-                address = memory.data_ptr()
+                activations = self.memory.empty((bytes_wanted,), torch.uint8)
+                address = activations.data_ptr()
                 if address != slot.memory:
                     self.opened.set_memory(context, address, slot.profile)
                     slot.memory = address
@@ -298,17 +284,17 @@ class TensorRTSession:
         self, slot: Slot, sizes: Any, shapes: Sequence[tuple[int, ...]]
     ) -> list[torch.Tensor]:
         outputs = []
-        context, known, device = slot.context, slot.addresses, self.device
+        context, known, memory = slot.context, slot.addresses, self.memory
         for (name, dtype), shape, port in zip(self._out, shapes, self.outputs, strict=True):
             if port.binding.on_host:
                 output = torch.empty(shape, dtype=dtype)
             elif name in slot.outputs:
-                outputs.append(_nothing(device))  # in its place until the engine has run
+                outputs.append(memory.nothing())  # in its place until the engine has run
                 continue
             else:
-                output = torch.empty(shape, dtype=dtype, device=device)
+                output = memory.empty(shape, dtype)
             outputs.append(output)
-            address = output.data_ptr() or _nowhere(device)
+            address = output.data_ptr() or memory.nowhere()
             if known.get(name) != address:
                 if not context.set_tensor_address(name, address):
                     raise self._failure(sizes)
@@ -420,21 +406,3 @@ class TensorRTSession:
             f"{tuple(wanted)}, as the manifest says",
             "compile the model again; for an adopted plan, correct the output's shape",
         )
-
-
-# (device, stream) -> address; and what keeps it.
-_small_memory: dict[tuple[int, int], int] = {}
-_kept: list[torch.Tensor] = []
-
-_places: dict[torch.device, torch.Tensor] = {}
-
-
-def _nothing(device: torch.device) -> torch.Tensor:
-    if device not in _places:
-        _places[device] = torch.empty(_ALIGNMENT, dtype=torch.uint8, device=device)
-    return _places[device]
-
-
-def _nowhere(device: torch.device) -> int:
-    """An address for tensors without elements: TensorRT wants one, torch has none."""
-    return _nothing(device).data_ptr()

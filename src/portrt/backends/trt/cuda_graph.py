@@ -1,8 +1,9 @@
-"""Copies inside a CUDA graph, whose far ends are moved from launch to launch.
+"""A CUDA graph with copies inside, whose far ends are moved from launch to launch.
 
 A graph reads and writes at fixed addresses, the caller's tensors lie elsewhere in each call. With
-the copies in the graph a call is one launch; beside it, they would be a launch each, and each would
-give the interpreter's lock away, for which the threads of a server wait.
+the copies in the graph a call is one launch; beside it, they would be a launch each. And nothing
+here gives the interpreter's lock away, for which the threads of a server wait longer than a launch
+takes.
 """
 
 from __future__ import annotations
@@ -118,43 +119,67 @@ def record_copy(source: torch.Tensor, target: torch.Tensor, stream: int) -> None
     )
 
 
-def recorded_copies(
-    graph: torch.cuda.CUDAGraph, ends: Sequence[tuple[torch.Tensor, torch.Tensor]]
-) -> list[GraphCopy]:
-    """The copies that `record_copy` put into a graph.
+class CudaGraph:
+    """A captured graph, instantiated.
 
     Args:
-        graph: Instantiated, and kept (`keep_graph=True`).
-        ends: Source and target of each, as recorded; no two the same.
+        graph: Captured, and kept (`keep_graph=True`).
 
     Raises:
-        RuntimeError: The graph does not have them, or the driver refuses to tell.
+        RuntimeError: The driver refuses to instantiate it.
     """
-    driver = cuda_driver()
-    raw = _Pointer(graph.raw_cuda_graph())
-    count = _Size(0)
-    _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "list nodes")
-    nodes = (_Size * count.value)()
-    _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "list nodes")
-    context = current_context()
-    executable = graph.raw_cuda_graph_exec()
-    found: dict[tuple[int, int], GraphCopy] = {}
-    for node in nodes:
-        kind = ctypes.c_int()
-        _check(driver.cuGraphNodeGetType(_Pointer(node), ctypes.byref(kind)), "tell a node's type")
-        if kind.value != _MEMCPY_NODE:
-            continue
-        parameters = _Memcpy3D()
-        _check(
-            driver.cuGraphMemcpyNodeGetParams(_Pointer(node), ctypes.byref(parameters)),
-            "tell a node's parameters",
-        )
-        key = (int(parameters.srcDevice), int(parameters.dstDevice))
-        found[key] = GraphCopy(executable, node, parameters, context)
-    try:
-        return [found[source.data_ptr(), target.data_ptr()] for source, target in ends]
-    except KeyError:
-        raise RuntimeError("the graph does not have the copies that were recorded") from None
+
+    def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
+        graph.instantiate()
+        self._graph = graph
+        self._executable = graph.raw_cuda_graph_exec()
+        self._given = _Pointer(self._executable)
+        self._launch = cuda_driver().cuGraphLaunch
+
+    def launch(self, stream: ctypes.c_void_p) -> None:
+        """As the graph's `replay`, on a stream.
+
+        Raises:
+            RuntimeError: The driver refuses.
+        """
+        code = self._launch(self._given, stream)
+        if code:
+            _check(code, "launch the graph")
+
+    def copies(self, ends: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[GraphCopy]:
+        """The copies that `record_copy` put into it.
+
+        Args:
+            ends: Source and target of each, as recorded; no two the same.
+
+        Raises:
+            RuntimeError: The graph does not have them, or the driver refuses to tell.
+        """
+        driver, context = cuda_driver(), current_context()
+        found: dict[tuple[int, int], GraphCopy] = {}
+        for node in self._nodes():
+            kind = ctypes.c_int()
+            _check(driver.cuGraphNodeGetType(_Pointer(node), ctypes.byref(kind)), "tell a type")
+            if kind.value != _MEMCPY_NODE:
+                continue
+            parameters = _Memcpy3D()
+            _check(
+                driver.cuGraphMemcpyNodeGetParams(_Pointer(node), ctypes.byref(parameters)),
+                "tell what a node copies",
+            )
+            key = (int(parameters.srcDevice), int(parameters.dstDevice))
+            found[key] = GraphCopy(self._executable, node, parameters, context)
+        try:
+            return [found[source.data_ptr(), target.data_ptr()] for source, target in ends]
+        except KeyError:
+            raise RuntimeError("the graph does not have the copies that were recorded") from None
+
+    def _nodes(self) -> list[int]:
+        driver, raw, count = cuda_driver(), _Pointer(self._graph.raw_cuda_graph()), _Size()
+        _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "list the nodes")
+        nodes = (_Size * count.value)()
+        _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "list the nodes")
+        return list(nodes)
 
 
 def _check(code: int, what: str) -> None:
