@@ -149,7 +149,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _result(room: Path, what: str, code: int, install: str, onnx: bytes) -> Mapping[str, Any]:
     result = _read_result(room)
     if "error" in result:
-        lines = [*result["details"], *_named_nodes(result.get("nodes"), onnx)]
+        lines = [*result["details"], *_named_nodes(result, onnx)]
         details = "".join(f"\n    {_cut(line)}" for line in lines[-_LOG_LINES:])
         missing = result.get("missing")
         kind = ParserRefusal if result.get("stage") == "parse" else BuildError
@@ -181,14 +181,20 @@ def _read_result(room: Path) -> dict[str, Any]:
     return dict(result) if isinstance(result, dict) and set(result) >= _RESULT_KEYS else {}
 
 
-def _named_nodes(indices: Any, onnx: bytes) -> list[str]:
-    """The nodes that the parser counts, as torch.onnx named them."""
-    if not isinstance(indices, list) or not indices:
+def _named_nodes(result: Mapping[str, Any], onnx: bytes) -> list[str]:
+    """The nodes that the parser refuses, as torch.onnx named them.
+
+    It counts them, or says no more than what kind of node it is about.
+    """
+    found = [result.get(key) for key in ("nodes", "operators")]
+    indices, operators = (item if isinstance(item, list) else [] for item in found)
+    if not indices and not operators:
         return []
     import onnx as onnx_library
 
     nodes = onnx_library.load_from_string(onnx).graph.node
     known = [nodes[i] for i in indices if isinstance(i, int) and 0 <= i < len(nodes)]
+    known += [node for node in nodes if node.op_type in operators]
     return [f"it is about {node.name} ({node.op_type})" for node in known]
 
 

@@ -11,9 +11,10 @@ wanted "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, 
 names of initializers that the engine is to be built without.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
 "warnings", "stripped": which of these weights it lacks}, with "driver" and "driver_cuda" where
-there is an NVIDIA driver, or {"error", "details", "missing", "stage", "nodes"}: missing says that
-the bindings cannot be imported, nodes are indices of the ONNX nodes that the parser refuses. To
-"progress" it appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
+there is an NVIDIA driver, or {"error", "details", "missing", "stage", "nodes", "operators"}:
+missing says that the bindings cannot be imported, nodes are indices of the ONNX nodes that the
+parser refuses, operators the types of those that it refuses without saying which. To "progress" it
+appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
 """
 
 import ctypes
@@ -41,6 +42,7 @@ def main(path):
             "missing": err.missing,
             "stage": err.stage,
             "nodes": err.nodes,
+            "operators": err.operators,
         }
     partial = job["result"] + ".part"
     with open(partial, "w", encoding="utf-8") as file:
@@ -52,12 +54,13 @@ def main(path):
 class Refused(Exception):  # noqa: N818  (it reads as what the builder did)
     """The builder said no; `details` are its own words."""
 
-    def __init__(self, message, details=(), missing=False, stage="build", nodes=()):
+    def __init__(self, message, details=(), missing=False, stage="build", nodes=(), operators=()):
         super().__init__(message)
         self.details = list(details)
         self.missing = missing
         self.stage = stage
         self.nodes = list(nodes)
+        self.operators = list(operators)
 
 
 def build(job):
@@ -81,6 +84,7 @@ def build(job):
             [str(error) for error in errors] + logger.errors,
             stage="parse",
             nodes=[error.node() for error in errors if error.node() >= 0],
+            operators=[operator_of(error) for error in errors if error.node() < 0],
         )
     config = configure(trt, builder, job, flags)
     set_precisions(trt, network, config, flags)
@@ -115,6 +119,12 @@ def build(job):
         }
     )
     return result
+
+
+def operator_of(error):
+    """The operator that a parser error without a node is about: it came from "importScatterND"."""
+    name = error.func()
+    return name[len("import") :] if name.startswith("import") else ""
 
 
 def driver_facts():

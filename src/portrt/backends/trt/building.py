@@ -16,6 +16,7 @@ from portrt.backends.build_process import Built, ParserRefusal, build_in_process
 from portrt.backends.quantized import is_between
 from portrt.convert import OnnxModel
 from portrt.convert.explicit_quantization import explicit_quantization
+from portrt.convert.rewrites import rewritten
 from portrt.errors import BuildError, ConvertError
 from portrt.package import expr
 from portrt.settings import Settings
@@ -137,18 +138,28 @@ def _at_first_opset(
 def _build(
     material: Material, job: Mapping[str, Any], settings: Settings, opset: int
 ) -> tuple[OnnxModel, Built]:
+    library = str(job["module"])
     model = explicit_quantization(material.convert(opset))
+    model = rewritten(model, library, largest_shapes(job["profiles"]))
     if job["strip_weights"]:
         job = {**job, "strip_weights": list(model.weights)}
     built = build_in_process(
         job,
         model.data,
         material.image if model.weights else None,
-        what=f"{material.block.name} for {job['module']}",
+        what=f"{material.block.name} for {library}",
         python=settings.builder_python,
         timeout_s=settings.build_timeout_s,
     )
     return model, built
+
+
+def largest_shapes(profiles: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Input -> the largest shape in any of the profiles."""
+    return {
+        name: list(map(max, *(sizes[name][2] for sizes in (*profiles, profiles[0]))))
+        for name in profiles[0]
+    }
 
 
 def _has_attention(block: Block) -> bool:

@@ -1,0 +1,76 @@
+"""What the rules share: their base class, and how large a tensor may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRuleClassBase
+
+# Name of a dynamic dimension -> the largest size that engines are built for.
+Largest = Mapping[str, int]
+
+# Elements of the largest tensor that a rule may put in the place of smaller ones: 64 MiB of
+# float32, if the engine writes it to memory at all.
+MOST_ELEMENTS = 1 << 24
+
+
+class Rule(RewriteRuleClassBase):  # type: ignore[misc]
+    """A rewrite rule.
+
+    Attributes:
+        refusal: What the parser says of the node that the rule replaces.
+        libraries: The libraries whose parsers say so.
+    """
+
+    refusal: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt_rtx")
+
+    def __init__(self, largest: Largest) -> None:
+        super().__init__()
+        self.largest = largest
+
+    def bounds(self, sizes: Iterable[Any]) -> list[int] | None:
+        """The largest value of each size; None where one is not known."""
+        found = [size if isinstance(size, int) else self._bound(str(size)) for size in sizes]
+        return None if None in found else [size for size in found if size is not None]
+
+    def _bound(self, size: str) -> int | None:
+        """Of a name, or a product of names and numbers, as torch writes it: "2*s61"."""
+        factors = [
+            int(part) if part.isdecimal() else self.largest.get(part) for part in size.split("*")
+        ]
+        return None if None in factors else math.prod(part for part in factors if part is not None)
+
+    def is_small(self, sizes: Iterable[Any]) -> bool:
+        """Whether a tensor of these sizes is known to be within `MOST_ELEMENTS`."""
+        found = self.bounds(sizes)
+        return found is not None and math.prod(found) <= MOST_ELEMENTS
+
+
+def constant(op: Any, values: Any, dtype: ir.DataType | None = None) -> ir.Value:
+    """A constant of a number, or of a list of numbers; int64 if nothing else is said."""
+    dtype = dtype or ir.DataType.INT64
+    found: ir.Value = op.Constant(value=ir.tensor(np.asarray(values).astype(dtype.numpy()), dtype))
+    return found
+
+
+def node_of(value: ir.Value) -> ir.Node:
+    """The node that a matched value comes from."""
+    node = value.producer()
+    assert node is not None
+    return node
+
+
+def numbers(node: ir.Node, name: str, instead: Iterable[int]) -> list[int]:
+    """An attribute of whole numbers, or what it is where it is not given."""
+    attribute = node.attributes.get(name)
+    return list(instead) if attribute is None else list(attribute.as_ints())
+
+
+def is_used(value: ir.Value) -> bool:
+    """Whether a node or the graph's caller reads a value."""
+    return bool(value.uses()) or value.is_graph_output()
