@@ -22,10 +22,15 @@ from portrt.package.draft import CallDraft, Draft
 from portrt.package.manifest import check_digest, engine_entry
 from portrt.package.mapped import map_file
 from portrt.runtime.samples import random_block_inputs
+from portrt.settings import PRECISION_SYNONYMS as SYNONYMS
 from portrt.settings import Settings
 from portrt.stored_block import StoredBlock, stored_block
+from portrt.stored_precision import FIELDS, with_stored_precision
 
 logger = logging.getLogger(__name__)
+
+# Options with which the caller states a precision.
+_SAID = (*FIELDS, *SYNONYMS)
 
 
 def add_engine(
@@ -45,7 +50,9 @@ def add_engine(
         output: The file to write; None replaces `path`, when the new file is complete.
         first: Prefer the new engine to those that are there; else it is the last choice.
         progress: Show a progress bar while writing; None shows it on a terminal, for a large file.
-        **settings: Other fields of `Settings` that an engine is built with.
+        **settings: Other fields of `Settings` that an engine is built with. Without a precision,
+            and what goes with it, the engine has that of the stored ones; precision=None gives it
+            the model's own dtypes.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
@@ -64,7 +71,8 @@ def add_engine(
     _check_sources(draft)
     (builder,) = builders_for(chosen)
     with _DigestCheck(draft) as mapped, torch_internals.without_torch_noise():
-        built = [_build(call, mapped, builder) for call in draft.calls]
+        said = any(name in given for given in (settings, _options(engine)) for name in _SAID)
+        built = [_build(call, mapped, builder, as_stored=not said) for call in draft.calls]
         building = time.perf_counter() - started
     for call, made in zip(draft.calls, built, strict=True):
         _add(draft, call, made, first=first)
@@ -78,6 +86,10 @@ def add_engine(
         time.perf_counter() - started,
         building,
     )
+
+
+def _options(engine: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return engine if isinstance(engine, Mapping) else {}
 
 
 def _settings(engine: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Settings:
@@ -141,9 +153,12 @@ class _DigestCheck:
             self._error = err
 
 
-def _build(call: CallDraft, mapped: Any, builder: Builder) -> Engine:
-    """The new engine of one block."""
+def _build(call: CallDraft, mapped: Any, builder: Builder, *, as_stored: bool) -> Engine:
+    """The new engine of one block; `as_stored` gives it the precision of those that are there."""
     stored = stored_block(call, mapped)
+    if as_stored:
+        name, engines = builder.backend.name, stored.manifest.engines
+        builder = Builder(builder.backend, with_stored_precision(builder.settings, engines, name))
     program = stored.block.program
     plan = Plan(program, program.graph_module, (stored.block,), stored.tensors, ())
     sample = _sample(stored, builder)

@@ -19,6 +19,7 @@ from portrt.convert.widen_bfloat16 import widen_bfloat16, widen_float16
 from portrt.errors import BuildError
 from portrt.precision import precision_of_block, reason_for_float32
 from portrt.settings import Settings
+from portrt.stored_precision import autocast_entry
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,11 @@ def lowered_precision(backend: str, block: Block, settings: Settings) -> str | N
     return wanted if "fp32" in precision_of_block(block).split("+") else None
 
 
-def precision_entry(backend: str, block: Block, settings: Settings) -> dict[str, str]:
-    """For the engine's entry: `precision`, and why it is not the one that was asked for."""
+def precision_entry(backend: str, block: Block, settings: Settings) -> dict[str, Any]:
+    """For the engine's entry: `precision`, why it is not what was asked for, and what was."""
     lowered = lowered_precision(backend, block, settings)
     reason = reason_for_float32(backend, settings.precision)
-    found = {"precision": lowered or precision_of_block(block)}
+    found = {"precision": lowered or precision_of_block(block), **autocast_entry(settings)}
     return {**found, "precision_reason": reason} if reason else found
 
 

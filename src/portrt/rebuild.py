@@ -25,6 +25,7 @@ from portrt.runtime.select import rebuilders
 from portrt.runtime.signature import output_shapes
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
+from portrt.stored_precision import with_stored_precision
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def rebuild(
     manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, policy: Policy
 ) -> tuple[Rebuilt | None, tuple[tuple[str, Verdict], ...]]:
     """Build the first engine that this machine can build and run, check it, and keep it cached.
+
+    It has the precision of the block's stored engines.
 
     Args:
         manifest: The block; it has its source.
@@ -116,6 +119,8 @@ def _build_and_check(
     manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, builder: Builder
 ) -> Engine | Verdict:
     assert manifest.source is not None
+    settings = with_stored_precision(builder.settings, manifest.engines, builder.backend.name)
+    builder = Builder(builder.backend, settings)
     source = blobs[manifest.source.index]
     image = image_from_tensors({})
     if manifest.weights is not None:

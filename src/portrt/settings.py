@@ -42,6 +42,9 @@ WITHOUT_MEANING = {
     "offload_module_to_cpu": "engines are built in another process",
 }
 
+# Torch-TensorRT's ways to ask for a precision.
+PRECISION_SYNONYMS = ("enabled_precisions", "enable_autocast", "autocast_low_precision_type")
+
 _said_once: set[str] = set()
 
 
@@ -229,10 +232,9 @@ class Settings:
 def _with_precision(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with `precision` in the place of Torch-TensorRT's ways to ask for one."""
     found = dict(options)
-    enabled = found.pop("enabled_precisions", None)
-    wanted = found.pop("autocast_low_precision_type", None)
+    enabled, autocast, wanted = (found.pop(name, None) for name in PRECISION_SYNONYMS)
     chosen = None
-    if found.pop("enable_autocast", False):
+    if autocast:
         chosen = spelled(wanted) or "fp16"  # their default
     elif enabled is not None:
         chosen = precision_of_enabled(enabled)

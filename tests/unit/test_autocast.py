@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import tiny
 import torch
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional
@@ -19,10 +20,11 @@ from torch.nn import functional
 import portrt
 from portrt.artifacts import Plan
 from portrt.backends import registry
+from portrt.cli import cli
 from portrt.convert import NEWEST_OPSET, OnnxModel, onnx_from_block, translation
 from portrt.convert.autocast import FOLLOWING, LOWERED, AutocastRules, autocast
 from portrt.convert.widen_bfloat16 import widen_bfloat16, widen_float16
-from portrt.errors import CheckError
+from portrt.errors import CheckError, NoUsableEngineError
 from portrt.lower import lower
 from portrt.module_path import ModulePath
 from portrt.package.weights import WeightsImage, image_from_tensors
@@ -406,6 +408,62 @@ def test_an_engine_is_added_to_a_file_in_another_precision(tmp_path: Path) -> No
     assert [e["build"]["precision"] for e in block.engines] == ["fp32", "fp16", "fp16"]
     assert worst[1] > 1e-5
     assert worst[2] < 1e-5
+
+
+def test_an_added_engine_has_the_precision_of_the_stored_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    options = {"precision": "fp16", "autocast_excluded_modules": ["layer.*", "no.such"]}
+    compiled(path, engines="onnxruntime", **options)
+    portrt.files.add_engine(path, "onnxruntime")
+    portrt.files.add_engine(path, "onnxruntime", precision=None)
+    portrt.files.add_engine(path, {"backend": "onnxruntime", "precision": "fp16"})
+    stored, alike, whole, other = portrt.inspect(path).blocks[0].engines
+    assert [e["build"]["precision"] for e in (stored, alike, whole)] == ["fp16", "fp16", "fp32"]
+    assert alike["build"]["autocast"] == stored["build"]["autocast"]
+    assert alike["build"]["autocast"]["autocast_excluded_modules"] == ["layer.*", "no.such"]
+    assert "autocast" not in whole["build"]
+    assert other["build"]["autocast"]["autocast_excluded_modules"] == []
+
+
+def test_a_precision_that_one_backend_lacks_is_that_of_an_engine_of_another(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.pt2"
+    (stored,) = compiled(path, engines="onnxruntime", precision="bf16")
+    assert stored["build"]["precision"] == "fp32"
+    shown = CliRunner(env={"COLUMNS": "300"}).invoke(cli, ["inspect", str(path)]).output
+    assert "bf16 asked for" in " ".join(shown.split())
+    if RTX:
+        portrt.files.add_engine(path, "tensorrt_rtx", check="accept")
+        added = portrt.inspect(path).blocks[0].engines[1]
+        assert added["build"]["precision"] == "bf16"
+
+
+def test_a_rebuilt_engine_has_the_precision_of_the_stored_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    compiled(path, engines="onnxruntime", precision="fp16")
+
+    def rebuilt(autocast: Any) -> float:
+        """How far it is from float32; the stored engine asks for an ONNX Runtime of the future."""
+        call = tiny.call_of(portrt.load(path))
+
+        def edit(entry: dict[str, Any]) -> None:
+            entry["engines"][0]["requires"]["onnxruntime"] = "99.0"
+            entry["engines"][0]["build"]["autocast"] = autocast
+
+        with portrt.runtime.policy(rebuild="missing", fallback="error", engines="onnxruntime"):
+            found = call.edited(edit)(X, MASK)[0]
+        return float((found - wanted).abs().max() / wanted.abs().max())
+
+    asked = tiny.call_of(portrt.load(path)).entry["engines"][0]["build"]["autocast"]
+    with torch.no_grad():
+        wanted = Encoder().eval()(X, MASK)[0]
+    assert 1e-5 < rebuilt(asked) < 1e-2  # float16, or the source would have run
+    ops = ["aten.scaled_dot_product_attention"]
+    more = {"autocast_excluded_modules": ["torch.nn.*"], "autocast_excluded_ops": ops}
+    assert rebuilt({**asked, **more}) < 1e-5
+    with pytest.raises(NoUsableEngineError, match="built with autocast 'a lot'"):
+        rebuilt("a lot")
 
 
 def test_a_model_without_float32_is_left_as_it_is(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def _engine_row(engine: Any) -> list[str]:
     built = [f"{build.get('library', '?')} {build.get('version', '?')}"]
     built += [f"opset {build['opset']}"] if "opset" in build else []
     built += [str(build["precision"])] if "precision" in build else []
+    built += _asked(build)
     built += [str(flag) for flag in build.get("flags", [])]
     built += ["adopted"] if build.get("adopted") is True else []
     runs = [" or ".join(map(str, requires.get("device", ["any device"])))]
@@ -88,6 +89,13 @@ def _engine_row(engine: Any) -> list[str]:
         "; ".join(runs),
         _checked(engine["check"]),
     ]
+
+
+def _asked(build: Any) -> list[str]:
+    """The precision that was asked for, where the engine has another one."""
+    asked = build.get("autocast")
+    name = asked.get("precision") if isinstance(asked, dict) else None
+    return [] if name in (None, build.get("precision")) else [f"{name} asked for"]
 
 
 def _tensorrt(requires: Any) -> list[str]:
