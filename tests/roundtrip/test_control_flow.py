@@ -21,6 +21,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim, ExportedProgram
 
 import portrt
+from portrt.errors import LowerError
 from portrt.runtime.select import FallbackWarning
 
 RUN = TESTS / "roundtrip" / "run.py"
@@ -128,11 +129,11 @@ class Solver(Net):
 
 
 class SameStateTwice(nn.Module):
-    """One tensor is the start of two carried values, and an operand of the body, too."""
+    """One tensor is the start of two carried values, and an operand of both functions, too."""
 
     def forward(self, x: torch.Tensor) -> Any:
         def goes_on(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return (a + b).sum() < 100.0
+            return (a + b - x).sum() < 100.0
 
         return while_loop(goes_on, lambda a, b: (a + 1, b * 2 + x.abs()), (x, x))
 
@@ -345,3 +346,32 @@ def test_a_new_process_loads_and_runs_them(programs: dict[str, Any], tmp_path: P
     for name in CASES:
         found = torch.load(tmp_path / f"{name}.found", weights_only=False)
         assert_eagers(found, programs[name][2], name)
+
+
+class MergedByExport(nn.Module):
+    """Two states that start with one tensor: torch.export traces one state for both."""
+
+    def __init__(self, read_again: bool) -> None:
+        super().__init__()
+        self.read_again = read_again
+
+    def forward(self, x: torch.Tensor) -> Any:
+        zeros = torch.zeros(4)
+
+        def two(state: Any, row: torch.Tensor) -> Any:
+            a, b = state
+            return (a + row, b - row), a * b
+
+        def one(state: torch.Tensor, row: torch.Tensor) -> Any:
+            return state + row, state - zeros
+
+        return scan(one, zeros, x) if self.read_again else scan(two, (zeros, zeros), x)
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_states_that_export_merges_are_refused(read_again: bool) -> None:
+    with pytest.raises(
+        LowerError, match=r"takes the two for one: at test_control_flow\.py:"
+    ) as err:
+        portrt.compile(MergedByExport(read_again), inputs=[torch.randn(3, 4)])
+    assert ".clone()" in err.value.remedy

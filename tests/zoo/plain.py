@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from custom_ops import shifted_relu
 from torch import nn
+from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 from zoo.registry import Entry, ids, randn, zoo
@@ -235,8 +237,103 @@ class Branches(nn.Module):
 
 @zoo("plain", quick=True)
 def cond() -> Entry:
-    reason = "torch.cond stays in PyTorch, and the parts around it are smaller than min_block_size"
-    return Entry(Branches(), **rows(8), why_not_one=reason)
+    return Entry(Branches(), **rows(8))
+
+
+class Equilibrium(nn.Module):
+    """A layer whose output is a fixed point, iterated until it stands still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state, self.input, self.head = nn.Linear(16, 16), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        given = self.input(x)
+
+        def goes_on(count: torch.Tensor, z: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+            return (count < 50) & (change > 1e-4)
+
+        def improve(count: torch.Tensor, z: torch.Tensor, change: torch.Tensor) -> Any:
+            new = torch.tanh(self.state(z) * 0.5 + given)
+            return count + 1, new, (new - z).abs().max()
+
+        start = torch.zeros((), dtype=torch.int64), torch.zeros_like(given), given.abs().max() + 1
+        count, z, _ = while_loop(goes_on, improve, start)
+        return self.head(z), count
+
+
+@zoo("plain")
+def equilibrium() -> Entry:
+    return Entry(Equilibrium(), **rows(8))
+
+
+class GreedyDecoder(nn.Module):
+    """Token after token of a recurrent decoder, until each row has ended or the text is full."""
+
+    LENGTH, END = 12, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.cell = nn.Embedding(20, 16), nn.GRUCell(16, 16)
+        self.head = nn.Linear(16, 20)
+
+    def forward(self, context: torch.Tensor) -> Any:
+        batch = context.shape[0]
+        text = torch.zeros(batch, self.LENGTH, dtype=torch.int64)
+        places = torch.arange(self.LENGTH)
+
+        def goes_on(at: torch.Tensor, text: torch.Tensor, state: torch.Tensor, ended: Any) -> Any:
+            return (at < self.LENGTH) & ~ended.all()
+
+        def step(at: torch.Tensor, text: torch.Tensor, state: torch.Tensor, ended: Any) -> Any:
+            last = (text * (places == at - 1)).sum(1)
+            state = self.cell(self.embed(last), state)
+            token = self.head(state).argmax(-1).masked_fill(ended, 0)
+            return (
+                at + 1,
+                torch.where(places == at, token[:, None], text),
+                state,
+                ended | (token == self.END),
+            )
+
+        start = torch.zeros((), dtype=torch.int64), text, context.clone(), context[:, 0] > 9
+        count, text, state, _ = while_loop(goes_on, step, start)
+        return text, count, state
+
+
+@zoo("plain")
+def greedy_decoder() -> Entry:
+    def inputs(batch: int) -> dict[str, Any]:
+        return {"context": randn(batch, 16)}
+
+    return Entry(GreedyDecoder(), inputs, {"batch": (1, 3, 8)}, {"context": {0: "batch"}})
+
+
+class ScannedLstm(nn.Module):
+    """A cell of the model's own, scanned over the sequence in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(nn.LSTMCell(8, 16) for _ in range(2))
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        zeros = torch.zeros(x.shape[0], 16)
+        found = []
+        for cell, reverse in zip(self.cells, (False, True), strict=True):
+
+            def step(state: Any, row: torch.Tensor, cell: nn.Module = cell) -> Any:
+                h, c = cell(row, state)
+                return (h, c), h.clone()
+
+            start = zeros, zeros.clone()
+            found.append(scan(step, start, x, dim=1, reverse=reverse)[1])
+        return self.head(torch.cat(found, -1))
+
+
+@zoo("plain")
+def scanned_lstm() -> Entry:
+    return Entry(ScannedLstm(), series(8), SERIES, SERIES_AXES)
 
 
 class CachedDecoderStep(nn.Module):

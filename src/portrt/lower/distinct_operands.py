@@ -1,29 +1,40 @@
 """Control flow with a tensor of its own for each operand.
 
-A loop that starts two states with one tensor of zeros, as an LSTM cell does, exports; but torch
-then takes the two states for aliases of each other, and refuses to decompose the program.
+A loop that is given one tensor twice exports, but then torch takes the two for aliases of each
+other, and refuses to decompose the program.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
 from portrt import nested, torch_internals
+from portrt.errors import LowerError
+from portrt.source_line import source_line
 
-_LOOPS = (torch.ops.higher_order.while_loop, torch.ops.higher_order.scan)
+_WHILE_LOOP, _SCAN = torch.ops.higher_order.while_loop, torch.ops.higher_order.scan
 
 
 def distinct_operands(program: ExportedProgram) -> ExportedProgram:
-    """The program, with copies for operands that a loop is given twice.
+    """The program, with copies for operands that a `while_loop` is given twice.
 
     `program` is not changed; it is returned where there is nothing to do.
+
+    Raises:
+        LowerError: torch.export has put one tensor for two in the function of a `scan`.
     """
-    if not any(_repeated(node) for node in nested.all_nodes(program.graph_module)):
+    nodes = list(nested.all_nodes(program.graph_module))
+    for node in nodes:
+        if node.target is _SCAN:
+            _refuse_merged(node)
+    if not any(node.target is _WHILE_LOOP and _repeated(node) for node in nodes):
         return program
     module = nested.copied(program.graph_module)
     for inner in nested.graph_modules(module):
-        for node in inner.graph.nodes:
+        for node in inner.graph.find_nodes(op="call_function", target=_WHILE_LOOP):
             for operand in _repeated(node):
                 _copy_all_but_one(node, operand)
         inner.recompile()
@@ -32,17 +43,34 @@ def distinct_operands(program: ExportedProgram) -> ExportedProgram:
     )
 
 
-def _repeated(node: torch.fx.Node) -> list[torch.fx.Node]:
-    if node.target not in _LOOPS:
-        return []
-    operands = _operands(node)
-    return [item for item in dict.fromkeys(operands) if operands.count(item) > 1]
+def _refuse_merged(node: torch.fx.Node) -> None:
+    """The graph of a scan uses the state in the place of what has the same value at the start.
+
+    Seen with torch 2.13: scan(f, (zeros, zeros), x) traces f with one state for both.
+    """
+    _, states, _, others = node.args
+    operands = [*_tensors(states), *_tensors(others)]
+    merged = [item for item in _tensors(states) if operands.count(item) > 1]
+    if merged:
+        place = source_line(node.meta.get("stack_trace"))
+        raise LowerError(
+            f"scan starts with {merged[0].name!r}, which it is given a second time, and "
+            f"torch.export takes the two for one{f': at {place}' if place else ''}",
+            "a tensor of its own for each state, which the function of the scan takes as its "
+            "argument alone",
+            "start the states with copies, such as (h, h.clone())",
+        )
 
 
-def _operands(node: torch.fx.Node) -> list[torch.fx.Node]:
+def _tensors(value: Any) -> list[torch.fx.Node]:
     found: list[torch.fx.Node] = []
-    torch.fx.map_arg(node.args, found.append)
-    return found
+    torch.fx.map_arg(value, found.append)
+    return [node for node in found if isinstance(node.meta.get("val"), torch.Tensor)]
+
+
+def _repeated(node: torch.fx.Node) -> list[torch.fx.Node]:
+    operands = _tensors(node.args)
+    return [item for item in dict.fromkeys(operands) if operands.count(item) > 1]
 
 
 def _copy_all_but_one(node: torch.fx.Node, operand: torch.fx.Node) -> None:
@@ -51,7 +79,7 @@ def _copy_all_but_one(node: torch.fx.Node, operand: torch.fx.Node) -> None:
     def own(item: torch.fx.Node) -> torch.fx.Node:
         nonlocal seen
         seen += item is operand
-        if item is not operand or seen == 1 or not isinstance(item.meta.get("val"), torch.Tensor):
+        if item is not operand or seen == 1:
             return item
         with node.graph.inserting_before(node):
             copy = node.graph.call_function(torch.ops.aten.clone.default, (item,))
