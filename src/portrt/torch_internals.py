@@ -224,6 +224,12 @@ def program_from_graph(
     return program
 
 
+def with_guards_of(program: ExportedProgram, other: ExportedProgram | None) -> ExportedProgram:
+    """The program itself, from now on with the guards of another, or with none."""
+    program._guards_code = [] if other is None else list(other._guards_code)
+    return program
+
+
 def guards_code_of(program: ExportedProgram) -> list[str]:
     """The guards on the inputs, as text."""
     return list(program._guards_code)

@@ -155,6 +155,24 @@ def test_compiling_does_not_change_the_model(name: str) -> None:
     ]
 
 
+class Noted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last.copy_(x.sum(0))
+        return x.relu() * 2
+
+
+def test_a_buffer_that_is_only_written_has_what_calls_wrote() -> None:
+    module = compiled_module(Noted(), inputs=[randn(3, 4)])
+    for _ in range(2):
+        x = randn(3, 4)
+        module(x)
+        assert_same(dict(module.named_buffers())["last"], x.sum(0), 1e-5, 1e-5)
+
+
 def test_later_changes_to_the_model_do_not_reach_the_program() -> None:
     model = CASES["mlp"].model()
     x = randn(3, 4)

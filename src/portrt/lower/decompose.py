@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -12,6 +13,7 @@ from portrt.convert.translations import Translations
 from portrt.errors import LowerError
 from portrt.lower import grouped_matmul
 from portrt.lower.decompositions import DECOMPOSITIONS, quantized
+from portrt.lower.flat_inputs import through_flat_inputs
 from portrt.recurrent import run_decompositions
 from portrt.torch_error import TorchError
 
@@ -35,6 +37,10 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
     table.update(grouped_matmul.decompositions())
     table.update(quantized.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
+    return through_flat_inputs(program, lambda flat: _decomposed(flat, table))
+
+
+def _decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:
     lowered: ExportedProgram
     with torch_internals.oblivious_to_size_one():
         try:

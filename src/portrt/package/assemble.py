@@ -150,8 +150,12 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
             graph.erase_node(node)
     by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     specs = []
+    # What calls change is kept, even where nothing reads it.
+    changed = {*old.graph_signature.buffers_to_mutate.values()}
+    changed |= {*old.graph_signature.parameters_to_mutate.values()}
     for spec in old.graph_signature.input_specs:
-        if spec.kind in _STORED and not by_name[spec.arg.name].users:
+        unused = spec.kind in _STORED and not by_name[spec.arg.name].users
+        if unused and spec.target not in changed:
             graph.erase_node(by_name[spec.arg.name])
         else:
             specs.append(spec)
