@@ -1,8 +1,8 @@
 """TensorRT on a GPU, as ratios from one run: `python benchmarks/gpu.py PLANS`.
 
 PLANS is a folder as tests/gpu/plans.py describes it. Every ratio is portrt over TensorRT's own
-Python interface on the same plan, measured in turn in one process, and the median of the rounds
-counts. Needs `tensorrt_dispatch` 10 and the lean runtime library of TensorRT 8.6.
+Python interface on the same plan, unless its row says otherwise, measured in turn in one process,
+and the median of the rounds counts. Needs `tensorrt_dispatch` 10 and the lean runtime library of TensorRT 8.6.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "gpu"))
 from plans import INPUTS, fresh
 
 ROUNDS = 9
+SERVED_ROUNDS = 5
 WIDTHS = {"mlp": 256, "resnet": 10, "encoder": 128}
 LARGEST = {"mlp": (256,), "resnet": (32,), "encoder": (32, 128)}
 
@@ -194,34 +195,49 @@ def graph_replay(folder: Path, name: str, batch: int, length: int) -> tuple[floa
     return found
 
 
-def requests_per_second(folder: Path, threads: int, graphs: int | None) -> float:
+def requests_per_second(folder: Path, graphs: int | None, counts: Sequence[int]) -> list[float]:
     """Requests of batch 1, each waited for, by so many threads on streams of their own."""
     program = program_of(folder, "resnet", "fp32", cuda_graphs=graphs)
-    inputs = [on_gpu(fresh("resnet", 1, index))[0] for index in range(threads)]
+    inputs = [on_gpu(fresh("resnet", 1, index))[0] for index in range(max(counts))]
     wanted = [program(x).clone() for x in inputs]
     torch.cuda.synchronize()
 
     def answers(index: int) -> bool:
         return torch.equal(program(inputs[index]), wanted[index])
 
-    return _served(threads, lambda index: program(inputs[index]), answers)
+    return _served(counts, lambda index: program(inputs[index]), answers)
 
 
-def bare_requests_per_second(folder: Path, threads: int) -> float:
-    """The same by TensorRT alone, with an engine for each thread."""
-    inputs = [on_gpu(fresh("resnet", 1, index)) for index in range(threads)]
-    engines = [
-        Bare(folder / "resnet.fp32.plan", narrow("resnet", item), WIDTHS["resnet"])
-        for item in inputs
-    ]
-    return _served(threads, lambda index: engines[index].execute(), lambda _: True)
+def bare_requests_per_second(folder: Path, counts: Sequence[int], *, graphs: bool) -> list[float]:
+    """The same by TensorRT alone, with an engine for each thread, on inputs that stay in place."""
+    calls: list[Callable[[], None]] = []
+    for index in range(max(counts)):
+        inputs = narrow("resnet", on_gpu(fresh("resnet", 1, index)))
+        engine = Bare(folder / "resnet.fp32.plan", inputs, WIDTHS["resnet"])
+        calls.append(engine.execute)
+        if graphs:
+            engine.execute()
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                engine.execute()
+            calls[-1] = graph.replay
+    return _served(counts, lambda index: calls[index](), lambda _: True)
 
 
 def _served(
+    counts: Sequence[int], call: Callable[[int], Any], answers: Callable[[int], bool]
+) -> list[float]:
+    """Requests per second by so many threads, in turn; the median of the rounds."""
+    rounds = [[_serve(count, call, answers) for count in counts] for _ in range(SERVED_ROUNDS)]
+    return [statistics.median(found) for found in zip(*rounds, strict=True)]
+
+
+def _serve(
     threads: int,
     call: Callable[[int], Any],
     answers: Callable[[int], bool],
-    seconds: float = 2.0,
+    seconds: float = 1.0,
 ) -> float:
     counts = [0] * threads
     wrong: list[int] = []
@@ -344,14 +360,15 @@ def main() -> int:
     row("CUDA graph replay, resnet batch 32",
         *graph_replay(options.plans, "resnet", 32, 0), "")  # fmt: skip
     row("CUDA graph replay, mlp batch 8", *graph_replay(options.plans, "mlp", 8, 0), "")
+    counts = (1, 4, 8)
     for graphs, bar in ((None, ""), (16, ">= 2")):
         how = "CUDA graphs" if graphs else "plain"
-        for threads in (4, 8):
-            found = [requests_per_second(options.plans, count, graphs) for count in (threads, 1)]
-            said = bar if threads == 8 else ""
-            row(f"requests/s, resnet batch 1, {threads} threads over 1, {how}", *found, said)
-    found = [bare_requests_per_second(options.plans, count) for count in (8, 1)]
-    row("the same, 8 threads over 1, TensorRT alone, plain", *found, "")
+        ours = requests_per_second(options.plans, graphs, counts)
+        bare = bare_requests_per_second(options.plans, counts, graphs=bool(graphs))
+        for whose, found, said in (("portrt", ours, bar), ("TensorRT alone", bare, "")):
+            for threads, per_second in zip(counts[1:], found[1:], strict=True):
+                what = f"requests/s, resnet 1, {threads} threads over 1, {how}, {whose}"
+                row(what, per_second, found[0], said if threads == 8 else "")
     row("MiB, peak of 3 programs over the largest workspace",
         *shared_workspace(options.plans), "<= 1.1")  # fmt: skip
     grown = growth(options.plans)

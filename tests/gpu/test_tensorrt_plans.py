@@ -109,7 +109,8 @@ def test_eight_threads_on_eight_streams(case: tuple[str, str, Any]) -> None:
 def test_memory_is_torchs_and_comes_back(case: tuple[str, str, Any]) -> None:
     name, _, program = case
     given = on_gpu(fresh(name, 8, 0))
-    program(*given)
+    for _ in range(2):  # small engines begin to keep theirs
+        program(*given)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

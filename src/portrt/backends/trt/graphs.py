@@ -39,6 +39,9 @@ class GraphedSession:
         self._pools: dict[int, StreamPool] = {}
         self._lock = threading.Lock()
         self._index: int = session.device.index
+        self._current_device = torch_internals.current_device_index
+        self._stream_of = torch_internals.current_stream_handle
+        self._capturing = torch_internals.is_capturing
         ports = (*session.inputs, *session.outputs)
         self._refused = any(port.binding.on_host for port in ports)
 
@@ -51,12 +54,12 @@ class GraphedSession:
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> list[torch.Tensor]:
         """Run once; see `TensorRTSession.run`."""
-        if torch_internals.current_device_index() != self._index:
+        if self._current_device() != self._index:
             with torch.cuda.device(self._index):
                 return self.run(inputs, shapes)
-        if self._refused or torch.cuda.is_current_stream_capturing():
+        if self._refused or self._capturing():
             return self._session.run(inputs, shapes)
-        stream = torch_internals.current_stream_handle(self._index)
+        stream = self._stream_of(self._index)
         key = (stream, *[tensor.shape for tensor in inputs])
         try:
             recording = self._recordings[key]

@@ -6,7 +6,7 @@ import ctypes
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -110,9 +110,12 @@ class Recording:
             ) from err
         self._graph = made
         self._into = [(place, copy) for (place, _, _), copy in zip(copied_in, into, strict=True)]
-        self._out_of: list[tuple[torch.Tensor, GraphCopy | None]] = [
-            (output, next(out_of) if ends else None)
+        self._results = [
+            _Result(output, tuple(output.shape), output.dtype, next(out_of) if ends else None)
             for output, ends in zip(outputs, copied_out, strict=True)
+        ]
+        self._converted = [
+            (place, port.dtype) for place, port in enumerate(session.outputs) if port.other_type
         ]
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
@@ -138,16 +141,30 @@ class Recording:
                     read.append(tensor)  # until the graph is launched
                 if not copy.read_from(tensor.data_ptr()):
                     return None
-            for port, (memory, out) in zip(session.outputs, self._out_of, strict=True):
-                result = memory if port.other_type else empty(memory.shape, memory.dtype)
-                if out is not None and not out.write_to(result.data_ptr()):
+            for memory, shape, dtype, copy_out in self._results:
+                if copy_out is None:
+                    results.append(memory)
+                    continue
+                result = empty(shape, dtype)
+                if not copy_out.write_to(result.data_ptr()):
                     return None
                 results.append(result)
             if narrow is not None:
                 wide = [inputs[place] for place in session.narrowed]
                 narrow(wide, self._stream, self._narrowed)
             self._graph.launch(self._stream_given)
-            return [
-                result.to(port.dtype) if port.other_type else result
-                for port, result in zip(session.outputs, results, strict=True)
-            ]
+            for place, wanted in self._converted:
+                results[place] = results[place].to(wanted)
+        return results
+
+
+class _Result(NamedTuple):
+    """An output's memory in the graph, and the copy out of it.
+
+    None where there is nothing to copy, or the numbers are converted after the graph.
+    """
+
+    memory: torch.Tensor
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    copy_out: GraphCopy | None
