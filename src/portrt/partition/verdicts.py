@@ -71,7 +71,7 @@ def _is_plain(node: torch.fx.Node) -> bool:
 def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
     """No where an option of the user's keeps the node in PyTorch."""
     if nested.is_operator(node):
-        name = operator_name_of(node.target)
+        name = operator_name(node.target)
         if settings.torch_executed_ops & {name, name.rpartition(".")[0]}:
             return Verdict(
                 False, "named in torch_executed_ops", "leave it out of torch_executed_ops"
@@ -84,13 +84,6 @@ def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
             "leave the module out of torch_executed_modules",
         )
     return YES
-
-
-def operator_name_of(target: Any) -> str:
-    """As it is written in torch_executed_ops; torch prints `cond` for `higher_order.cond`."""
-    if isinstance(target, torch._ops.HigherOrderOperator):
-        return operator_name(f"higher_order.{target}")
-    return operator_name(target)
 
 
 def _verdict_on_operator(node: torch.fx.Node) -> Verdict:
