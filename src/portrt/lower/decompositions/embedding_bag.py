@@ -1,0 +1,105 @@
+"""Sums, means and maxima of bags of embeddings, as scatters that reduce.
+
+torch.onnx writes loops over bags and over what is in each, and gives zeros for the other results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+_SUM, _MEAN, _MAX = range(3)
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def _embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = _SUM,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> Any:
+    padding = padding_idx if padding_idx >= 0 else None
+    return _bags(weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding)
+
+
+def _embedding_bag_padded(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int | None,
+) -> Any:
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx = padding_idx + weight.shape[0]
+    return _bags(
+        weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding_idx
+    )
+
+
+def _bags(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    mode: int,
+    factors: Tensor | None,
+    include_last_offset: bool,
+    padding: int | None,
+) -> Any:
+    """Bags [bags, width]; then, as torch gives them, bag of each index, sizes, places of maxima."""
+    indices, offsets = indices.to(torch.int64), offsets.to(torch.int64)
+    starts = offsets[:-1] if include_last_offset else offsets
+    count = starts.shape[0]
+    place = torch.arange(indices.shape[0], device=weight.device)
+    bag_of = (starts.unsqueeze(0) <= place.unsqueeze(1)).sum(1) - 1
+    # What is padding goes to one more bag, which is dropped.
+    target = bag_of if padding is None else torch.where(indices == padding, count, bag_of)
+    rows = aten.index_select(weight, 0, indices)
+    rows = rows.float() if rows.dtype in _HALF else rows
+    rows = rows if factors is None else rows * factors.to(rows.dtype).unsqueeze(1)
+    sizes = target.new_zeros(count + 1).scatter_add(0, target, torch.ones_like(target))[:count]
+    empty = rows.new_zeros(count + 1, weight.shape[1])
+    column = target.unsqueeze(1).expand(-1, weight.shape[1])
+    if mode == _MAX:
+        found = empty.scatter_reduce(0, column, rows, "amax", include_self=False)
+        first = _first_place(found, column, rows, place)
+        maxima = torch.where(sizes.unsqueeze(1) > 0, indices[first[:count]], 0)
+        return found[:count].to(weight.dtype), bag_of, sizes, maxima
+    found = empty.scatter_add(0, column, rows)[:count]
+    if mode == _MEAN:
+        found = found / sizes.clamp(min=1).unsqueeze(1).to(found.dtype)
+        return found.to(weight.dtype), bag_of, sizes, sizes.clone()
+    plain = padding is None
+    bag_of = bag_of[:0] if plain else bag_of
+    nothing = torch.zeros_like(sizes)
+    return found.to(weight.dtype), bag_of, nothing, nothing.clone()
+
+
+def _first_place(found: Tensor, column: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+    """The first place among the indices that has the maximum of its bag; 0 of an empty bag."""
+    most = rows.shape[0]
+    is_largest = rows == torch.gather(found, 0, column)
+    places = torch.where(is_largest, place.unsqueeze(1), most)
+    first = torch.full_like(found, most, dtype=torch.int64)
+    first = first.scatter_reduce(0, column, places, "amin", include_self=True)
+    return torch.where(first == most, 0, first)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten._embedding_bag.default: _embedding_bag,
+    aten._embedding_bag_forward_only.default: _embedding_bag,
+    aten.embedding_bag.padding_idx: _embedding_bag_padded,
+}
