@@ -48,9 +48,33 @@ def verdicts_of(
             inner = nested.graphs_of_call(module, node)
             if inner and found[node]:
                 found[node] = verdict_on_graphs(inner, judged)
+        _keep_complex_tensors_inside(found)
         return found
 
     return judged(graph_module)
+
+
+def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
+    """Leave out, with the reason of the first, nodes that would hand a complex tensor over.
+
+    An engine takes and gives real tensors: what makes a complex one and all that take it are in the
+    same engine, or none of them is.
+    """
+    chains = [
+        [node, *node.users]
+        for node in found
+        if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].is_complex()
+    ]
+    outside = Verdict(False, "it gives a complex tensor to what is not in an engine")
+    while any(
+        any(found.get(node) for node in chain) and not all(found.get(node) for node in chain)
+        for chain in chains
+    ):
+        for chain in chains:
+            refused = [found.get(node, outside) for node in chain if not found.get(node)]
+            for node in chain if refused else ():
+                if found.get(node):
+                    found[node] = refused[0]
 
 
 def _verdict(

@@ -22,6 +22,7 @@ from portrt.lower.decompositions import (
     resize,
     scatter,
     special,
+    spectral,
 )
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -36,6 +37,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **resize.DECOMPOSITIONS,
     **scatter.DECOMPOSITIONS,
     **special.DECOMPOSITIONS,
+    **spectral.DECOMPOSITIONS,
 }
 
 __all__ = ["DECOMPOSITIONS"]
