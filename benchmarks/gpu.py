@@ -2,8 +2,7 @@
 
 PLANS is a folder as tests/gpu/plans.py describes it. Every ratio is portrt over TensorRT's own
 Python interface on the same plan, unless its row says otherwise, measured in turn in one process,
-and the median of the rounds counts. Needs `tensorrt_dispatch` 10 and the lean runtime library of
-TensorRT 8.6.
+and the median of the rounds counts. Needs `tensorrt_dispatch` 10 and the lean runtime library of TensorRT 8.6.
 """
 
 from __future__ import annotations

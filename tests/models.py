@@ -582,6 +582,17 @@ function_case(
     lambda: [(randn(4), randn(3)), (randn(7), randn(6))],
     dynamic_shapes=({0: Dim("n", min=2, max=20) + 1}, {0: Dim("n", min=2, max=20)}),
 )
+function_case(
+    "complex_in_and_out",
+    lambda x, y: (torch.fft.ifft(torch.fft.fft(x) * y), (x * y.conj()).abs()),
+    lambda: [
+        (torch.randn(n, 6, dtype=torch.complex64), torch.randn(6, dtype=torch.complex64))
+        for n in (3, 1, 8)
+    ],
+    dynamic_shapes=(BATCH, None),
+    rtol=1e-4,
+    atol=1e-5,
+)
 
 # ---- what stays in PyTorch ----------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from portrt.package.weights import WeightsImage
 from portrt.precision import PRECISIONS
 from portrt.runtime.policy import TRUSTS, policy
 from portrt.runtime.samples import random_block_inputs
-from portrt.torch_internals import run_flat
+from portrt.torch_internals import run_flat, unchecked_module
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
     def run_block(name: str, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         block = blocks[name]
         weights = [plan.tensors[weight] for weight in block.weights]
-        outputs = tuple(block.program.module(check_guards=False)(*inputs, *weights))
+        outputs = tuple(unchecked_module(block.program)(*inputs, *weights))
         found[name] = Sample(tuple(inputs), outputs)
         return outputs
 

@@ -12,13 +12,8 @@ from portrt.errors import SettingsError
 
 
 def operator_name(op: Any) -> str:
-    """`aten.relu.default` for an overload, `aten.relu` for a packet, and for names of these.
-
-    An operator that is called with graphs, which torch prints as `cond`, is `higher_order.cond`.
-    """
+    """`aten.relu.default` for an overload, `aten.relu` for a packet, and for names of these."""
     name = op if isinstance(op, str) else str(op)
-    if not isinstance(op, str) and name.isidentifier():
-        name = f"higher_order.{name}"
     name = name.removeprefix("torch.ops.").replace("::", ".")
     if not re.fullmatch(r"\w+\.\w+(\.\w+)?", name):
         raise SettingsError(

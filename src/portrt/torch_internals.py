@@ -50,10 +50,13 @@ def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
     registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
-    from portrt.convert.translations import mapping, quantized
+    from portrt.convert.translations import mapping, quantized, spectral
 
     for target, function in (*quantized.built_in(), *mapping.built_in(), *extra):
         registry.register_op(target, function)
+    for target, function in spectral.TRANSLATIONS:
+        takes_complex = target is not torch.ops.aten._fft_r2c.default
+        registry.register_op(target, function, is_complex=takes_complex)
     return registry
 
 
@@ -286,6 +289,18 @@ def fake_mode_of(graph: torch.fx.Graph) -> Any:
     return detect_fake_mode([node.meta.get("val") for node in graph.nodes])
 
 
+@contextlib.contextmanager
+def inferring(mode: Any) -> Iterator[None]:
+    """Within it, operators are called on fake tensors of `mode`, with symbolic sizes, too.
+
+    Without the Python dispatcher some of torch's own shape functions fail on those.
+    """
+    from torch._dispatch.python import enable_python_dispatcher
+
+    with mode, enable_python_dispatcher():
+        yield
+
+
 class _MappedRecords:
     """What torch's archive reader asks of `torch._C.PyTorchFileReader`, over a mapped file."""
 
@@ -338,6 +353,16 @@ def guards_of(module: torch.fx.GraphModule) -> torch.nn.Module | None:
 def set_guards(module: torch.fx.GraphModule, guards: torch.nn.Module) -> None:
     """Put another module in its place."""
     module._guards_fn = guards
+
+
+def unchecked_module(program: ExportedProgram) -> torch.fx.GraphModule:
+    """A program's module without torch's checks of its inputs, which the caller has made.
+
+    torch refuses an input of which a size is a rounded one, such as s // 2 + 1.
+    """
+    module: torch.fx.GraphModule = program.module(check_guards=False)
+    module._forward_pre_hooks.clear()
+    return module
 
 
 def is_tracing() -> bool:

@@ -19,7 +19,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
     did: list[tuple[str, int]] = []
     monkeypatch.setattr(torch_internals, "current_device_index", lambda: 0)
     monkeypatch.setattr(torch_internals, "current_stream_handle", lambda _: 0)
-    monkeypatch.setattr(torch_internals, "is_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
 
     def run(inputs: Any, _: Any) -> list[Any]:
         did.append(("run", len(inputs[0])))

@@ -132,7 +132,7 @@ def padded_mask(batch: int, length: int) -> torch.Tensor:
 
 def import_all() -> None:
     """Import every file of entries."""
-    from zoo import diffusion, multimodal, plain, sound, text, vision  # noqa: F401
+    from zoo import diffusion, multimodal, plain, sound, spectral, text, vision  # noqa: F401
 
 
 def names() -> Sequence[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
+from portrt import spectral
 from portrt.artifacts import Block, Engine, Verdict
 from portrt.backends.quantized import converts
 from portrt.narrow_dtypes import NARROW
@@ -173,6 +174,10 @@ class Backend(Protocol):
         ...
 
 
+# What a complex tensor consists of, within an engine.
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
 def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
     """The fake tensors that a node takes and returns."""
     values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
@@ -198,6 +203,8 @@ def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: s
     elif converts(node):
         passed = NARROW
     for tensor in tensors_of(node):
+        if _REAL.get(tensor.dtype) in dtypes and spectral.is_inside(node):
+            continue
         if tensor.dtype not in dtypes and tensor.dtype not in passed:
             dtype = str(tensor.dtype).removeprefix("torch.")
             remedy = f"use another dtype there, or leave {name} out of engines"

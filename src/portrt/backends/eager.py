@@ -13,6 +13,7 @@ from portrt.errors import EngineError, PackageError, brief
 from portrt.package.manifest import Manifest
 from portrt.package.weights import WeightsImage
 from portrt.runtime.signature import fits
+from portrt.torch_internals import unchecked_module
 
 
 class SourceSession:
@@ -40,7 +41,7 @@ class SourceSession:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        self._module = program.module(check_guards=False)
+        self._module = unchecked_module(program)
         self._name = manifest.name
         self._device = device
         self._dtypes = [getattr(torch, spec.dtype) for spec in manifest.outputs]

@@ -43,6 +43,9 @@ _ASKING = (
 )
 FOLLOWING = frozenset((*_MOVING, *_PICKING, *_MAPPING, *_ASKING))
 
+# Operators of torch that stay in float32 although products may be what they are translated to.
+_KEPT = frozenset({"aten._fft_c2c", "aten._fft_c2r", "aten._fft_r2c"})
+
 _DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _LARGEST = {"fp16": 65504.0, "bf16": 3.3e38}
 _MASK = 3  # the input of Attention that may hold the lowest float32, or minus infinity
@@ -70,7 +73,9 @@ class AutocastRules:
         if origin is None:
             return False
         names = {origin.operator, origin.operator.rpartition(".")[0]}
-        return bool(names & self.excluded_ops or origin.module.match(self.excluded_modules))
+        return bool(
+            names & (self.excluded_ops | _KEPT) or origin.module.match(self.excluded_modules)
+        )
 
 
 def autocast(

@@ -12,6 +12,7 @@ from portrt import torch_internals
 from portrt.convert.translations import Translations
 from portrt.errors import LowerError
 from portrt.lower import grouped_matmul
+from portrt.lower.complex_numbers import complex_to_real, has_complex_tensors
 from portrt.lower.decompositions import DECOMPOSITIONS, quantized
 from portrt.lower.flat_inputs import through_flat_inputs
 from portrt.recurrent import run_decompositions
@@ -45,6 +46,8 @@ def _decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:
     with torch_internals.oblivious_to_size_one():
         try:
             lowered = run_decompositions(program, table)
+            if has_complex_tensors(lowered):
+                lowered = run_decompositions(complex_to_real(lowered), table)
         except Exception as err:
             reason = f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}"
             logger.warning(

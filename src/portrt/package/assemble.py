@@ -13,7 +13,6 @@ from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
     InputSpec,
-    OutputSpec,
     TensorArgument,
 )
 
@@ -21,6 +20,7 @@ from portrt import torch_internals
 from portrt.artifacts import Block, Engine, Plan
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob
+from portrt.package.signature import output_specs
 from portrt.runtime.op import register
 
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -161,7 +161,7 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
             specs.append(spec)
     specs = blobs.specs + specs
     kept = {spec.target for spec in specs if spec.target is not None}
-    signature = ExportGraphSignature(specs, _output_specs(old, graph))
+    signature = ExportGraphSignature(specs, output_specs(old, graph))
     plan.graph_module.recompile()
     constants = {k: v for k, v in old.constants.items() if k in kept}
     return torch_internals.program_from_graph(
@@ -171,16 +171,3 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
         {k: v for k, v in old.state_dict.items() if k in kept},
         {**constants, **blobs.constants},
     )
-
-
-def _output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:
-    """The old specs, with the names that the outputs have now."""
-    results = graph.output_node().args[0]
-    assert isinstance(results, tuple)
-    specs = []
-    for spec, result in zip(old.graph_signature.output_specs, results, strict=True):
-        arg = spec.arg
-        if isinstance(arg, TensorArgument) and isinstance(result, torch.fx.Node):
-            arg = TensorArgument(result.name)
-        specs.append(OutputSpec(spec.kind, arg, spec.target))
-    return specs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,8 +74,7 @@ class InputGuards(torch.nn.Module):
     def __init__(self, program: ExportedProgram, guards: torch.nn.Module) -> None:
         super().__init__()
         self._guards = guards
-        inputs = user_input_nodes(program)
-        self._names, nodes = list(inputs), list(inputs.values())
+        nodes = list(user_input_nodes(program).values())
         self._tensors = [
             index for index, node in enumerate(nodes) if isinstance(node.meta["val"], torch.Tensor)
         ]
@@ -98,27 +96,11 @@ class InputGuards(torch.nn.Module):
             return
         if self._manifest is not None:
             check_inputs(self._manifest, tensors)
-        try:
-            self._guards(*flat)
-        except AssertionError as err:
-            raise self._refusal(flat, err) from err
+        self._guards(*flat)
         if len(self._known) >= _MOST_KNOWN_SHAPES:
             self._known.clear()
         if self._remembers:
             self._known.add(key)
-
-    def _refusal(self, flat: Sequence[Any], err: AssertionError) -> InputError:
-        """What torch's guard says, with the inputs that it is about."""
-        given = [
-            f"{name} {tuple(item.shape) if isinstance(item, torch.Tensor) else repr(item)}"
-            for name, item in zip(self._names, flat, strict=False)
-        ]
-        return InputError(
-            f"the program does not take these inputs together: {', '.join(given)}",
-            str(err).removeprefix("Guard failed: "),
-            "give other inputs; torch.export found this condition in the model, or it was exported "
-            "with another value",
-        )
 
 
 def _manifest(entries: Any) -> manifests.Manifest:

@@ -50,8 +50,7 @@ def save(
 
     Raises:
         SettingsError: The format is unknown, or the program has no form in it.
-        SaveError: The file cannot be written, with its cause chained; or torch could not read it,
-            since the model returns a string.
+        SaveError: The file cannot be written; its cause is chained.
     """
     exported = program_of(program)
     if output_format not in OUTPUT_FORMATS:
@@ -65,7 +64,6 @@ def save(
         script = _torchscript(exported)
         _write(path, lambda file, bar: _write_script(script, file, bar), exported, progress)
     else:
-        _refuse_strings(exported)
         _write(path, lambda file, bar: _write_archive(exported, file, bar), exported, progress)
     size = os.path.getsize(path)
     logger.info("saved %d bytes to %s in %.2f s", size, path, time.perf_counter() - started)
@@ -86,19 +84,6 @@ def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
             "compile with output_format='exported_program'",
         )
     return program
-
-
-def _refuse_strings(program: ExportedProgram) -> None:
-    """Raise SaveError for an output that torch writes and does not read."""
-    found = [getattr(spec.arg, "value", None) for spec in program.graph_signature.output_specs]
-    text = next((value for value in found if isinstance(value, str)), None)
-    if text is not None:
-        raise SaveError(
-            f"the model returns the string {text!r}, and torch {torch.__version__} writes such a "
-            "program but does not read it",
-            "results that are tensors, numbers, bools or None",
-            "return the string outside of the model",
-        )
 
 
 def _write(

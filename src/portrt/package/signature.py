@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputSpec, TensorArgument
 
 from portrt import torch_internals
 
@@ -54,3 +55,16 @@ def random_tensor(
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, 2, shape, generator=generator).to(dtype)
+
+
+def output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:
+    """The old specs, with the names that the outputs have now."""
+    results = graph.output_node().args[0]
+    assert isinstance(results, tuple)
+    specs = []
+    for spec, result in zip(old.graph_signature.output_specs, results, strict=True):
+        arg = spec.arg
+        if isinstance(arg, TensorArgument) and isinstance(result, torch.fx.Node):
+            arg = TensorArgument(result.name)
+        specs.append(OutputSpec(spec.kind, arg, spec.target))
+    return specs

@@ -48,9 +48,33 @@ def verdicts_of(
             inner = nested.graphs_of_call(module, node)
             if inner and found[node]:
                 found[node] = verdict_on_graphs(inner, judged)
+        _keep_complex_tensors_inside(found)
         return found
 
     return judged(graph_module)
+
+
+def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
+    """Leave out, with the reason of the first, nodes that would hand a complex tensor over.
+
+    An engine takes and gives real tensors: what makes a complex one and all that take it are in the
+    same engine, or none of them is.
+    """
+    chains = [
+        [node, *node.users]
+        for node in found
+        if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].is_complex()
+    ]
+    outside = Verdict(False, "it gives a complex tensor to what is not in an engine")
+    while any(
+        any(found.get(node) for node in chain) and not all(found.get(node) for node in chain)
+        for chain in chains
+    ):
+        for chain in chains:
+            refused = [found.get(node, outside) for node in chain if not found.get(node)]
+            for node in chain if refused else ():
+                if found.get(node):
+                    found[node] = refused[0]
 
 
 def _verdict(
@@ -71,7 +95,7 @@ def _is_plain(node: torch.fx.Node) -> bool:
 def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
     """No where an option of the user's keeps the node in PyTorch."""
     if nested.is_operator(node):
-        name = operator_name(node.target)
+        name = operator_name_of(node.target)
         if settings.torch_executed_ops & {name, name.rpartition(".")[0]}:
             return Verdict(
                 False, "named in torch_executed_ops", "leave it out of torch_executed_ops"
@@ -84,6 +108,13 @@ def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
             "leave the module out of torch_executed_modules",
         )
     return YES
+
+
+def operator_name_of(target: Any) -> str:
+    """As it is written in torch_executed_ops; torch prints `cond` for `higher_order.cond`."""
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return operator_name(f"higher_order.{target}")
+    return operator_name(target)
 
 
 def _verdict_on_operator(node: torch.fx.Node) -> Verdict:

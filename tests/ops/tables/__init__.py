@@ -8,6 +8,7 @@ from ops.tables import (
     attention,
     backward,
     comparison,
+    complex_numbers,
     creation,
     functional,
     indexing,
@@ -37,6 +38,7 @@ FAMILIES: dict[str, list[Case]] = {
         attention,
         functional,
         mathematics,
+        complex_numbers,
     )
 }
 ALL_CASES = [case for cases in FAMILIES.values() for case in cases]

@@ -56,20 +56,6 @@ CASES = [
             w, i, torch.tensor([0, 3, 8]), False, 0, False, None, True
         )[0],
     ),
-    *[
-        row
-        for mode in (0, 1, 2)
-        for padding in (-1, 2)
-        for row in rows(
-            "aten._embedding_bag.default",
-            T("6,3"),
-            T("i64:8", 0, 5),
-            variant=f"all results, mode {mode}, padding {padding}",
-            function=lambda w, i, mode=mode, padding=padding: aten._embedding_bag(
-                w, i, torch.tensor([0, 3, 3, 5]), False, mode, False, None, False, padding
-            ),
-        )
-    ],
     *rows(
         "nn.functional.embedding_bag",
         T("6,3"),

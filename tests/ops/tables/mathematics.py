@@ -1,4 +1,4 @@
-"""torch.special, linalg, fft, and other functions of models that are not core operators."""
+"""torch.special, linalg, and other functions of models that are not core operators."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def _row(
 
 
 _NONE = "torch.onnx has no translation for it"
-_COMPLEX = "has no complex64"
 
 CASES = [
     *[
@@ -222,61 +221,5 @@ CASES = [
         T("b,4", -1, 1),
         function=lambda x: torch.count_nonzero(x, 1),
         over=("i64",),
-    ),
-    *_row(
-        "fft.rfft",
-        "magnitude",
-        T("b,8"),
-        function=lambda x: torch.fft.rfft(x).abs(),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "fft.rfft",
-        "real view",
-        T("b,8"),
-        function=lambda x: torch.view_as_real(torch.fft.rfft(x)),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "fft.irfft",
-        "back",
-        T("b,8"),
-        function=lambda x: torch.fft.irfft(torch.fft.rfft(x), 8),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "fft.fft",
-        "real view",
-        T("b,8"),
-        function=lambda x: torch.view_as_real(torch.fft.fft(x)),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "fft.rfft2",
-        "magnitude",
-        T("b,4,8"),
-        function=lambda x: torch.fft.rfft2(x).abs(),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "stft",
-        "magnitude",
-        T("b,32"),
-        function=lambda x: torch.stft(x, 8, window=torch.hann_window(8), return_complex=True).abs(),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "aten._fft_r2c.default",
-        "one side",
-        T("b,8"),
-        function=lambda x: torch.view_as_real(torch.ops.aten._fft_r2c(x, [1], 0, True)),
-        stays=_COMPLEX,
-    ),
-    *_row(
-        "aten._fft_c2r.default",
-        "back",
-        T("b,5,2"),
-        function=lambda x: torch.ops.aten._fft_c2r(torch.view_as_complex(x), [1], 2, 8),
-        stays=_COMPLEX,
     ),
 ]

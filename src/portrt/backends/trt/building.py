@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from portrt import nested
+from portrt import nested, spectral
 from portrt.artifacts import YES, Block, Verdict
 from portrt.backends.base import Material, supports_dtypes
 from portrt.backends.build_process import Built, ParserRefusal, build_in_process
@@ -38,8 +38,20 @@ _ATTENTION_OPSET = 23
 
 
 def supports(node: torch.fx.Node, name: str) -> Verdict:
-    """By the dtypes of a node: TensorRT's own, and int8 and float8 between quantizers."""
-    return YES if is_between(node) else supports_dtypes(node, DTYPES, name)
+    """Whether TensorRT or TensorRT-RTX, called `name`, can hold a node."""
+    if is_between(node):  # int8 and float8 between quantizers
+        return YES
+    verdict = supports_dtypes(node, DTYPES, name)
+    if verdict and node.target in spectral.TRANSFORMS and not spectral.is_matrix_product(node):
+        length = spectral.length_of(node)
+        what = "of a length that varies" if length is None else f"of length {length}"
+        return Verdict(
+            False,
+            f"{name} has no Fourier transform: a short one of a fixed length is a matrix product, "
+            f"and this is one {what}",
+            f"transform frames of a fixed length, or leave {name} out of engines",
+        )
+    return verdict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,13 @@ from portrt.lower.decompositions import (
     convolution,
     copies,
     distance,
-    embedding_bag,
     normalization,
     pooling,
     reduction,
     resize,
     scatter,
     special,
+    spectral,
 )
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -29,13 +29,13 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **convolution.DECOMPOSITIONS,
     **copies.DECOMPOSITIONS,
     **distance.DECOMPOSITIONS,
-    **embedding_bag.DECOMPOSITIONS,
     **normalization.DECOMPOSITIONS,
     **pooling.DECOMPOSITIONS,
     **reduction.DECOMPOSITIONS,
     **resize.DECOMPOSITIONS,
     **scatter.DECOMPOSITIONS,
     **special.DECOMPOSITIONS,
+    **spectral.DECOMPOSITIONS,
 }
 
 __all__ = ["DECOMPOSITIONS"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ Tensor = torch.Tensor
 
 # The gradient of the weight is a convolution for each group.
 _MOST_GROUPS = 16
-# Of a weight: each place is a product.
-_MOST_PLACES = 64
 
 
 def _conv3d(
@@ -91,12 +88,7 @@ def _to_weight(
     pads: list[int],
     gaps: list[int],
 ) -> Tensor:
-    """Batch and channels change places: each channel is an image, the batch its channels.
-
-    TensorRT knows no convolution with as many channels as a dynamic batch.
-    """
-    if type(image.shape[0]) is not int and weight[0, 0].numel() <= _MOST_PLACES:
-        return _by_products(image, kernel, weight, steps, pads, gaps)
+    """Batch and channels change places: each channel is an image, the batch its channels."""
     found: Tensor = aten.convolution(
         image.transpose(0, 1),
         kernel.transpose(0, 1),
@@ -111,28 +103,6 @@ def _to_weight(
     for axis in range(2, weight.dim()):
         found = found.narrow(axis, 0, weight.shape[axis])
     return found.transpose(0, 1)
-
-
-def _by_products(
-    image: Tensor,
-    kernel: Tensor,
-    weight: Tensor,
-    steps: list[int],
-    pads: list[int],
-    gaps: list[int],
-) -> Tensor:
-    """For each place in the weight a product of the kernel with what it met of the image there."""
-    image = aten.constant_pad_nd(image, [pad for pad in reversed(pads) for _ in range(2)])
-    places = weight.shape[2:]
-    parts = []
-    for place in itertools.product(*map(range, places)):
-        met = image
-        for axis, index in enumerate(place):
-            first, step = index * gaps[axis], steps[axis]
-            last = first + (kernel.shape[axis + 2] - 1) * step
-            met = aten.slice(met, axis + 2, first, last + 1, step)
-        parts.append(torch.matmul(kernel.flatten(2), met.flatten(2).transpose(1, 2)).sum(0))
-    return torch.stack(parts, -1).reshape([*parts[0].shape, *places])
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

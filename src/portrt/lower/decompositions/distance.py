@@ -30,27 +30,17 @@ def _euclidean_by_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _pdist(x: torch.Tensor, p: float = 2.0) -> Any:
-    """Of pairs i < j in the order of torch; their numbers are computed from their place.
-
-    In whole numbers: not every engine has float64, which a square root of the place would take.
-    """
+    """Of pairs i < j in the order of torch; their numbers are computed from their place."""
     rows = x.shape[0]
     if not isinstance(rows, int) or rows < 2:
         return NotImplemented
-    place = torch.arange(rows * (rows - 1) // 2, device=x.device)
-    row = torch.arange(1, rows - 1, device=x.device)  # but the first, which begins at 0
-    begins = torch.zeros_like(place)
-    if rows > 2:
-        begins = begins.scatter(0, _begin(row, rows), 1)
-    first = torch.cumsum(begins, 0)
-    second = place - _begin(first, rows) + first + 1
-    one, other = (aten.index_select(x, 0, index) for index in (first, second))
+    pairs = rows * (rows - 1) // 2
+    place = torch.arange(pairs, device=x.device, dtype=torch.float64)
+    root = torch.sqrt(4.0 * rows * (rows - 1) - 7 - place * 8)
+    first = rows - 2 - torch.floor(root / 2 - 0.5)
+    second = place + first + 1 - pairs + (rows - first) * (rows - first - 1) / 2
+    one, other = (aten.index_select(x, 0, i.to(torch.int64)) for i in (first, second))
     return _norm(one - other, p)
-
-
-def _begin(row: torch.Tensor, rows: int) -> torch.Tensor:
-    """The place of the first pair of a row."""
-    return torch.div(row * (2 * rows - 1 - row), 2, rounding_mode="floor")
 
 
 def _norm(difference: torch.Tensor, p: float) -> torch.Tensor:

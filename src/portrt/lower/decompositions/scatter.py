@@ -83,19 +83,6 @@ def _index_put(
     return aten.index_put(x.float(), indices, values.float(), True).to(x.dtype)
 
 
-def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Any:
-    """The n-th true element takes the n-th of the source; torch.onnx asks where the mask is true,
-    and so for a size that depends on data.
-    """
-    if any(type(size) is int and size == 0 for size in source.shape):
-        return NotImplemented  # there is nothing to look up
-    broadcast: Callable[..., Any] = torch.broadcast_tensors
-    x, mask = broadcast(x, mask)
-    order = torch.cumsum(mask.reshape(-1).to(torch.int64), 0) - 1
-    taken = aten.index_select(source.reshape(-1), 0, order.clamp(min=0)).reshape(x.shape)
-    return torch.where(mask, taken, x)
-
-
 def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
     """ONNX's GatherND wants int64."""
     if not any(index is not None and index.dtype == torch.int32 for index in indices):
@@ -110,5 +97,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.scatter_reduce.two: _scatter_reduce,
     aten.index_put.default: _index_put,
     aten.index.Tensor: _index,
-    aten.masked_scatter.default: _masked_scatter,
 }
