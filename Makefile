@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-large lint types bench bench-files models operators clean
+.PHONY: demo test test-large lint types bench bench-files bench-composites models operators clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -30,6 +30,10 @@ bench: $(VENV)/.demo
 
 bench-files: $(VENV)/.demo
 	$(BIN)/python benchmarks/files.py
+
+# Operators kept whole against plain ones on ONNX Runtime; a minute.
+bench-composites: $(VENV)/.demo
+	$(BIN)/python benchmarks/composites.py
 
 # Half an hour on 2 cores; writes docs/models.md.
 models: $(VENV)/.dev

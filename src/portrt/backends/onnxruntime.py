@@ -102,8 +102,9 @@ class OnnxRuntimeBackend:
             data = widen_bfloat16(data)
             flags.append("bfloat16 computed in float32")
         from portrt.convert.fuse_transposed_matmul import fuse_transposed_matmul
+        from portrt.convert.group_norm import group_norm_by_instance_norm
 
-        data = fuse_transposed_matmul(data)
+        data = group_norm_by_instance_norm(fuse_transposed_matmul(data))
         # Opening it proves that every operator has a kernel here; the session is not kept.
         try:
             open_session(data, model.weights, WeightsImage(material.image), lean=True)
