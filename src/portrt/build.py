@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,10 +21,11 @@ from portrt.build_precision import (
     simulated_check,
 )
 from portrt.cache.use import build_engine
-from portrt.check import Sample, check_engine, worst_difference
+from portrt.check import Sample, check_engine, run_block, worst_difference
+from portrt.check_branches import with_conditions_turned
 from portrt.convert import OnnxModel, onnx_from_block
 from portrt.convert.translations import resolved
-from portrt.errors import BackendUnavailableError, BuildError, ConvertError
+from portrt.errors import BackendUnavailableError, BuildError, CheckError, ConvertError
 from portrt.package.weights import WeightsImage
 from portrt.precision import reason_for_float32
 from portrt.settings import EngineRequest, Settings
@@ -104,19 +105,23 @@ def engines_of_block(
         CheckError: An engine gives other numbers than the block.
         BuildError: An engine could not be built although `require_engines` is set.
     """
-
     extra = resolved(builders[0].settings.translations) if builders else ()
 
-    @lru_cache
-    def convert(opset: int) -> OnnxModel:
-        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
+    def material_of(block: Block) -> Material:
+        @lru_cache
+        def convert(opset: int) -> OnnxModel:
+            return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
 
-    material = Material(block, plan.tensors, image, convert)
+        return Material(block, plan.tensors, image, convert)
+
+    material = material_of(block)
     built: list[Engine] = []
     failures: list[tuple[str, Failure]] = []
     for builder in builders:
         try:
             built.append(_build_one(builder, material, sample))
+            if sample is not None and "outputs" in (built[-1].check or {}):
+                _check_other_branches(builder, block, material_of, sample)
         except (BuildError, ConvertError) as err:
             if builder.settings.require_engines:
                 raise
@@ -125,13 +130,42 @@ def engines_of_block(
     return built, failures
 
 
-def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
-    started = time.perf_counter()
+def _engine(builder: Builder, material: Material, sample: Sample | None) -> tuple[Engine, Material]:
+    """An engine, unchecked, and what it was built from."""
     settings, block, name = builder.settings, material.block, builder.backend.name
     material = material_in_precision(name, material, settings, sample)
     engine = build_engine(builder.backend, material, settings)
     said = precision_entry(name, block, settings)
-    engine = dataclasses.replace(engine, build={**engine.build, **said})
+    return dataclasses.replace(engine, build={**engine.build, **said}), material
+
+
+def _check_other_branches(
+    builder: Builder, block: Block, material_of: Callable[[Block], Material], sample: Sample
+) -> None:
+    """Compare the branches that the sample does not take with PyTorch, in an engine of their own.
+
+    Raises:
+        CheckError: They give other numbers.
+    """
+    label = f"{block.name}, in branches that the sample inputs do not take,"
+    accept = builder.settings.check == "accept"
+    for turned in with_conditions_turned(block):
+        try:
+            material = material_of(turned)
+            outputs = run_block(turned, material.tensors, sample.inputs)
+            other = Sample(sample.inputs, outputs)
+            engine, material = _engine(builder, material, other)
+            check_engine(turned, engine, material.image, other, accept=accept, label=label)
+        except CheckError:
+            raise
+        except Exception as err:  # inputs that these branches were not made for
+            logger.info("other branches of %s are not checked: %s", block.name, err)
+
+
+def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
+    started = time.perf_counter()
+    settings, block, name = builder.settings, material.block, builder.backend.name
+    engine, material = _engine(builder, material, sample)
     if settings.check != "off":
         accept = settings.check == "accept"
         check = check_engine(block, engine, material.image, sample, accept=accept)

@@ -65,20 +65,27 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
     blocks = {block.name: block for block in plan.blocks}
     found: dict[str, Sample] = {}
 
-    def run_block(name: str, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-        block = blocks[name]
-        weights = [plan.tensors[weight] for weight in block.weights]
-        outputs = tuple(unchecked_module(block.program)(*inputs, *weights))
+    def run(name: str, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        outputs = run_block(blocks[name], plan.tensors, inputs)
         found[name] = Sample(tuple(inputs), outputs)
         return outputs
 
     try:
         with torch.no_grad():
-            run_flat(plan.program, captured.example_inputs, run_block)
+            run_flat(plan.program, captured.example_inputs, run)
     except Exception:
         logger.warning("engines are not checked: the model fails on its inputs", exc_info=True)
         return {}
     return found
+
+
+def run_block(
+    block: Block, tensors: Mapping[str, torch.Tensor], inputs: Sequence[Any]
+) -> tuple[torch.Tensor, ...]:
+    """What a block gives in PyTorch; `tensors` are the program's weights by name."""
+    weights = [tensors[name] for name in block.weights]
+    with torch.no_grad():
+        return tuple(unchecked_module(block.program)(*inputs, *weights))
 
 
 def check_engine(

@@ -159,3 +159,44 @@ def test_whole_numbers_and_bool_are_exact() -> None:
     huge = torch.tensor([2**60])
     assert not compare("y", huge, huge + 1)["ok"]
     assert not compare("y", torch.tensor([True]), torch.tensor([False]))["ok"]
+
+
+# ---- branches that the sample inputs do not take ------------------------------------------------
+
+
+class _Branches(torch.nn.Module):
+    def forward(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        def inner(t: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return torch.cond(t.max() > 1, lambda u, _: u.sin(), lambda u, r: u[r].exp(), (t, rows))
+
+        return torch.cond(x.sum() > 0, lambda t, _: t.relu() * 2, inner, (x, rows)) + 1
+
+
+def _sine_becomes_cosine(model: onnx.ModelProto) -> None:
+    """Wherever it is, in branches too."""
+    data = model.SerializeToString().replace(b"\x22\x03Sin", b"\x22\x03Cos")
+    model.ParseFromString(data)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.ones(3) * 2, torch.ones(3), -torch.ones(3)], ids=["outer", "both", "inner"]
+)
+def test_a_branch_that_the_sample_does_not_take_is_compared_too(
+    monkeypatch: pytest.MonkeyPatch, x: torch.Tensor
+) -> None:
+    rows = torch.tensor([0, 1, 2])
+    module = portrt.compile(_Branches(), inputs=[x, rows], min_block_size=1)
+    for sample in (x, -x, torch.tensor([2.0, -9.0, 0.0])):
+        torch.testing.assert_close(module(sample, rows), _Branches()(sample, rows))
+
+    _plant(monkeypatch, _sine_becomes_cosine)
+    with pytest.raises(CheckError, match="branches that the sample inputs do not take"):
+        portrt.compile(_Branches(), inputs=[x, rows], min_block_size=1)
+
+
+def test_a_branch_that_fails_on_the_sample_is_left_alone() -> None:
+    rows = torch.tensor([0, 7, 2])  # the branch with x[rows] is not for these
+    x = torch.ones(3)
+    module = portrt.compile(_Branches(), inputs=[x, rows], min_block_size=1)
+
+    torch.testing.assert_close(module(x, rows), _Branches()(x, rows))
