@@ -112,6 +112,16 @@ def test_an_engine_of_all_sizes_is_called_as_it_is(picky: Picky) -> None:
         call(None)(torch.randn(9, 8))
 
 
+def test_only_an_adopted_engine_knows_its_profiles(picky: Picky) -> None:
+    made = call(None).edited(lambda entry: entry["engines"][0]["build"].update(adopted=True))
+    x = torch.randn(9, 8)
+    with pytest.warns(FallbackWarning, match="no profile takes 9; it takes 1 to 8"):
+        (result,) = made(x)
+    torch.testing.assert_close(result, model()(x))
+    made(torch.randn(8, 8))
+    assert picky.ran == [8]
+
+
 @pytest.mark.parametrize("size", [0, 33])
 def test_outside_the_range_of_all_the_error_has_range_and_size(size: int) -> None:
     module = portrt.compile(

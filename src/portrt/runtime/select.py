@@ -105,7 +105,9 @@ def select(
                 sessions.pop(key, None)
             else:
                 sessions[key] = session
-                session = within_profiles(with_graphs(session, policy), manifest, source)
+                adopted = bool(engine.build.get("adopted"))
+                session = with_graphs(session, policy)
+                session = within_profiles(session, manifest, source, adopted=adopted)
                 verdicts.append((engine.backend, verdict))
                 logger.info(
                     "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])

@@ -16,19 +16,24 @@ logger = logging.getLogger(__name__)
 
 
 def within_profiles(
-    session: Session, manifest: Manifest, source: Callable[[OutOfProfileError], Session] | None
+    session: Session,
+    manifest: Manifest,
+    source: Callable[[OutOfProfileError], Session] | None,
+    *,
+    adopted: bool = False,
 ) -> Session:
     """The session, with PyTorch for the sizes that none of its profiles takes.
 
     Args:
         session: Of an engine.
-        manifest: The block. Where its inputs have no profiles, engines take all of their sizes, and
-            the session is returned as it is.
+        manifest: The block. Where its inputs have no profiles, engines that were built for it take
+            all of their sizes, and the session is returned as it is.
         source: Opens the source, and says why; None where PyTorch must not run.
+        adopted: Somebody else built the engine, for profiles that only the engine knows.
     """
     sizes = [size for spec in manifest.inputs for size in spec.shape]
     profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
-    if source is None or not profiled:
+    if source is None or not (profiled or adopted):
         return session
     if isinstance(session, ProfiledSession):
         return _ProfiledSessionWithSource(session, source)
