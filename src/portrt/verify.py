@@ -14,7 +14,7 @@ import torch
 from portrt import torch_internals
 from portrt.backends import registry
 from portrt.backends.eager import SourceSession
-from portrt.check import arithmetic_of, compare
+from portrt.check import arithmetic_of, compare_outputs
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
 from portrt.package.archive import Archive, EngineCall, engine_calls
 from portrt.package.load import load, verify_digests
@@ -210,10 +210,11 @@ class _Block:
             found = session.run(inputs, [tuple(out.shape) for out in wanted])
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())
-        rows = [
-            compare(spec.name, got, want, arithmetic_of(engine))
-            for spec, got, want in zip(self.manifest.outputs, found, wanted, strict=True)
-        ]
+        assert self._source is not None  # it gave what is wanted
+        held = [*inputs, *self._source.weights]
+        names = [spec.name for spec in self.manifest.outputs]
+        precision, module = arithmetic_of(engine), self._source.module
+        rows = compare_outputs(names, found, wanted, precision, module, held.copy)
         return EngineCheck(engine.backend, True, "", tuple(rows))
 
 

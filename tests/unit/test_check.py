@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -200,3 +201,107 @@ def test_a_branch_that_fails_on_the_sample_is_left_alone() -> None:
     module = portrt.compile(_Branches(), inputs=[x, rows], min_block_size=1)
 
     torch.testing.assert_close(module(x, rows), _Branches()(x, rows))
+
+
+class Places(torch.nn.Module):
+    """Indices of the largest numbers, of what it is given and of what it computes."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = x * 2 + 1
+        return *torch.topk(x, 5), *torch.sort(y, 0), x.argmax(1), *y.min(1, keepdim=True)
+
+
+# Few different numbers, so that most of them are equal to others.
+TIES = torch.randint(0, 4, (6, 200), generator=torch.Generator().manual_seed(0)).float()
+
+
+def places(x: torch.Tensor = TIES, **options: Any) -> Any:
+    return portrt.compile(
+        Places().eval(),
+        inputs=[x],
+        engines="onnxruntime",
+        output_format="exported_program",
+        require_full_compilation=True,
+        cache_dir="off",
+        **options,
+    )
+
+
+def test_other_indices_of_equal_numbers_will_do() -> None:
+    assert not torch.equal(places().module()(TIES)[1], torch.topk(TIES, 5).indices)  # it happens
+    found = places().module()(TIES)
+    assert torch.equal(TIES.gather(1, found[1]), torch.topk(TIES, 5).values)
+    assert torch.equal((TIES * 2 + 1).gather(0, found[3]), torch.sort(TIES * 2 + 1, 0).values)
+
+
+def test_how_many_indices_differ_is_stored(tmp_path: Path) -> None:
+    portrt.save(places(), tmp_path / "a.pt2")
+    (engine,) = portrt.inspect(tmp_path / "a.pt2").blocks[0].engines
+    rows = engine["check"]["outputs"]
+    assert all(row["ok"] for row in rows)
+    assert rows[1]["ties"] > 0
+    assert portrt.files.verify(tmp_path / "a.pt2").ok
+
+
+def _shifted(proto: onnx.ModelProto, kind: str, by: int) -> None:
+    """The indices of the first node of a kind become others: (index + by) % 6, all within range."""
+    graph = proto.graph
+    node = next(node for node in graph.node if node.op_type == kind)
+    name = node.output[-1]
+    node.output[-1] = "right"
+    for tensor, value in (("by", by), ("six", 6)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), tensor))
+    graph.node.extend(
+        [
+            onnx.helper.make_node("Add", ["right", "by"], ["more"]),
+            onnx.helper.make_node("Mod", ["more", "six"], [name]),
+        ]
+    )
+    _sort_nodes(proto)
+
+
+def _smallest(proto: onnx.ModelProto) -> None:
+    """The indices of the smallest numbers beside the largest numbers."""
+    graph = proto.graph
+    (node,) = (n for n in graph.node if n.op_type == "TopK" and n.input[0] == "x")
+    other = onnx.helper.make_node("TopK", list(node.input), ["unused", node.output[1]], largest=0)
+    node.output[1] = "right"
+    graph.node.append(other)
+    _sort_nodes(proto)
+
+
+def _all_the_first(proto: onnx.ModelProto) -> None:
+    """One index again and again: each of them leads to the right number where all are equal."""
+    graph = proto.graph
+    (node,) = (n for n in graph.node if n.op_type == "TopK" and n.input[0] == "x")
+    name = node.output[1]
+    node.output[1] = "right"
+    graph.node.append(onnx.helper.make_node("Sub", ["right", "right"], [name]))
+    _sort_nodes(proto)
+
+
+def _sort_nodes(proto: onnx.ModelProto) -> None:
+    """Each node after those that it reads."""
+    import onnx_ir as ir
+
+    model = ir.from_proto(proto)
+    model.graph.sort()
+    proto.CopyFrom(ir.to_proto(model))
+
+
+@pytest.mark.parametrize("change", [_smallest, _all_the_first])
+def test_wrong_indices_are_caught_among_equal_numbers(
+    change: Callable[[onnx.ModelProto], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _plant(monkeypatch, change)
+    with pytest.raises(CheckError, match="other numbers than PyTorch"):
+        places(torch.ones_like(TIES) if change is _all_the_first else TIES)
+
+
+@pytest.mark.parametrize("kind", ["ArgMax", "TopK"])
+def test_wrong_indices_are_caught_among_different_numbers(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _plant(monkeypatch, lambda proto: _shifted(proto, kind, 1))
+    with pytest.raises(CheckError):
+        places(torch.randn(6, 200, generator=torch.Generator().manual_seed(0)))

@@ -50,6 +50,16 @@ class SourceSession:
             assert weights is not None  # decode() checked it
             self._weights.append(weights.tensor(name).to(device))
 
+    @property
+    def module(self) -> torch.fx.GraphModule:
+        """The source; it takes the inputs and the weights."""
+        return self._module
+
+    @property
+    def weights(self) -> Sequence[torch.Tensor]:
+        """The weights, on the device."""
+        return self._weights
+
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from portrt.backends.base import Session
 from portrt.backends.eager import SourceSession
 from portrt.cache.key import Key
 from portrt.cache.use import open_cache
-from portrt.check import TOLERANCES, arithmetic_of, compare
+from portrt.check import TOLERANCES, arithmetic_of, compare_outputs
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage
@@ -93,8 +93,11 @@ def _compared(
         shapes = output_shapes(manifest, inputs)
         wanted = oracle.run(inputs, shapes)
         found = session.run(inputs, shapes)
-        for spec, got, want in zip(manifest.outputs, found, wanted, strict=True):
-            yield compare(spec.name, got, want, arithmetic_of(engine))
+        names = [spec.name for spec in manifest.outputs]
+        held = [*inputs, *oracle.weights]
+        precision, module = arithmetic_of(engine), oracle.module
+        rows = compare_outputs(names, found, wanted, precision, module, held.copy)
+        yield from rows
 
 
 def _verdict(engine: EngineSpec, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> Verdict:
