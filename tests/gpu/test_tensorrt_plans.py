@@ -248,6 +248,28 @@ def test_cuda_graphs_of_eight_threads(case: tuple[str, str, Any]) -> None:
     assert max(errors) <= TOLERANCE[precision]
 
 
+def test_cuda_graphs_on_more_streams_than_torch_has(case: tuple[str, str, Any]) -> None:
+    """Torch gives 32 streams out in turn. Most recordings are forgotten while others run."""
+    name, precision, program = case
+    errors: list[float] = []
+
+    def work(index: int) -> None:
+        for turn in range(8):
+            with torch.cuda.stream(torch.cuda.Stream()), portrt.runtime.cuda_graphs(most=6):
+                for seed in range(4):
+                    inputs = fresh(name, 1 + turn % 3, seed * 8 + index)
+                    found = program(*on_gpu(inputs))
+                    errors.append(relative(found, eager(name, inputs)))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 256
+    assert max(errors) <= TOLERANCE[precision]
+
+
 @pytest.mark.parametrize("most", [0, 4], ids=["plain", "cuda_graphs"])
 def test_a_thread_that_does_nothing_else_on_the_gpu(case: tuple[str, str, Any], most: int) -> None:
     """No call of CUDA has made a context current in it."""

@@ -17,6 +17,7 @@ from portrt.errors import EngineError, OutOfProfileError
 def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A session that keeps two recordings, and what it did: (how, batch)."""
     did: list[tuple[str, int]] = []
+    given_back: list[int] = []
     monkeypatch.setattr(torch_internals, "current_device_index", lambda: 0)
     monkeypatch.setattr(torch_internals, "current_stream_handle", lambda _: 0)
     monkeypatch.setattr(torch_internals, "is_capturing", lambda: False)
@@ -31,7 +32,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def record(_: int, inputs: Any, __: Any) -> Any:
         did.append(("record", len(inputs[0])))
-        return SimpleNamespace(replay=replay)
+        return SimpleNamespace(replay=replay, give_back=lambda: given_back.append(len(inputs[0])))
 
     def replay(inputs: Any) -> list[Any]:
         did.append(("replay", len(inputs[0])))
@@ -44,7 +45,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
         made.run([torch.empty(batch)], [(batch,)])
         return list(did)
 
-    return SimpleNamespace(call=call, session=made)
+    return SimpleNamespace(call=call, session=made, given_back=given_back)
 
 
 def test_the_second_call_records_and_later_ones_replay(graphed: Any) -> None:
@@ -66,6 +67,7 @@ def test_what_was_not_used_for_longest_is_forgotten(graphed: Any) -> None:
     for batch in (1, 1, 2, 2, 1, 3, 3):
         graphed.call(batch)
     assert graphed.session.recorded == 2
+    assert graphed.given_back == [2]
     assert graphed.call(1) == [("replay", 1)]
     assert graphed.call(3) == [("replay", 3)]
     assert graphed.call(2) == [("run", 2)]  # twice again

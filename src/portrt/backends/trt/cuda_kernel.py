@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -34,20 +35,34 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
     with torch.cuda.device(device):
         context = current_context()
 
+    idle: list[tuple[Any, Any]] = []  # arguments and their addresses, each for one launch at a time
+
     def launch(
         blocks: tuple[int, int], threads: int, stream: int, arguments: Sequence[int]
     ) -> None:
-        values = (ctypes.c_longlong * len(arguments))(*arguments)
-        first = ctypes.addressof(values)
-        pointers = (ctypes.c_void_p * len(arguments))(
-            *[first + 8 * index for index in range(len(arguments))]
-        )
-        given = (function, *blocks, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None)
-        code = driver.cuLaunchKernel(*given)
+        try:
+            values, pointers = idle.pop()
+        except IndexError:
+            values, pointers = _room(len(arguments))
+        values[:] = arguments
+        in_x, in_y = blocks
+        on = ctypes.c_void_p(stream)
+        # The driver has read the arguments when it returns.
+        code = driver.cuLaunchKernel(function, in_x, in_y, 1, threads, 1, 1, 0, on, pointers, None)
         if code == _NO_CONTEXT:  # the first use of the GPU in this thread
             driver.cuCtxSetCurrent(context)
-            code = driver.cuLaunchKernel(*given)
+            code = driver.cuLaunchKernel(
+                function, in_x, in_y, 1, threads, 1, 1, 0, on, pointers, None
+            )
+        idle.append((values, pointers))
         if code:
             raise RuntimeError(f"the CUDA driver does not launch {name}: error {code}")
 
     return launch
+
+
+def _room(count: int) -> tuple[Any, Any]:
+    """Room for so many arguments, and the address of each."""
+    values = (ctypes.c_longlong * count)()
+    first = ctypes.addressof(values)
+    return values, (ctypes.c_void_p * count)(*[first + 8 * index for index in range(count)])

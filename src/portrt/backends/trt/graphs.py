@@ -101,12 +101,24 @@ class GraphedSession:
                 return None
             self._recordings[key] = recording
             while len(self._recordings) > self._most:
-                forgotten, _ = self._recordings.popitem(last=False)
+                forgotten, oldest = self._recordings.popitem(last=False)
+                oldest.give_back()
                 self._seen.pop(forgotten, None)  # to be recorded again it must come twice again
             return recording
 
     def _record(
         self, stream: int, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> Recording:
-        pool = self._pools.setdefault(stream, StreamPool())
-        return Recording(self._session, pool, stream, inputs, shapes)
+        session = self._session
+        try:
+            if stream not in self._pools:
+                self._pools[stream] = StreamPool(session.device)
+            return Recording(session, self._pools[stream], stream, inputs, shapes)
+        except EngineError:
+            raise
+        except RuntimeError as err:
+            raise EngineError(
+                f"{session.name} cannot be recorded as a CUDA graph: {err}",
+                "an engine whose work is all on the GPU",
+                "run it without portrt.runtime.cuda_graphs",
+            ) from err

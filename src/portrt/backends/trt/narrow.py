@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from portrt.backends.trt.cuda_kernel import cuda_kernel
+from portrt.backends.trt.memory import Memory
 
 _AT_ONCE = 4  # tensors in one launch
 # One kernel reads, writes and looks, for all inputs: torch's own operators would be three for each,
@@ -40,10 +41,12 @@ class Narrower:
 
     Args:
         device: Where the tensors are.
+        memory: Of the device.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, memory: Memory) -> None:
         self._device = device
+        self._empty = memory.empty
         pinned = device.type == "cuda"  # only what is pinned can be written by the GPU
         self._overflow = torch.zeros(1, dtype=torch.int32, pin_memory=pinned)
         self._noted = ctypes.c_int.from_address(self._overflow.data_ptr())
@@ -71,10 +74,7 @@ class Narrower:
             narrow: Contiguous int32 tensors of the same shapes to write to; None makes some.
         """
         if narrow is None:
-            narrow = [
-                torch.empty(tensor.shape, dtype=torch.int32, device=tensor.device)
-                for tensor in wide
-            ]
+            narrow = [self._empty(tensor.shape, torch.int32) for tensor in wide]
         if self._launch is None:  # a torch without a compiler for CUDA
             for source, target in zip(wide, narrow, strict=True):
                 self._without_kernel(source, target)

@@ -5,26 +5,35 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
+from portrt.backends.trt.cuda_driver import new_stream
 from portrt.backends.trt.cuda_graph import CudaGraph, GraphCopy, record_copy
 from portrt.backends.trt.session import TensorRTSession
-from portrt.errors import EngineError
 
 
-@dataclass(eq=False)
 class StreamPool:
-    """The memory of all recordings of one stream.
+    """What all recordings of one stream share.
 
-    They share it, since they run one after the other; from the first change of a graph to the last
-    read of its memory the lock is held, so that no other call comes in between.
+    Their memory, since they run one after the other; the stream that they are captured on, which is
+    nobody else's, as those of torch may be; and a lock, held from the first change of a graph to
+    the last read of its memory, so that no other call comes in between.
+
+    Args:
+        device: Of the stream; the current one.
+
+    Raises:
+        RuntimeError: The driver makes no stream.
     """
 
-    handle: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, device: torch.device) -> None:
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self.lock = threading.Lock()
+        self.capture: Any = torch.cuda.ExternalStream(  # type: ignore[no-untyped-call]
+            new_stream(), device=device
+        )
 
 
 class Recording:
@@ -42,7 +51,7 @@ class Recording:
         shapes: Of the outputs.
 
     Raises:
-        EngineError: The engine cannot be recorded.
+        RuntimeError: The engine cannot be recorded.
     """
 
     def __init__(
@@ -78,36 +87,27 @@ class Recording:
             for port, tensor, memory in zip(session.inputs, given, self._memories, strict=True)
             if not port.other_type and tensor.numel()
         ]
-        side: Any = torch.cuda.Stream(device=session.device)  # type: ignore[no-untyped-call]
+        side = pool.capture
         graph = torch.cuda.CUDAGraph(keep_graph=True)
         torch.cuda.current_stream(session.device).synchronize()
-        try:
-            with pool.lock, torch.cuda.stream(side):
-                graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
-                try:
-                    for _, tensor, memory in copied_in:
-                        record_copy(tensor, memory, side.cuda_stream)
-                    outputs = session.enqueue(self._slot, side.cuda_stream, tensors, sizes, shapes)
-                    copied_out = [
-                        (output, target) if not port.other_type and output.numel() else None
-                        for port, output, target in zip(
-                            session.outputs, outputs, first, strict=True
-                        )
-                    ]
-                    for ends in copied_out:
-                        if ends is not None:
-                            record_copy(*ends, side.cuda_stream)
-                finally:
-                    graph.capture_end()
-                made = CudaGraph(graph)
-                into = made.copies([(tensor, memory) for _, tensor, memory in copied_in])
-                out_of = iter(made.copies([ends for ends in copied_out if ends]))
-        except RuntimeError as err:
-            raise EngineError(
-                f"{session.name} cannot be recorded as a CUDA graph: {err}",
-                "an engine whose work is all on the GPU",
-                "run it without portrt.runtime.cuda_graphs",
-            ) from err
+        with pool.lock, torch.cuda.stream(side):
+            graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
+            try:
+                for _, tensor, memory in copied_in:
+                    record_copy(tensor, memory, side.cuda_stream)
+                outputs = session.enqueue(self._slot, side.cuda_stream, tensors, sizes, shapes)
+                copied_out = [
+                    (output, target) if not port.other_type and output.numel() else None
+                    for port, output, target in zip(session.outputs, outputs, first, strict=True)
+                ]
+                for ends in copied_out:
+                    if ends is not None:
+                        record_copy(*ends, side.cuda_stream)
+            finally:
+                graph.capture_end()
+            made = CudaGraph(graph)
+            into = made.copies([(tensor, memory) for _, tensor, memory in copied_in])
+            out_of = iter(made.copies([ends for ends in copied_out if ends]))
         self._graph = made
         self._into = [(place, copy) for (place, _, _), copy in zip(copied_in, into, strict=True)]
         self._results = [
@@ -117,6 +117,10 @@ class Recording:
         self._converted = [
             (place, port.dtype) for place, port in enumerate(session.outputs) if port.other_type
         ]
+
+    def give_back(self) -> None:
+        """Let the context be used by other calls of the stream, after what is on its way there."""
+        self._session.contexts.give(self._slot, self._stream)
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
         """Run on the recording's stream, which is current.

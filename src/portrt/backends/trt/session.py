@@ -59,7 +59,8 @@ class TensorRTSession:
         self.narrowed = [
             port.index for port in self.inputs if port.other_type and not port.binding.on_host
         ]
-        self.narrow = Narrower(opened.device) if self.narrowed else None
+        self.memory = Memory(self.device)
+        self.narrow = Narrower(opened.device, self.memory) if self.narrowed else None
         self._bytes_wanted = opened.memory_bytes[0]
         self._plain = (
             self.plain_outputs
@@ -68,7 +69,6 @@ class TensorRTSession:
             and opened.profile_count == 1
         )
         self._plain_in = [(port.index, port.name) for port in self.inputs]
-        self.memory = Memory(self.device)
         self._capturing = torch_internals.is_capturing
         self._profiles: dict[Any, int] = {}
         self.contexts = Contexts(opened)
