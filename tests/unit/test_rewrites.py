@@ -326,12 +326,12 @@ def test_a_result_that_would_be_large_is_not_rewritten(case: Example) -> None:
     assert (rewritten(model, "tensorrt_rtx", large) is model) == (case.rule is not Not)
 
 
-def test_sizes_that_are_products_are_bounded() -> None:
-    rule = ScatterElements({"s": 5})
+def test_sizes_that_are_sums_and_products_are_bounded() -> None:
+    rule = ScatterElements({"s": 5, "t": 3})
 
-    assert rule.bounds(["2*s", 4, "s"]) == [10, 4, 5]
-    assert rule.bounds(["s + 1"]) is None
-    assert rule.bounds(["t"]) is None
+    assert rule.bounds(["2*s", 4, "s", "s*t + 1"]) == [10, 4, 5, 16]
+    for unknown in ("s - 1", "u", "s**2", "(s + 1)*2", "s//2", "-s"):
+        assert rule.bounds([unknown]) is None
 
 
 def test_old_opsets_are_left_alone() -> None:

@@ -39,11 +39,16 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
         return None if None in found else [size for size in found if size is not None]
 
     def _bound(self, size: str) -> int | None:
-        """Of a name, or a product of names and numbers, as torch writes it: "2*s61"."""
-        factors = [
-            int(part) if part.isdecimal() else self.largest.get(part) for part in size.split("*")
+        """Of a name, or a sum of products of names and numbers, as torch writes it: "2*s61 + 1"."""
+        terms = [
+            [self._known(factor.strip()) for factor in term.split("*")] for term in size.split("+")
         ]
-        return None if None in factors else math.prod(part for part in factors if part is not None)
+        if any(None in term for term in terms):
+            return None
+        return sum(math.prod(factor for factor in term if factor is not None) for term in terms)
+
+    def _known(self, factor: str) -> int | None:
+        return int(factor) if factor.isdecimal() else self.largest.get(factor)
 
     def is_small(self, sizes: Iterable[Any]) -> bool:
         """Whether a tensor of these sizes is known to be within `MOST_ELEMENTS`."""
