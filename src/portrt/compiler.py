@@ -190,7 +190,7 @@ def _plan(
     settings: Settings,
     builders: Sequence[Builder],
     best: Tuned,
-    excluded: Mapping[str, str],
+    excluded: Mapping[str, Verdict],
 ) -> Plan:
     extra = resolved(settings.translations)
 
@@ -213,7 +213,7 @@ def _build(
     Returns:
         The program, and whether it has every engine that was asked for.
     """
-    excluded: dict[str, str] = {}
+    excluded: dict[str, Verdict] = {}
     for tries in itertools.count(1):
         plan = _plan(captured, settings, builders, best, excluded)
         if tries == 1:
@@ -222,7 +222,7 @@ def _build(
         image = image_from_tensors(plan.tensors)
         samples = sample_blocks(plan, captured) if _wants_samples(builders) else {}
         engines: dict[str, list[Engine]] = {}
-        refused: dict[str, str] = {}
+        refused: dict[str, Verdict] = {}
         for block in plan.blocks:
             engines[block.name], failures = engines_of_block(
                 plan, block, image, builders, samples.get(block.name)
@@ -272,14 +272,15 @@ def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) ->
 
 def _nodes_to_exclude(
     block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
-) -> dict[str, str]:
-    """Node -> reason: the nodes that the failures are about if known, else the whole block."""
+) -> dict[str, Verdict]:
+    """Node -> why not: the nodes that the failures are about if known, else the whole block."""
     names = {
         node.name
         for node in nested.all_nodes(block.program.graph_module)
         if nested.is_operator(node)
     }
-    reason = "; ".join(dict.fromkeys(f"{it.happened} (do: {it.remedy})" for it in failures))
+    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
+    remedy = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
     known = set().union(*(_nodes_at_fault(failure, names) for failure in failures))
     known = known or _control_flow(block)  # of which builders know little
     excluded = known if known and not whole else names
@@ -288,9 +289,9 @@ def _nodes_to_exclude(
         ", ".join(sorted(known)) if excluded is known else "all",
         len(names),
         block.name,
-        reason,
+        f"{reason} (do: {remedy})",
     )
-    return dict.fromkeys(excluded, reason)
+    return dict.fromkeys(excluded, Verdict(False, reason, remedy))
 
 
 def _control_flow(block: Block) -> set[str]:
@@ -309,11 +310,11 @@ def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[
 
 
 def _say_that_nothing_is_compiled(
-    excluded: Mapping[str, str], settings: Settings, builders: Sequence[Builder]
+    excluded: Mapping[str, Verdict], settings: Settings, builders: Sequence[Builder]
 ) -> None:
     """A warning; where engines were asked for by name and failed, a BuildError."""
     if excluded and (settings.engines is not None or settings.require_full_compilation):
-        reasons = dict.fromkeys(excluded.values())
+        reasons = dict.fromkeys(f"{it.reason} (do: {it.remedy})" for it in excluded.values())
         raise BuildError(
             "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
             f"an engine by {' or '.join(item.backend.name for item in builders)}",

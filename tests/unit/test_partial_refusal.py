@@ -84,6 +84,7 @@ def test_engines_are_built_around_what_the_parser_refuses(kind: type[Any]) -> No
     (left,) = reports[0].fallbacks
     assert left.operator == str(kind.refused)
     assert kind.words in left.reason
+    assert "torch_executed_ops" in left.remedy
     assert left.source.startswith("test_partial_refusal.py:")
     assert left.source.endswith("# refused")
 

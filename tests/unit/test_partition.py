@@ -28,7 +28,7 @@ from portrt.settings import Settings
 aten = torch.ops.aten
 
 
-def plan_of(name: str, excluded: dict[str, str] | None = None, **options: Any) -> Plan:
+def plan_of(name: str, excluded: dict[str, Verdict] | None = None, **options: Any) -> Plan:
     """The plan for a case, with the verdicts of torch.onnx alone."""
     case = CASES[name]
     args, kwargs = case.arguments()[0]
@@ -107,7 +107,7 @@ def test_what_a_backend_refuses_stays_with_its_reason() -> None:
 
 
 def test_nodes_that_were_refused_before_are_excluded() -> None:
-    plan = plan_of("mlp_static", excluded={"relu": "it failed"})
+    plan = plan_of("mlp_static", excluded={"relu": Verdict(False, "it failed")})
 
     assert reasons(plan) == {"aten.relu.default": "it failed"}
     assert len(plan.blocks) == 2

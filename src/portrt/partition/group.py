@@ -36,7 +36,7 @@ def partition(
     program: ExportedProgram,
     settings: Settings,
     supports: Supports,
-    excluded: Mapping[str, str] | None = None,
+    excluded: Mapping[str, Verdict] | None = None,
     best: Tuned | None = None,
 ) -> Plan:
     """Group the nodes that every requested backend takes.
@@ -45,7 +45,7 @@ def partition(
         program: Lowered; its graph is cut, so do not use it afterwards.
         settings: min_block_size, torch_executed_ops and require_full_compilation.
         supports: Verdict of the requested backends on one node.
-        excluded: Node name -> reason, for nodes that were tried and refused.
+        excluded: Node name -> why not, for nodes that were tried and refused.
         best: Symbol -> size that engines are tuned for, where it is not the example's.
 
     Raises:

@@ -24,7 +24,7 @@ def verdicts_of(
     graph_module: torch.fx.GraphModule,
     settings: Settings,
     supports: Supports,
-    excluded: Mapping[str, str],
+    excluded: Mapping[str, Verdict],
 ) -> dict[torch.fx.Node, Verdict]:
     """A verdict for each node that computes tensors; sizes are computed where they are needed.
 
@@ -42,7 +42,7 @@ def verdicts_of(
             if node.target is operator.getitem:
                 found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
             elif node.name in excluded:
-                found[node] = Verdict(False, excluded[node.name])
+                found[node] = excluded[node.name]
             else:
                 found[node] = _verdict(node, settings, device, known) and supports(node)
             inner = nested.graphs_of_call(module, node)
