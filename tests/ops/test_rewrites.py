@@ -22,6 +22,9 @@ from portrt.convert import OnnxModel, onnx_from_block
 from portrt.convert.rewrites import rewritten
 
 _OPERATORS = (
+    "addmm.default",
+    "amax.default",
+    "amin.default",
     "bitwise_and.Scalar",
     "bitwise_and.Tensor",
     "bitwise_not.default",
@@ -29,6 +32,7 @@ _OPERATORS = (
     "bitwise_or.Tensor",
     "bitwise_xor.Scalar",
     "bitwise_xor.Tensor",
+    "bmm.default",
     "col2im.default",
     "diagonal.default",
     "embedding_dense_backward.default",
@@ -36,6 +40,7 @@ _OPERATORS = (
     "max_pool2d_with_indices.default",
     "max_pool2d_with_indices_backward.default",
     "max_pool3d_with_indices.default",
+    "mm.default",
     "native_layer_norm.default",
     "native_layer_norm_backward.default",
     "scatter_add.default",

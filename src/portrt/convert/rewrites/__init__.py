@@ -38,9 +38,18 @@ def rules() -> tuple[type[Rule], ...]:
         layer_norm,
         max_pool,
         scatter_reduction,
+        whole_numbers,
     )
 
-    families = (bitwise, eye_like, fold, layer_norm, max_pool, scatter_reduction)
+    families = (
+        bitwise,
+        eye_like,
+        fold,
+        layer_norm,
+        max_pool,
+        scatter_reduction,
+        whole_numbers,
+    )
     return tuple(rule for family in families for rule in family.RULES)
 
 

@@ -40,38 +40,76 @@ class _Scatter(Rule):
         return "none" if attribute is None else attribute.as_string()
 
 
-class ScatterElements(_Scatter):
-    # TensorRT has a plugin that reduces, which its parser takes.
-    libraries: ClassVar[tuple[str, ...]] = ("tensorrt_rtx",)
-    refusal = "(importScatterElements): UNSUPPORTED_NODE_ATTR: Unsupported reduction type"
+class _Elements(_Scatter):
+    """A scatter along one axis."""
 
     def pattern(self, op: Any, data: Any, indices: Any, updates: Any) -> Any:
         return op.ScatterElements(data, indices, updates, _outputs=["result"])
+
+    def is_bounded(self, data: ir.Value, indices: ir.Value, axis: int) -> bool:
+        assert data.shape is not None and indices.shape is not None
+        pairs = zip(data.shape, indices.shape, strict=True)
+        alike = all(a == b for i, (a, b) in enumerate(pairs) if i != axis)
+        return alike and self.is_small([*data.shape, indices.shape[axis]])
+
+    def meant(self, op: Any, data: ir.Value, indices: ir.Value, axis: int) -> Any:
+        """Bools: which updates are for which places, on the axis behind that of the places."""
+        count = op.Shape(data, start=axis, end=axis + 1)
+        indices = _not_negative(op, indices, count)
+        shape = [1] * (len(data.shape or ()) + 1)
+        shape[axis] = -1
+        places = op.Reshape(_range(op, count), constant(op, shape))
+        return op.Equal(op.Unsqueeze(indices, constant(op, [axis])), places)
+
+
+class ScatterElements(_Elements):
+    # TensorRT has a plugin that reduces, which its parser takes.
+    libraries: ClassVar[tuple[str, ...]] = ("tensorrt_rtx",)
+    refusal = "(importScatterElements): UNSUPPORTED_NODE_ATTR: Unsupported reduction type"
 
     def check(self, _: Any, data: ir.Value, indices: ir.Value, result: ir.Value, **__: Any) -> bool:
         if self.reduction_of(result) not in _REDUCTIONS or data.dtype not in _DTYPES:
             return False
         if data.shape is None or indices.shape is None:
             return False
-        axis = _axis(result, len(data.shape))
-        pairs = zip(data.shape, indices.shape, strict=True)
-        alike = all(a == b for i, (a, b) in enumerate(pairs) if i != axis)
-        return alike and self.is_small([*data.shape, indices.shape[axis]])
+        return self.is_bounded(data, indices, _axis(result, data))
 
     def rewrite(
         self, op: Any, data: ir.Value, indices: ir.Value, updates: ir.Value, result: ir.Value
     ) -> Any:
-        rank = len(data.shape or ())
-        axis = _axis(result, rank)
-        count = op.Shape(data, start=axis, end=axis + 1)
-        indices = _not_negative(op, indices, count)
-        shape = [1] * (rank + 1)
-        shape[axis] = -1
-        places = op.Reshape(_range(op, count), constant(op, shape))
-        new_axis = constant(op, [axis])
-        meant = op.Equal(op.Unsqueeze(indices, new_axis), places)
-        updates = op.Unsqueeze(updates, new_axis)
+        axis = _axis(result, data)
+        meant = self.meant(op, data, indices, axis)
+        updates = op.Unsqueeze(updates, constant(op, [axis]))
         return _combined(op, self.reduction_of(result), data.dtype, data, meant, updates, axis + 1)
+
+
+class ScatterFill(_Elements):
+    """One number for all, as torch.onnx writes it before a reduction without what was there.
+
+    Of other updates it would be open which of several for one place it takes.
+    """
+
+    refusal = "Indices dimensions must be less than data dimensions!"
+
+    def check(
+        self, _: Any, data: ir.Value, indices: ir.Value, updates: ir.Value, result: ir.Value
+    ) -> bool:
+        if self.reduction_of(result) != "none" or data.shape is None or indices.shape is None:
+            return False
+        axis = _axis(result, data)
+        places, count = data.shape[axis], indices.shape[axis]
+        if isinstance(places, int) and isinstance(count, int) and count <= places:
+            return False
+        return _filling(updates) is not None and self.is_bounded(data, indices, axis)
+
+    def rewrite(
+        self, op: Any, data: ir.Value, indices: ir.Value, updates: ir.Value, result: ir.Value
+    ) -> Any:
+        axis = _axis(result, data)
+        meant = op.Cast(self.meant(op, data, indices, axis), to=ir.DataType.INT32)
+        counted = op.ReduceMax(meant, constant(op, [axis + 1]), keepdims=0)
+        named = op.Cast(counted, to=ir.DataType.BOOL)
+        return op.Where(named, constant(op, _filling(updates), data.dtype), data)
 
 
 class ScatterND(_Scatter):
@@ -110,9 +148,21 @@ class ScatterND(_Scatter):
         return op.Reshape(found, op.Shape(data))
 
 
-def _axis(result: ir.Value, rank: int) -> int:
+def _axis(result: ir.Value, data: ir.Value) -> int:
     attribute = node_of(result).attributes.get("axis")
-    return (0 if attribute is None else attribute.as_int()) % rank
+    return (0 if attribute is None else attribute.as_int()) % len(data.shape or ())
+
+
+def _filling(updates: ir.Value) -> Any:
+    """The number that all updates are; None where they are not known to be one."""
+    source = updates.producer()
+    if source is not None and source.op_type == "ConstantOfShape":
+        value = source.attributes.get("value")
+        return 0 if value is None else value.as_tensor().numpy().item()
+    if updates.const_value is None or updates.const_value.size == 0:
+        return None
+    numbers = updates.const_value.numpy()
+    return numbers.flat[0].item() if (numbers == numbers.flat[0]).all() else None
 
 
 def _range(op: Any, count: Any) -> Any:
@@ -154,4 +204,4 @@ def _neutral(reduction: str, dtype: ir.DataType | None) -> float | int:
     return int(limits.min if reduction == "max" else limits.max)
 
 
-RULES = (ScatterElements, ScatterND)
+RULES = (ScatterElements, ScatterFill, ScatterND)
