@@ -21,6 +21,7 @@ from portrt.torch_error import TorchError
 logger = logging.getLogger(__name__)
 
 _DimHint = type(torch.export.Dim.AUTO)
+_COLLECTIONS = (torch.export.ShapesCollection, torch.export.AdditionalInputs)
 
 
 def capture(
@@ -98,6 +99,9 @@ def capture(
         ) from err
     seconds = time.perf_counter() - started
     logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)
+    if isinstance(dynamic_shapes, _COLLECTIONS):
+        collection: Any = dynamic_shapes  # torch's method has no types
+        dynamic_shapes = collection.dynamic_shapes(model, example_args, example_kwargs)
     hints = any(isinstance(leaf, _DimHint) for leaf in _leaves(dynamic_shapes))
     return _admitting_one(program) if hints else program
 

@@ -119,6 +119,27 @@ def test_an_exported_program_with_hinted_sizes_takes_one_as_it_did() -> None:
     assert program.range_constraints == ranges
 
 
+def in_a_collection() -> Any:
+    found = torch.export.ShapesCollection()
+    found[X] = {0: Dim.AUTO}
+    return found
+
+
+def by_other_inputs() -> Any:
+    found = torch.export.AdditionalInputs()
+    found.add((randn(7, 4),))
+    return found
+
+
+@pytest.mark.parametrize("dynamic_shapes", [in_a_collection, by_other_inputs])
+def test_collections_of_shapes_are_taken_as_torch_takes_them(dynamic_shapes: Any) -> None:
+    model = CASES["mlp"].model()
+    module = compiled_module(model, inputs=[X], dynamic_shapes=dynamic_shapes())
+    for n in (1, 3, 90):
+        x = randn(n, 4)
+        assert_same(module(x), model(x), 1e-5, 1e-5)
+
+
 def test_a_range_that_was_given_is_kept() -> None:
     module = compiled_module(
         CASES["mlp"].model(),
