@@ -14,7 +14,8 @@ DOMAIN = "com.microsoft"
 
 
 def fuse_transposed_matmul(data: bytes) -> bytes:
-    """ModelProto bytes in and out; for ONNX Runtime alone. float32 weights of rank 2."""
+    """ModelProto bytes in and out; for ONNX Runtime alone. Weights of rank 2 in float32, or
+    bfloat16 that is widened to it."""
     import onnx
 
     model = ir.from_proto(onnx.load_model_from_string(data))
@@ -28,7 +29,7 @@ def fuse_transposed_matmul(data: bytes) -> bytes:
 
 
 def _fuse(node: ir.Node) -> bool:
-    weight = _transposed_weight(node.inputs[1])
+    weight = _transposed_weight(node.inputs[1], ir.DataType.FLOAT) or _converted_weight(node)
     if weight is None or node.graph is None or node.domain:
         return False
     fused = ir.Node(
@@ -41,13 +42,27 @@ def _fuse(node: ir.Node) -> bool:
     return True
 
 
-def _transposed_weight(value: ir.Value | None) -> ir.Value | None:
-    """The weight behind `Transpose(perm=[1, 0])`, else None."""
+def _converted_weight(product: ir.Node) -> ir.Value | None:
+    """Cast(weight), made for a product with Cast(Transpose(weight)) from bfloat16, else None."""
+    value = product.inputs[1]
+    cast = None if value is None else value.producer()
+    if cast is None or cast.op_type != "Cast" or product.graph is None:
+        return None
+    weight = _transposed_weight(cast.inputs[0], ir.DataType.BFLOAT16)
+    if weight is None or cast.attributes["to"].as_int() != ir.DataType.FLOAT:
+        return None
+    made = ir.Node("", "Cast", [weight], cast.attributes.values())
+    product.graph.insert_before(product, made)
+    return made.outputs[0]
+
+
+def _transposed_weight(value: ir.Value | None, dtype: ir.DataType) -> ir.Value | None:
+    """The weight of this dtype behind `Transpose(perm=[1, 0])`, else None."""
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None
     weight, perm = producer.inputs[0], producer.attributes.get("perm")
     if weight is None or weight.const_value is None or not weight.is_initializer():
         return None
-    fits = weight.const_value.dtype == ir.DataType.FLOAT and len(weight.const_value.shape) == 2
+    fits = weight.const_value.dtype == dtype and len(weight.const_value.shape) == 2
     return weight if fits and perm is not None and list(perm.as_ints()) == [1, 0] else None

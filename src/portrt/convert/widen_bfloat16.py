@@ -11,7 +11,15 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 # Control flow hands tensors on, and computes in the graphs inside it.
-_KEEP = {"Cast", "If", "Loop", "Scan"}
+_CONTROL_FLOW = {"If", "Loop", "Scan"}
+
+# These move numbers, in any dtype: a weight that is looked up or transposed stays small.
+# Tried with ONNX Runtime 1.23 and 1.32, which lack Expand and Where.
+_MOVES = {
+    *("Concat", "Flatten", "Gather", "GatherElements", "Identity", "Reshape", "Shape", "Slice"),
+    *("Split", "Squeeze", "Transpose", "Unsqueeze"),
+}
+_KEEP = {"Cast", *_CONTROL_FLOW, *_MOVES}
 
 
 def widen_bfloat16(data: bytes) -> bytes:
