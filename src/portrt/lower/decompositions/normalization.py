@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -104,11 +104,11 @@ def _cast_first(op: Any) -> Callable[..., Tensor]:
     return decomposed
 
 
-def _in_double_alone(op: Any) -> Callable[..., Any]:
-    """ONNX keeps the statistics of a float64 norm in float32."""
+def _of_torch(op: Any, dtypes: Collection[torch.dtype]) -> Callable[..., Any]:
+    """Of these dtypes: ONNX keeps the statistics in float32, PyTorch in the dtype of the input."""
 
     def decomposed(x: Tensor, *args: Any) -> Any:
-        return _OF_TORCH[op](x, *args) if x.dtype == torch.float64 else NotImplemented
+        return _OF_TORCH[op](x, *args) if x.dtype in dtypes else NotImplemented
 
     return decomposed
 
@@ -119,6 +119,9 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._native_batch_norm_legit_functional.default: _batch_norm,
     aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,
     aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,
-    aten.native_layer_norm.default: _in_double_alone(aten.native_layer_norm.default),
-    aten.native_group_norm.default: _in_double_alone(aten.native_group_norm.default),
+    # A layer whose statistics nothing reads is another operator, and stays whole.
+    aten.native_layer_norm.default: _of_torch(
+        aten.native_layer_norm.default, (torch.float64, torch.float16, torch.bfloat16)
+    ),
+    aten.native_group_norm.default: _of_torch(aten.native_group_norm.default, (torch.float64,)),
 }
