@@ -616,7 +616,6 @@ class CustomOpBetween(nn.Module):
 @case(
     "nonzero",
     lambda: [randn(3, 4), -randn(6, 4).abs(), randn(1, 4)],
-    blocks=2,
     dynamic_shapes=(BATCH,),
 )
 class Nonzero(nn.Module):
@@ -636,9 +635,7 @@ class _Masked(nn.Module):
         return (y[y > 0] * 3).sum() + y.mean()
 
 
-case("boolean_index", lambda: [randn(5, 4), randn(2, 4)], blocks=2, dynamic_shapes=(BATCH,))(
-    _Masked
-)
+case("boolean_index", lambda: [randn(5, 4), randn(2, 4)], dynamic_shapes=(BATCH,))(_Masked)
 
 
 @case("random", lambda: [randn(3, 4), randn(5, 4)], blocks=2, dynamic_shapes=(BATCH,))

@@ -250,6 +250,14 @@ def compare(
     if tolerance > 0:
         parts = str(precision).split("+")
         tolerance = max(tolerance, *(_TOLERANCES_BY_NAME.get(part, 0.0) for part in parts))
+    if got.shape != wanted.shape:  # sizes that the data decides
+        return {
+            "name": name,
+            "max_abs": f"the shape {tuple(got.shape)} for {tuple(wanted.shape)}",
+            "max_rel": "inf",
+            "tolerance": tolerance,
+            "ok": False,
+        }
     wide = torch.complex128 if wanted.dtype.is_complex else torch.float64
     a, b = got.to(wide), wanted.to(wide)
     same = (a == b) | (a.isnan() & b.isnan())

@@ -282,6 +282,14 @@ def is_data_dependent(value: Any) -> bool:
     return bool(free_unbacked_symbols(value))
 
 
+def is_unbacked(symbol: Any) -> bool:
+    """Whether a symbol stands for a number that only the data decides."""
+    from torch.utils._sympy.symbol import SymT, symbol_is_type
+
+    kinds = (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT)
+    return bool(symbol.is_symbol) and symbol_is_type(symbol, kinds)
+
+
 def fake_mode_of(graph: torch.fx.Graph) -> Any:
     """The mode that the graph's fake tensors belong to."""
     from torch._guards import detect_fake_mode

@@ -130,8 +130,8 @@ of an operator, with dtypes, ranks, broadcasting, empty and 0-d tensors and dyna
 | built by TensorRT-RTX in every row that was tried | {whole} | {whole_percent:.1f} % |
 
 Among those outside are the random ones (`rand`, `randn`, `randperm`), which draw from torch's
-generator, and `nonzero`, whose size depends on data; they count as outside. An operator counts as
-inside when at least one of its rows is; the table has the rows that are not, with the reason.
+generator; they count as outside. An operator counts as inside when at least one of its rows is; the
+table has the rows that are not, with the reason.
 
 *onnxruntime*: rows of the table in an engine, held to eager's numbers by `tests/ops` in CI.
 *tensorrt_rtx*: up to four rows, in float32, float16, int64 and bool where there are such, built on

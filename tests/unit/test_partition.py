@@ -65,7 +65,6 @@ def count_blocks(program: Any) -> int:
     ("name", "target", "reason"),
     [
         ("custom_op_between", "portrt_tests.shifted_relu.default", "torch.onnx has no translation"),
-        ("nonzero", "aten.nonzero.default", "depends on data"),
         ("random", "aten.rand_like.default", "random numbers"),
         ("constant_block", "aten.arange.default", "computes a constant"),
     ],

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from portrt import data_sizes
 from portrt.adopt.bindings import check_names
-from portrt.artifacts import YES, Plan
+from portrt.artifacts import YES, Plan, Verdict
+from portrt.backends.base import tensors_of
 from portrt.capture import capture
 from portrt.errors import PartitionError, SettingsError
 from portrt.inputs import Input
@@ -65,7 +67,12 @@ def plan_of_source(
         )
     settings = Settings(min_block_size=1, require_full_compilation=True)
     best = sizes_to_tune_for(captured, values, None)
-    plan = partition(lower(captured), settings, lambda _: YES, best=best)
+
+    def supports(node: torch.fx.Node) -> Verdict:
+        """No for sizes that the data decides: they are stated for a plan without a source."""
+        return data_sizes.REFUSED if data_sizes.of_tensors(tensors_of(node)) else YES
+
+    plan = partition(lower(captured), settings, supports, best=best)
     if len(plan.blocks) != 1:
         raise PartitionError(
             f"the source is {len(plan.blocks)} blocks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 import time
@@ -21,6 +22,7 @@ from portrt.errors import BuildError, EngineError, PackageError
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.requirements import INSTALL, Facts, judge
 from portrt.package.weights import WeightsImage
+from portrt.runtime.signature import UNKNOWN
 from portrt.settings import Settings
 
 _INSTALL = INSTALL["onnxruntime"]
@@ -231,11 +233,16 @@ class OnnxRuntimeSession:
                     kept.append(tensor)
                 binding.bind_input(name, cpu, element_type, tensor.shape, tensor.data_ptr())
             for (name, dtype, element_type), shape in zip(self._outputs, shapes, strict=True):
+                if UNKNOWN in shape:  # ONNX Runtime's memory, copied when the size is known
+                    binding.bind_output(name, cpu)
+                    continue
                 output = torch.empty(shape, dtype=dtype)
                 outputs.append(output)
                 address = output.data_ptr() or _NOWHERE
                 binding.bind_output(name, cpu, element_type, shape, address)
             self._native_run(binding, None)
+            if len(outputs) < len(shapes):
+                outputs = self._copied_outputs(binding)
         except Exception as err:
             raise EngineError(
                 f"ONNX Runtime failed in {self._name}: {_first_line(err)}",
@@ -243,6 +250,17 @@ class OnnxRuntimeSession:
                 "run the uncompiled model on these inputs; if it works, report the model",
             ) from err
         self._bindings.append(binding)
+        return outputs
+
+    def _copied_outputs(self, binding: Any) -> list[torch.Tensor]:
+        """All outputs of a run, those in torch's memory too; the binding lets go of them."""
+        outputs = []
+        for value, (_, dtype, _) in zip(binding.get_outputs(), self._outputs, strict=True):
+            output = torch.empty(value.shape(), dtype=dtype)
+            if output.numel():
+                ctypes.memmove(output.data_ptr(), value.data_ptr(), output.nbytes)
+            outputs.append(output)
+        binding.clear_binding_outputs()
         return outputs
 
     def layer_times(

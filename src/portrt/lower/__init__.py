@@ -12,6 +12,7 @@ from portrt.convert.translations import resolved
 from portrt.lower.decompose import decompose
 from portrt.lower.distinct_operands import distinct_operands
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
+from portrt.lower.drop_size_asserts import drop_size_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
 from portrt.lower.lift_nested_constants import lift_nested_constants
 from portrt.lower.name_nested_nodes import name_nested_nodes
@@ -57,6 +58,7 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
             logger.warning(
                 "the translation of %s is not used: torch takes the operator apart", target
             )
+    drop_size_asserts(lowered)
     for graph_pass in GRAPH_PASSES:
         for graph_module in nested.graph_modules(lowered.graph_module):
             graph_pass(graph_module)

@@ -16,7 +16,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from portrt import torch_internals
+from portrt import data_sizes, torch_internals
 from portrt.artifacts import Block, Engine, Plan
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob
@@ -164,10 +164,18 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
     signature = ExportGraphSignature(specs, output_specs(old, graph))
     plan.graph_module.recompile()
     constants = {k: v for k, v in old.constants.items() if k in kept}
-    return torch_internals.program_from_graph(
+    program = torch_internals.program_from_graph(
         old,
         plan.graph_module,
         signature,
         {k: v for k, v in old.state_dict.items() if k in kept},
         {**constants, **blobs.constants},
     )
+    # Sizes that the data decides and that only engines see now have no symbol any more.
+    seen = {s for node in graph.nodes for s in data_sizes.symbols_of(node.meta.get("val"))}
+    ranges = {
+        symbol: bounds
+        for symbol, bounds in old.range_constraints.items()
+        if symbol in seen or not torch_internals.is_unbacked(symbol)
+    }
+    return torch_internals.with_ranges(program, ranges)

@@ -17,9 +17,10 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from portrt import nested, symbols, torch_internals
+from portrt import data_sizes, nested, symbols, torch_internals
 from portrt.artifacts import Block, Tuned
 from portrt.errors import PartitionError
+from portrt.package import expr
 
 # Facts about the user's files and modules: not needed to run a block, and they would make two
 # exports of one model differ.
@@ -58,7 +59,11 @@ def block_from_submodule(
     outer_inputs = [outer for _, outer in inputs]
     needed = [own.meta["val"] for own in sizes]
     needed += [size for out in outputs for size in out.meta["val"].shape]
+    needed = [size for size in needed if not data_sizes.unbacked_symbols([size])]
     outer_inputs += _carriers(needed, outer_inputs, placeholders)
+    for own, outer in pairs:  # a size that the data decided outside, read off a tensor from there
+        if own in sizes and data_sizes.unbacked_symbols([own.meta["val"]]):
+            outer_inputs += [t for t in data_sizes.carriers(outer) if t not in outer_inputs]
 
     graph = torch.fx.Graph()
     env: dict[torch.fx.Node, Any] = {}  # the nodes of the submodule -> those of the graph
@@ -90,7 +95,7 @@ def block_from_submodule(
         program=own_program,
         weights=tuple(by_name),
         inputs=input_entries(new_inputs, known, program, best),
-        outputs=tuple(_output_entry(env[out], known) for out in outputs),
+        outputs=tuple(_output_entry(env[out], known, program) for out in outputs),
         node_count=count_operators(own_program.graph_module),
     )
 
@@ -253,7 +258,18 @@ def _input_size(
     return entry if profiles in ([], [[least, wanted, most]]) else {**entry, "profiles": profiles}
 
 
-def _output_entry(node: torch.fx.Node, known: symbols.Dimensions) -> Mapping[str, Any]:
+def _output_size(size: Any, known: symbols.Dimensions, program: ExportedProgram) -> Any:
+    tree = symbols.tree_of_size(size, known)
+    if tree is None and data_sizes.unbacked_symbols([size]):
+        _, most = symbols.range_of(size, program.range_constraints)
+        most = None if most is None or most > expr.MAX_SIZE else most
+        return {"unknown": most, "symbol": str(torch_internals.expression_of(size))}
+    return size_tree(size, known)
+
+
+def _output_entry(
+    node: torch.fx.Node, known: symbols.Dimensions, program: ExportedProgram
+) -> Mapping[str, Any]:
     value = node.meta["val"]
-    shape = [size_tree(size, known) for size in value.shape]
+    shape = [_output_size(size, known, program) for size in value.shape]
     return {"name": node.name, "dtype": dtype_name(value), "shape": shape}

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from portrt import nested, torch_internals
+from portrt import data_sizes, nested, torch_internals
 from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
 from portrt.errors import PartitionError
 from portrt.module_path import ModulePath
@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 Group = list[torch.fx.Node]
 
 _CONSTANT = "its block has no inputs: it computes a constant"
+_COMPUTED = Verdict(
+    False,
+    "it gives a size that is computed from one that the data decides",
+    "return the tensor before its size was changed",
+)
 _REMEDIES = {_CONSTANT: "compute it once, and keep it as a buffer of the model"}
 
 
@@ -163,29 +168,65 @@ def _is_plain(value: Any) -> bool:
 
 def _groups(
     graph_module: torch.fx.GraphModule,
-    verdicts: Mapping[torch.fx.Node, Verdict],
+    verdicts: dict[torch.fx.Node, Verdict],
     weights: Mapping[str, Any],
     settings: Settings,
 ) -> tuple[list[Group], list[LeftOut]]:
-    allowed = {node for node, verdict in verdicts.items() if verdict}
-    partitioner = CapabilityBasedPartitioner(
-        graph_module, _Support(allowed), allows_single_node_partition=True
-    )
-    order = {node: index for index, node in enumerate(graph_module.graph.nodes)}
-    proposed = [
-        sorted(part.nodes, key=order.__getitem__) for part in partitioner.propose_partitions()
-    ]
-    proposed.sort(key=lambda group: order[group[0]])
-    whole_model = len(proposed) == 1 and len(proposed[0]) == len(verdicts)
+    proposed = _proposed(graph_module, verdicts)
+    refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
+    while refused:
+        verdicts.update(dict.fromkeys(refused, _COMPUTED))
+        proposed = _proposed(graph_module, verdicts)
+        refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
+    whole_model = len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
     groups, dropped = [], []
     for group in proposed:
         reason = _reason_to_drop(group, graph_module, weights, settings, whole_model)
         if reason:
             verdict = Verdict(False, reason, _REMEDIES.get(reason, "lower min_block_size"))
-            dropped += [_left_out(node, verdict) for node in group]
+            dropped += [_left_out(node, verdict) for node in group if node in verdicts]
         else:
             groups.append(group)
+            _give_tensors_alone(graph_module.graph, group)
     return groups, dropped
+
+
+def _proposed(
+    graph_module: torch.fx.GraphModule, verdicts: Mapping[torch.fx.Node, Verdict]
+) -> list[Group]:
+    allowed = {node for node, verdict in verdicts.items() if verdict}
+    order = {node: index for index, node in enumerate(graph_module.graph.nodes)}
+    for node in order:
+        if data_sizes.is_computed_in_engine(node, allowed.__contains__):
+            allowed.add(node)
+    partitioner = CapabilityBasedPartitioner(
+        graph_module, _Support(allowed), allows_single_node_partition=True
+    )
+    found = [sorted(part.nodes, key=order.__getitem__) for part in partitioner.propose_partitions()]
+    return sorted(found, key=lambda group: order[group[0]])
+
+
+def _gives_a_size_of_others(node: torch.fx.Node, members: set[torch.fx.Node]) -> bool:
+    """Whether a group gives a tensor with a size that is computed from one that the data decides.
+
+    Only such a size itself has a name in a manifest.
+    """
+    if all(user in members for user in node.users):
+        return False
+    return data_sizes.has_computed_size(node.meta.get("val"))
+
+
+def _give_tensors_alone(graph: torch.fx.Graph, group: Group) -> None:
+    """Compute the sizes of a group that others use once more outside, from the group's tensors."""
+    members = set(group)
+    for node in reversed(group):
+        others = [user for user in node.users if user not in members]
+        if not others or not torch_internals.is_symbolic_call(node):
+            continue
+        with graph.inserting_after(group[-1]):
+            copy = graph.node_copy(node)
+        for user in others:
+            user.replace_input_with(node, copy)
 
 
 def _reason_to_drop(
@@ -211,7 +252,10 @@ def _reason_to_drop(
 def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:
     """Operator calls of a group, those in the graphs inside it too."""
     inner = [g for node in group for g in nested.graphs_of_call(graph_module, node).values()]
-    outer = sum(node.target is not operator.getitem for node in group)
+    outer = sum(
+        node.target is not operator.getitem and not torch_internals.is_symbolic_call(node)
+        for node in group
+    )
     return outer + sum(map(count_operators, inner))
 
 

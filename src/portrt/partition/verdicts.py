@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from portrt import nested, symbols, torch_internals
+from portrt import data_sizes, nested, symbols, torch_internals
 from portrt.artifacts import YES, Verdict
 from portrt.module_path import ModulePath
 from portrt.partition.higher_order import verdict_on_graphs, verdict_on_kind
@@ -33,6 +33,7 @@ def verdicts_of(
     device = _main_device(graph_module)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     known = symbols.dimensions_of(placeholders)
+    found_by_data = set(data_sizes.known_symbols(graph_module.graph))
 
     def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         found: dict[torch.fx.Node, Verdict] = {}
@@ -44,7 +45,9 @@ def verdicts_of(
             elif node.name in excluded:
                 found[node] = excluded[node.name]
             else:
-                found[node] = _verdict(node, settings, device, known) and supports(node)
+                found[node] = _verdict(node, settings, device, known, found_by_data) and supports(
+                    node
+                )
             inner = nested.graphs_of_call(module, node)
             if inner and found[node]:
                 found[node] = verdict_on_graphs(inner, judged)
@@ -78,14 +81,18 @@ def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
 
 
 def _verdict(
-    node: torch.fx.Node, settings: Settings, device: torch.device, known: symbols.Dimensions
+    node: torch.fx.Node,
+    settings: Settings,
+    device: torch.device,
+    known: symbols.Dimensions,
+    found_by_data: set[Any],
 ) -> Verdict:
     """Whether any engine could hold the node."""
     asked = _asked_for(node, settings)
     if not asked:
         return asked
     kind = _verdict_on_operator(node) if _is_plain(node) else verdict_on_kind(node)
-    return kind and _verdict_on_values(node, device, known)
+    return kind and _verdict_on_values(node, device, known, found_by_data)
 
 
 def _is_plain(node: torch.fx.Node) -> bool:
@@ -126,9 +133,12 @@ def _verdict_on_operator(node: torch.fx.Node) -> Verdict:
 
 
 def _verdict_on_values(
-    node: torch.fx.Node, device: torch.device, known: symbols.Dimensions
+    node: torch.fx.Node,
+    device: torch.device,
+    known: symbols.Dimensions,
+    found_by_data: set[Any],
 ) -> Verdict:
-    """Whether it takes and returns tensors whose sizes are known before it runs."""
+    """Whether it takes and returns tensors whose sizes are known, or found by an operator."""
     value = node.meta.get("val")
     values = [value] if isinstance(value, torch.Tensor) else list(value or ())
     tensors = [item for item in values if isinstance(item, torch.Tensor)]
@@ -139,14 +149,10 @@ def _verdict_on_values(
     taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
     sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
     sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
-    if any(torch_internals.is_data_dependent(size) for size in sizes):
-        return Verdict(
-            False,
-            "a size of its tensors depends on data",
-            "keep the size and mask, as torch.where does, instead of picking elements",
-        )
+    if not data_sizes.unbacked_symbols(sizes) <= found_by_data:
+        return data_sizes.REFUSED
     for size in sizes:
-        if symbols.tree_of_size(size, known) is None:
+        if not data_sizes.has_tree(size, known):
             return Verdict(
                 False,
                 f"the size {size} is no whole-number arithmetic on input sizes",

@@ -67,7 +67,8 @@ class MeasuredSession:
             f"the engine of {self._manifest.name} gave other sizes than its manifest promises: "
             f"{fact}",
             f"{wanted}",
-            "adopt the plan again with outputs that promise what it gives",
+            "give data of which the model takes no more, as its checks say; or adopt the plan "
+            "again with outputs that promise what it gives",
         )
 
 

@@ -177,7 +177,7 @@ _FOURIER = [
     *_real(
         "_fft_r2c.default",
         lambda x: aten._fft_r2c(x, [1, 0, 2], 2, True),
-        T("n,4,5"),
+        T("3,4,5"),
         variant="three dimensions",
     ),
     *_real("_fft_r2c.default", lambda x: aten._fft_r2c(x, [0], 1, True), T("6"), variant="vector"),

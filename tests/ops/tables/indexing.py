@@ -102,8 +102,30 @@ CASES = [
         T("bool:b,3"),
         variant="boolean",
         function=lambda x, m: x[m],
-        stays="depends on data",
+        over=("f32", "f16", "bf16", "i64", "bool"),
     ),
+    *rows(
+        "aten.index.Tensor",
+        T("b,3,4"),
+        T("bool:b"),
+        variant="boolean rows",
+        function=lambda x, m: x[m],
+    ),
+    *rows(
+        "aten.index.Tensor",
+        T("b,5,4"),
+        T("bool:5"),
+        variant="boolean columns",
+        function=lambda x, m: x[:, m],
+    ),
+    *rows(
+        "aten.index.Tensor",
+        T("b,5"),
+        variant="nothing and everything",
+        function=lambda x: (x[x > 9], x[x < 9], x[x > 9].sum()),
+    ),
+    *rows("masked_select.default", T("b,4"), T("bool:b,4"), over=("f32", "f16", "i64")),
+    *rows("masked_select.default", T("b,1,4"), T("bool:3,1"), variant="broadcast"),
     *[
         row
         for accumulate in (False, True)
@@ -198,7 +220,27 @@ CASES = [
     *rows("masked_scatter.default", T("4,3"), T("bool:4,3"), T("12"), over=F),
     *rows("masked_scatter.default", T("b,3"), T("bool:b,1"), T("20,4")),
     *rows("masked_scatter.default", T("b,s"), T("bool:b,s"), T("b,s")),
-    *rows("nonzero.default", T("4,3", 0, 1), over=("i64", "f32", "bool"), stays="depends on data"),
+    *rows("nonzero.default", T("4,3", 0, 1), over=("i64", "f32", "bool")),
+    *rows(
+        "nonzero.default",
+        T("b,s,2", 0, 1),
+        over=("i32", "f16", "bf16", "f64", "bool"),
+        lacks=("f64",),
+    ),
+    *rows("nonzero.default", T("bool:"), variant="scalar", stays="depends on data"),
+    *rows(
+        "aten.nonzero.default",
+        T("b,4"),
+        variant="nothing and everything",
+        function=lambda x: (torch.nonzero(x > 9), torch.nonzero(x < 9), torch.nonzero(x > 9).sum()),
+    ),
+    *rows(
+        "aten._unique2.default",
+        T("i64:b,4", -2, 2),
+        variant="all results",
+        function=lambda x: torch.unique(x, return_inverse=True, return_counts=True),
+    ),
+    *rows("aten._unique2.default", T("b,4"), variant="floats", function=torch.unique),
     *[
         row
         for op, last in (("scatter.src", T("b,2")), ("scatter_add.default", T("b,2")))

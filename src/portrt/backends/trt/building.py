@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from portrt import nested, spectral
+from portrt import data_sizes, nested, spectral
 from portrt.artifacts import YES, Block, Verdict
-from portrt.backends.base import Material, supports_dtypes
+from portrt.backends.base import Material, supports_dtypes, tensors_of
 from portrt.backends.build_process import Built, ParserRefusal, build_in_process
 from portrt.backends.quantized import is_between
 from portrt.convert import OnnxModel
@@ -41,6 +41,8 @@ def supports(node: torch.fx.Node, name: str) -> Verdict:
     """Whether TensorRT or TensorRT-RTX, called `name`, can hold a node."""
     if is_between(node):  # int8 and float8 between quantizers
         return YES
+    if data_sizes.of_tensors(tensors_of(node)):
+        return data_sizes.REFUSED
     verdict = supports_dtypes(node, DTYPES, name)
     if verdict and node.target in spectral.TRANSFORMS and not spectral.is_matrix_product(node):
         length = spectral.length_of(node)

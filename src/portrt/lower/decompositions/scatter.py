@@ -1,4 +1,4 @@
-"""Writing by indices: half precision, means, and indices of other shapes than what is written."""
+"""Reading and writing by indices and masks: half precision, means, and shapes that differ."""
 
 from __future__ import annotations
 
@@ -103,6 +103,12 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
     return aten.index(x, [None if i is None else i.to(torch.int64) for i in indices])
 
 
+def _masked_select(x: Tensor, mask: Tensor) -> Any:
+    """torch.onnx has no translation."""
+    x, mask = aten.broadcast_tensors([x, mask])
+    return aten.index(x, [mask])
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.scatter.src: _scatter,
     aten.scatter.value: _scatter_value,
@@ -110,5 +116,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.scatter_reduce.two: _scatter_reduce,
     aten.index_put.default: _index_put,
     aten.index.Tensor: _index,
+    aten.masked_select.default: _masked_select,
     aten.masked_scatter.default: _masked_scatter,
 }
