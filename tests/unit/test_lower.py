@@ -15,6 +15,7 @@ from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.lower.hoist_sizes import hoist_sizes
 from portrt.lower.view_to_reshape import view_to_reshape
 from portrt.nested import graph_modules
+from portrt.settings import Settings
 
 aten = torch.ops.aten
 
@@ -156,3 +157,51 @@ def test_a_batch_norm_layer_stays_one_node() -> None:
     targets = [node.target for node in lower(program).graph.nodes]
     assert torch.ops.aten._native_batch_norm_legit_no_training.default in targets
     assert torch.ops.aten.rsqrt.default not in targets
+
+
+def test_onnx_operators_of_torch_are_taken_apart_into_plain_ones() -> None:
+    """A model that calls them needs no translation, nor torch.onnx where its file is loaded."""
+    import torch.onnx.ops
+
+    class Model(torch.nn.Module):
+        def forward(self, q: torch.Tensor, kv: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+            turned = torch.onnx.ops.rotary_embedding(q, angle.cos(), angle.sin())
+            found, *_ = torch.onnx.ops.attention(turned, kv, kv, is_causal=True)
+            return found
+
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 6, 4))
+    lowered = lower(torch.export.export(Model(), inputs))
+    assert not any(str(target).startswith("onnx.") for target in targets(lowered))
+    torch.testing.assert_close(lowered.module()(*inputs), Model()(*inputs))
+
+
+def test_what_a_translation_takes_is_not_taken_apart() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            one = torch.ones(())
+            return torch._scaled_mm(a, b.t(), one, one, out_dtype=torch.float32)
+
+    inputs = tuple(torch.randn(16, 16).to(torch.float8_e4m3fn) for _ in range(2))
+    program = torch.export.export(Model(), inputs)
+    scaled = torch.ops.aten._scaled_mm.default
+    assert scaled not in targets(lower(program))
+    settings = Settings.from_options({"translations": {scaled: lambda *operands: operands[0]}})
+    assert scaled in targets(lower(program, settings))
+
+
+def test_int8_weights_are_converted_before_they_are_transposed() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.arange(-6, 6, dtype=torch.int8).reshape(3, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight.reshape(4, 3).t().to(torch.float32)
+
+    x = torch.randn(2, 3)
+    lowered = lower(torch.export.export(Model(), (x,)))
+    weight = next(node for node in lowered.graph.nodes if "weight" in node.name)
+    (first,) = weight.users
+    assert first.target is torch.ops.aten._to_copy.default
+    assert torch.equal(lowered.module()(x), Model()(x))

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import torch
+import torch.onnx.ops
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
@@ -32,11 +33,15 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
     """
     table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET, translations)
     taken = {target for target, _ in translations}
-    table.update({op: own for op, own in DECOMPOSITIONS.items() if op not in taken})
+    own = {
+        **DECOMPOSITIONS,
+        **grouped_matmul.decompositions(),
+        **quantized.decompositions(),
+        **torch.onnx.ops.aten_decompositions(),  # torch's ONNX operators, as torch computes them
+    }
+    table.update({op: made for op, made in own.items() if op not in taken})
     if not any(node.target is _BATCH_NORM for node in program.graph.nodes):
         table.pop(_BATCH_NORM, None)  # of a batch norm layer, whose statistics nothing reads
-    table.update(grouped_matmul.decompositions())
-    table.update(quantized.decompositions())
     table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
     return through_flat_inputs(program, lambda flat: _decomposed(flat, table))
 

@@ -20,6 +20,8 @@ _PROMOTING = frozenset({aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor})
 def narrow_numbers(graph_module: torch.fx.GraphModule) -> None:
     """Rewrite the graph in place; every value stays bit for bit what it was."""
     graph = graph_module.graph
+    if not any(_dtype(node) in NARROW for node in graph.nodes):
+        return
     for node in list(graph.nodes):
         if node.target is aten.sub.Tensor:
             _multiply_signed(graph, node)
