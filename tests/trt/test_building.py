@@ -331,3 +331,30 @@ def test_another_release_is_a_verdict_before_anything_is_opened(
     with pytest.warns(portrt.runtime.select.FallbackWarning, match=words):
         program.module()(torch.randn(3, 64))
     assert cpu_engines.calls == []
+
+
+@pytest.mark.parametrize("decomposed", [False, True], ids=["as it is", "after a decomposition"])
+def test_what_has_no_form_at_the_opset_of_the_parser_stays_in_pytorch(
+    builder: Any, decomposed: bool
+) -> None:
+    """TensorRT 8.6 reads opset 17, which has no bitwise operators on whole numbers."""
+    builder(version="8.6.0")
+
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+            h = (x * 2).exp().relu() + x
+            if decomposed:
+                h = torch.addcdiv(h, x, x.exp())
+            return torch.bitwise_and(k, 5).to(x.dtype) + h.tanh() * h
+
+    program = portrt.compile(
+        Masked(),
+        inputs=[torch.randn(4, 64), torch.arange(64, dtype=torch.int32)],
+        engines=("tensorrt",),
+        min_block_size=1,
+        check="off",
+        output_format="exported_program",
+    )
+    assert list(engine_calls(program))
+    left = [str(node.target) for node in program.graph.nodes if "aten" in str(node.target)]
+    assert left == ["aten.bitwise_and.Scalar"]

@@ -15,7 +15,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from portrt import nested, torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.convert.opset_17 import to_opset_17
-from portrt.convert.origins import Origin, name_after_origins
+from portrt.convert.origins import Origin, decomposed_from, name_after_origins
 from portrt.convert.translations import Translations
 from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
@@ -117,7 +117,7 @@ def onnx_from_block(
             f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
             "operators that torch.onnx translates",
             "name the operator in torch_executed_ops to keep it in PyTorch",
-            node=_node_name(program, err) if program is whole else None,  # else it is a new name
+            node=_node_name(program, err, decomposed=program is not whole),
         ) from err
     external = _externalize(model, weights, image)
     origins = name_after_origins(model, program, block.program, decomposed=program is not whole)
@@ -253,12 +253,15 @@ def _innermost(err: BaseException) -> str:
     return text[0] if text else type(err).__name__
 
 
-def _node_name(program: ExportedProgram, err: BaseException | None) -> str | None:
-    """The graph node that an exporter error speaks of ("... translating node %name : ...")."""
+def _node_name(
+    program: ExportedProgram, err: BaseException | None, *, decomposed: bool
+) -> str | None:
+    """The block's node that an exporter error speaks of ("... translating node %name : ...")."""
+    nodes = {node.name: node for node in nested.all_nodes(program.graph_module)}
     while err is not None:
         _, found, rest = str(err).partition("translating node %")
-        name = rest.split(" ", 1)[0] if found else ""
-        if any(node.name == name for node in nested.all_nodes(program.graph_module)):
-            return name
+        node = nodes.get(rest.split(" ", 1)[0]) if found else None
+        if node is not None:
+            return (decomposed_from(node) or None) if decomposed else node.name
         err = err.__cause__
     return None

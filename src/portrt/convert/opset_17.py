@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from portrt.convert.origins import fx_name
+
 if TYPE_CHECKING:
     import onnx_ir
 
@@ -161,4 +163,5 @@ _CHANGES: dict[str, Callable[[onnx_ir.Node], None]] = {
 
 
 def _no_form(node: onnx_ir.Node) -> ValueError:
-    return ValueError(f"{node.op_type} (translating node %{node.name} : ) has no form at opset 17")
+    name = fx_name(node) or node.name
+    return ValueError(f"{node.op_type} (translating node %{name} : ) has no form at opset 17")

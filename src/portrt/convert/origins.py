@@ -66,7 +66,7 @@ def name_after_origins(
         if node.op == "call_function"
     }
     known = {
-        node.name: calls.get(_decomposed_from(node) if decomposed else node.name)
+        node.name: calls.get(decomposed_from(node) if decomposed else node.name)
         for node in nested.all_nodes(program.graph_module)
         if node.op == "call_function"
     }
@@ -82,7 +82,7 @@ def name_after_origins(
     return found
 
 
-def _decomposed_from(node: torch.fx.Node) -> str:
+def decomposed_from(node: torch.fx.Node) -> str:
     """The name of what a node was made of; empty where torch does not say it."""
     made_of = node.meta.get("from_node") or ()
     return made_of[-1].name if made_of else ""
