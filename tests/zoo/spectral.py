@@ -55,7 +55,7 @@ def fourier_neural_operator() -> Entry:
         lambda batch: {"x": randn(batch, 3, 32, 24)},
         {"batch": (1, 2, 4)},
         {"x": {0: "batch"}},
-        fixed="fixed height and width: the grid of the operator",
+        fixed="height and width: the grid of the operator",
     )
 
 
