@@ -173,7 +173,14 @@ def test_nothing_is_cached_that_a_function_decides(tmp_path: Path) -> None:
         {"plugins": ["/nowhere/libplugins.so"]},
         {"torch_executed_modules": [3]},
     ],
-    ids=str,
+    ids=[
+        "translations in a list",
+        "a translation to a name",
+        "a translation of a name",
+        "a pass that is none",
+        "a plugin that is not there",
+        "a module that is no name",
+    ],
 )
 def test_values_that_cannot_be_used_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as caught:
