@@ -68,6 +68,18 @@ def test_known_sizes_go_to_the_engine_and_give_eagers_numbers(
     assert len(through_graph) == 2  # one for each size
 
 
+def test_a_view_with_its_signs_turned_is_read_as_one() -> None:
+    """The imaginary part of a conjugated scalar: contiguous, and its memory has the other sign."""
+    model = torch.nn.Softplus()
+    program = compiled(model, [torch.tensor(0.5)])
+    x = torch.tensor(1.0 + 2.0j).conj().imag
+    assert x.is_neg()
+    assert x.is_contiguous()
+
+    for given in (torch.tensor(0.5), x):
+        equal(program(given), model(given))
+
+
 @pytest.mark.parametrize(
     "function",
     [lambda x: x.exp() + 1, lambda x: (x.exp(), x + 1), lambda x: [x + 1]],

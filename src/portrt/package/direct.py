@@ -55,7 +55,7 @@ def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> Non
             return through_graph(self, *args)
         key: list[Any] = [CONTEXT.get()]
         for item in args:
-            if type(item) is not plain:
+            if type(item) is not plain or item.is_neg():  # a view with its signs turned
                 return through_graph(self, *args)
             key += (item.shape, item.dtype, item.device)
         found = known.get(tuple(key))
