@@ -68,6 +68,7 @@ def add_engine(
     started = time.perf_counter()
     chosen = _settings(engine, settings)
     draft = Draft(os.fspath(path))
+    draft.check_editable()
     _check_sources(draft)
     (builder,) = builders_for(chosen)
     with _DigestCheck(draft) as mapped, torch_internals.without_torch_noise():

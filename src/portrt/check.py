@@ -21,6 +21,7 @@ from portrt.index_ties import differ_in_ties_alone
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob, EngineSpec
 from portrt.package.weights import WeightsImage
+from portrt.places import places
 from portrt.precision import PRECISIONS
 from portrt.runtime.policy import TRUSTS, policy
 from portrt.runtime.samples import random_block_inputs
@@ -71,6 +72,10 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
         found[name] = Sample(tuple(inputs), outputs)
         return outputs
 
+    for place in places(plan.graph_module):
+        if place.calls:  # PyTorch calls what is in its graph by name
+            for node in place.module.graph.find_nodes(op="call_module"):
+                setattr(place.module, str(node.target), _Recorder(str(node.target), run))
     try:
         with torch.no_grad():
             run_flat(plan.program, captured.example_inputs, run)
@@ -78,6 +83,17 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
         logger.warning("engines are not checked: the model fails on its inputs", exc_info=True)
         return {}
     return found
+
+
+class _Recorder(torch.nn.Module):
+    """In the place of a block's submodule."""
+
+    def __init__(self, name: str, run: Callable[[str, Sequence[Any]], Any]) -> None:
+        super().__init__()
+        self._name, self._run = name, run
+
+    def forward(self, *inputs: Any) -> Any:
+        return self._run(self._name, inputs)
 
 
 def run_block(

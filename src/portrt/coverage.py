@@ -22,6 +22,7 @@ from portrt.compile_report import (
 )
 from portrt.flops import flops_of
 from portrt.package.atomic import replacing
+from portrt.places import places
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport
         )
         for block in plan.blocks
     )
-    nodes = {node.name: node for node in plan.graph_module.graph.nodes}
+    nodes = {
+        node.name: node for place in places(plan.graph_module) for node in place.module.graph.nodes
+    }
     left = [item for item in plan.left_out if item.target != _GETITEM]
     flops = {item.node: flops_of(nodes[item.node]) for item in left if item.node in nodes}
     in_engines, in_pytorch = sum(b.flops for b in blocks), sum(flops.values())

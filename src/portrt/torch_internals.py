@@ -170,7 +170,11 @@ def torch_tensor_of(value: Any) -> torch.Tensor | None:
     return raw if isinstance(raw, torch.Tensor) else None
 
 
-def fuse(graph_module: torch.fx.GraphModule, groups: Iterable[Iterable[torch.fx.Node]]) -> None:
+def fuse(
+    graph_module: torch.fx.GraphModule,
+    groups: Iterable[Iterable[torch.fx.Node]],
+    prefix: str = "block_",
+) -> None:
     """Move each group of nodes to a submodule `block_0`, `block_1`, ... that returns a tuple."""
     from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
 
@@ -178,7 +182,7 @@ def fuse(graph_module: torch.fx.GraphModule, groups: Iterable[Iterable[torch.fx.
     fuse_by_partitions(
         graph_module,
         [dict.fromkeys(group) for group in groups],
-        prefix="block_",
+        prefix=prefix,
         always_return_tuple=True,
     )
     name_placeholders(graph_module.graph, names)
@@ -405,6 +409,13 @@ def run_flat(
             if target.startswith("block_"):
                 return run_block(target, args)
             return super().call_module(target, args, kwargs)
+
+        def call_function(self, target: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+            if target is torch.ops.higher_order.cond:
+                for branch in args[1:3]:  # both, so that the blocks in each see inputs
+                    with contextlib.suppress(Exception):
+                        branch(*args[3])
+            return super().call_function(target, args, kwargs)
 
     results: tuple[Any, ...] = Runner(program.graph_module).run(*flat)
     return results

@@ -28,7 +28,7 @@ def plan_of(model: type[nn.Module], excluded: Any = None, **options: Any) -> Any
 
 
 def said_of(plan: Any, target: str) -> Any:
-    (item,) = (item for item in plan.left_out if item.target == target)
+    (item,) = (item for item in plan.left_out if item.node == target)
     return item
 
 
@@ -114,7 +114,7 @@ def test_the_user_can_keep_it_in_pytorch(name: Any) -> None:
     item = said_of(plan, "cond")
     assert "named in torch_executed_ops" in item.reason
     assert item.asked
-    assert len(plan.blocks) == 2
+    assert len(plan.blocks) == 4
 
 
 def test_a_node_of_a_branch_that_was_refused_keeps_the_whole_call() -> None:
@@ -122,8 +122,13 @@ def test_a_node_of_a_branch_that_was_refused_keeps_the_whole_call() -> None:
 
     reason = said_of(plan, "cond").reason
     assert reason.startswith("aten.sin.default in its false_graph_0 (test_higher_order.py:")
-    assert reason.endswith("): it failed")
-    assert len(plan.blocks) == 2
+    assert reason.endswith("): it failed; the rest of its branches is in 2 blocks")
+    assert [block.name for block in plan.blocks] == [
+        "block_0",
+        "true_graph_0_block_0",
+        "false_graph_0_block_0",
+        "block_1",
+    ]
 
 
 def test_min_block_size_counts_the_operators_of_branches() -> None:

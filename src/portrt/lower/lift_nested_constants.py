@@ -18,14 +18,7 @@ from torch.export.graph_signature import (
 )
 
 from portrt import nested, torch_internals
-
-# Operator -> the argument with what its graphs take beside states and rows.
-_OPERANDS = {
-    torch.ops.higher_order.cond: 3,
-    torch.ops.higher_order.while_loop: 3,
-    torch.ops.higher_order.scan: 3,
-    torch.ops.higher_order.map_impl: 2,
-}
+from portrt.places import OPERANDS
 
 
 def lift_nested_constants(program: ExportedProgram) -> ExportedProgram:
@@ -90,9 +83,9 @@ class _Lifted:
         names: list[str] = []
         for node in list(module.graph.nodes):
             graphs = list(nested.graphs_of_call(module, node).values())
-            place = _OPERANDS.get(node.target)
-            if not graphs or place is None:
+            if not graphs or node.target not in OPERANDS:
                 continue
+            place = OPERANDS[node.target][-1]
             own = dict.fromkeys(name for inner in graphs for name in self._from(inner))
             for inner in graphs:
                 _take(inner, {name: self.constants[name][1] for name in own})

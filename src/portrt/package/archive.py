@@ -6,7 +6,7 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,9 +182,9 @@ def engine_calls(archive: Archive) -> list[EngineCall]:
     constants = _constant_records(archive)
     try:
         module = model["graph_module"]
-        nodes = [node for node in module["graph"]["nodes"] if node["target"] == OPERATOR]
+        nodes = [item for item in graph_nodes(module["graph"]) if item[0]["target"] == OPERATOR]
         names = _constant_names(module["signature"]["input_specs"]) if nodes else {}
-        found = [_arguments(node) for node in nodes]
+        found = [(*_arguments(node), outer) for node, outer in nodes]
     except (KeyError, TypeError, AttributeError) as err:
         raise LoadError(
             f"{str(archive.path)!r} has a graph of an unknown form: {err!r}",
@@ -192,10 +192,10 @@ def engine_calls(archive: Archive) -> list[EngineCall]:
             "load it with torch.export.load",
         ) from err
     calls = []
-    for text, blob_names in found:
+    for text, blob_names, outer in found:
         manifest = decode(text)
         try:
-            records = tuple(constants[names[name]] for name in blob_names)
+            records = tuple(constants[names[outer.get(name, name)]] for name in blob_names)
         except KeyError as err:
             raise PackageError(
                 f"a blob of block {manifest.name!r:.80} is no constant of the program: {err}",
@@ -205,6 +205,55 @@ def engine_calls(archive: Archive) -> list[EngineCall]:
         check_blob_sizes(manifest, [record.size for record in records])
         calls.append(EngineCall(text, manifest, records))
     return calls
+
+
+def graph_nodes(
+    graph: Any, outer: Mapping[str, str] | None = None
+) -> Iterator[tuple[Any, Mapping[str, str]]]:
+    """The nodes of a graph as torch.export writes it, and of those that nodes are called with.
+
+    Args:
+        graph: The graph's JSON.
+        outer: Name in this graph -> name in the program's own; none for the program's own.
+
+    Yields:
+        Each node, and `outer` of its graph.
+    """
+    for node in graph["nodes"]:
+        yield node, outer or {}
+        inner = [item["arg"]["as_graph"]["graph"] for item in node["inputs"] if _is_graph(item)]
+        if not inner:
+            continue
+        first = next(index for index, item in enumerate(node["inputs"]) if _is_graph(item))
+        given = [
+            name
+            for item in node["inputs"][first:]
+            if not _is_graph(item)
+            for name in _operand_names(item["arg"])
+        ]
+        for nested in inner:
+            own = [name for item in nested["inputs"] for name in _operand_names(item)]
+            known = {
+                inside: (outer or {}).get(outside, outside)
+                for inside, outside in zip(own, given, strict=False)
+                if inside and outside
+            }
+            yield from graph_nodes(nested, known)
+
+
+def _is_graph(item: Any) -> bool:
+    return "as_graph" in item["arg"]
+
+
+def _operand_names(argument: Any) -> Iterator[str]:
+    """The name of each operand in an argument; "" for a number."""
+    for value in argument.values():
+        for item in value if isinstance(value, list) else [value]:
+            named = next(iter(item.values()), None) if isinstance(item, dict) else None
+            found = item.get("name") if isinstance(item, dict) else None
+            if found is None and isinstance(named, dict):
+                found = named.get("name")
+            yield found if isinstance(found, str) else ""
 
 
 def _constant_records(archive: Archive) -> Mapping[str, Record]:

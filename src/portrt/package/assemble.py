@@ -21,6 +21,7 @@ from portrt.artifacts import Block, Engine, Plan
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob
 from portrt.package.signature import output_specs
+from portrt.places import Place, hand_in, places
 from portrt.runtime.op import register
 
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -48,12 +49,20 @@ def assemble(
     register()
     graph = plan.graph_module.graph
     blobs = _Blobs(graph, image)
-    calls = {node.target: node for node in graph.nodes if node.op == "call_module"}
+    calls = {
+        node.target: (place, node)
+        for place in places(plan.graph_module)
+        for node in place.module.graph.nodes
+        if node.op == "call_module"
+    }
     for block in plan.blocks:
         source = source_from_block(block) if with_sources else None
-        _replace_call(calls[block.name], block, source, engines[block.name], blobs, policy, report)
+        place, call = calls[block.name]
+        _replace_call(place, call, block, source, engines[block.name], blobs, policy, report)
         report = None
-        delattr(plan.graph_module, block.name)
+        delattr(place.module, block.name)
+    for place in places(plan.graph_module):
+        place.module.recompile()
     return _program(plan, blobs)
 
 
@@ -80,6 +89,7 @@ class _Blobs:
 
 
 def _replace_call(
+    place: Place,
     call: torch.fx.Node,
     block: Block,
     source: bytes | None,
@@ -120,7 +130,7 @@ def _replace_call(
     manifests.decode(text)  # what is written can be read
     call.op = "call_function"
     call.target = torch.ops.portrt.execute_engine.default
-    call.args = (list(call.args), nodes, text)
+    call.args = (list(call.args), [hand_in(place, node) for node in nodes], text)
     call.meta["val"] = list(call.meta["val"])
 
 

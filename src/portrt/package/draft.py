@@ -23,6 +23,7 @@ from portrt.package.archive import (
     Archive,
     Record,
     engine_calls,
+    graph_nodes,
 )
 from portrt.package.archive_writer import SERIALIZATION_ID, replacing_archive
 from portrt.package.manifest import Blob, Manifest
@@ -116,7 +117,7 @@ class Draft:
         self._config = self.archive.json(CONSTANTS_CONFIG)
         self._module = self._model["graph_module"]
         self._graph = self._module["graph"]
-        nodes = [node for node in self._graph["nodes"] if node["target"] == OPERATOR]
+        nodes = [node for node, _ in graph_nodes(self._graph) if node["target"] == OPERATOR]
         self.calls = [
             _call(node, call.text, call.blobs) for node, call in zip(nodes, checked, strict=True)
         ]
@@ -139,6 +140,16 @@ class Draft:
                 return call
         known = ", ".join(call.name for call in self.calls)
         raise PackageError(f"there is no block {name!r}", f"one of {known}", "correct the name")
+
+    def check_editable(self) -> None:
+        """Raise PackageError where engines are called in branches, by operands of those."""
+        own = sum(node["target"] == OPERATOR for node in self._graph["nodes"])
+        if own != len(self.calls):
+            raise PackageError(
+                f"{str(self.archive.path)!r} has engines inside branches of its control flow",
+                "a file whose engines are all called by the program's own graph",
+                "compile the model again with what is to be in the file",
+            )
 
     def add_blob(self, call: CallDraft, label: str, data: bytes) -> str:
         """A new constant of the program; its name in the graph."""
@@ -167,6 +178,7 @@ class Draft:
             PackageError: An edit left a manifest that cannot be read; a fault of portrt.
             SaveError: The file cannot be written.
         """
+        self.check_editable()
         for call in self.calls:
             _store(call)
         dropped = self._drop_unused()

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import LoadError
+from portrt.nested import graph_modules
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
 from portrt.package.mapped import map_file
@@ -192,4 +193,5 @@ def _store_policy(program: ExportedProgram, policy: Policy) -> None:
         given = dataclasses.asdict(policy)
         entry["policy"].update({key: value for key, value in given.items() if value is not None})
         node.update_arg(2, manifests.encode(entry))
-    program.graph_module.recompile()
+    for module in graph_modules(program.graph_module):
+        module.recompile()

@@ -228,7 +228,7 @@ def _torchscript(program: ExportedProgram) -> torch.jit.ScriptModule:
     """The program as TorchScript, traced with its example inputs.
 
     Raises:
-        SettingsError: It has no example inputs, or sizes that tracing would freeze.
+        SettingsError: It has no example inputs, sizes that tracing would freeze, or control flow.
     """
     if program.example_inputs is None:
         raise SettingsError(
@@ -237,6 +237,12 @@ def _torchscript(program: ExportedProgram) -> torch.jit.ScriptModule:
             "compile the model again, with tensors as inputs",
         )
     for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise SettingsError(
+                f"{node.name!r} calls {node.target!s} in PyTorch, which TorchScript does not have",
+                "a program whose control flow is inside engines",
+                "save it as an exported program; the report of compile says what keeps it out",
+            )
         if node.op == "call_function" and torch_internals.is_symbolic_call(node) and node.users:
             raise SettingsError(
                 f"PyTorch computes the size {node.name!r} from the shapes of a call, and "

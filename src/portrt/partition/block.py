@@ -29,6 +29,7 @@ META_TO_DROP = ("stack_trace", "from_node", "torch_fn", "source_fn_stack", "cust
 
 def block_from_submodule(
     program: ExportedProgram,
+    holder: torch.fx.GraphModule,
     call: torch.fx.Node,
     weight_names: Mapping[str, str],
     placeholders: Sequence[torch.fx.Node],
@@ -38,12 +39,13 @@ def block_from_submodule(
 
     Args:
         program: The program that `call` is in.
+        holder: Its graph that `call` is in, its own or one inside it.
         call: A `call_module` node whose submodule returns a tuple. Its arguments are rewritten.
         weight_names: Placeholder name -> name of the weight, for what becomes a weight.
-        placeholders: The placeholders of the program: where sizes can be read off.
+        placeholders: The placeholders of that graph: where sizes can be read off.
         best: Symbol -> size that engines are tuned for, where it is not the example's.
     """
-    module = program.graph_module.get_submodule(str(call.target))
+    module = holder.get_submodule(str(call.target))
     assert isinstance(module, torch.fx.GraphModule)
     inner = [node for node in module.graph.nodes if node.op == "placeholder"]
     arguments: Any = call.args  # all of them nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from torch.export.graph_signature import InputKind
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from portrt import data_sizes, nested, torch_internals
+from portrt import data_sizes, nested, places, torch_internals
 from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
 from portrt.errors import PartitionError
 from portrt.module_path import ModulePath
 from portrt.package.weights import storable
-from portrt.partition.block import block_from_submodule, count_operators
+from portrt.partition.block import count_operators
+from portrt.partition.plan import plan_of
 from portrt.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
 from portrt.settings import Settings
 from portrt.source_line import source_line
@@ -27,6 +28,7 @@ from portrt.source_line import source_line
 logger = logging.getLogger(__name__)
 
 Group = list[torch.fx.Node]
+Judged = Callable[[torch.fx.GraphModule], dict[torch.fx.Node, Verdict]]
 
 _CONSTANT = "its block has no inputs: it computes a constant"
 _COMPUTED = Verdict(
@@ -57,22 +59,19 @@ def partition(
         PartitionError: A node stays in PyTorch although the settings forbid it.
     """
     started = time.perf_counter()
-    graph_module = program.graph_module
-    verdicts = verdicts_of(graph_module, settings, supports, excluded or {})
     weights = _weights(program)
-    groups, small = _groups(graph_module, verdicts, weights, settings)
-    left_out = [
-        _left_out(node, verdict) for node, verdict in verdicts.items() if not verdict
-    ] + small
+
+    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
+        return verdicts_of(module, settings, supports, excluded or {})
+
+    left_out = _cut(program.graph_module, judged, weights, settings)
     if settings.require_full_compilation and left_out:
         raise PartitionError(
             f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
             "every node in an engine, as require_full_compilation=True asks",
             "change the model, or compile with require_full_compilation=False",
         )
-    torch_internals.fuse(graph_module, [_with_graphs(group, graph_module) for group in groups])
-    _drop_unused_graphs(graph_module)
-    plan = _plan(program, weights, left_out, best or {})
+    plan = plan_of(program, weights, left_out, best or {})
     logger.info(
         "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
         len(plan.blocks),
@@ -83,6 +82,65 @@ def partition(
     for item in left_out:
         logger.debug("in PyTorch: %s (%s): %s", item.node, item.target, item.reason)
     return plan
+
+
+def _cut(
+    graph_module: torch.fx.GraphModule,
+    judged: Judged,
+    weights: Mapping[str, Any],
+    settings: Settings,
+    prefix: str = "",
+) -> list[LeftOut]:
+    """Make blocks of a graph, and of the graphs inside it that stay in PyTorch.
+
+    Returns:
+        The nodes that are in none.
+    """
+    verdicts = judged(graph_module)
+    groups, left_out = _groups(graph_module, verdicts, weights, settings, is_branch=bool(prefix))
+    refused = {node.name: verdict for node, verdict in verdicts.items() if not verdict}
+    groups = [_with_graphs(group, graph_module) for group in groups]
+    torch_internals.fuse(graph_module, groups, f"{prefix}block_")
+    _drop_unused_graphs(graph_module)
+    for call in list(graph_module.graph.nodes):  # others than before: fusing sorts a copy
+        inner: list[LeftOut] = []
+        engines = 0
+        for branch, path in _branches(graph_module, call, prefix):
+            handed = {
+                own.name: weights[outer.name]
+                for own, outer in places.handed_in(call, branch)
+                if outer.name in weights
+            }
+            inner += _cut(branch, judged, handed, settings, path)
+            branch.recompile()
+            engines += sum(node.op == "call_module" for node in branch.graph.nodes)
+        if call.name in refused:
+            left_out.append(_left_out(call, refused[call.name], _said_of(engines)))
+        left_out += inner
+    return left_out
+
+
+def _branches(
+    graph_module: torch.fx.GraphModule, call: torch.fx.Node, prefix: str
+) -> list[tuple[torch.fx.GraphModule, str]]:
+    """The graphs of a call, each with the prefix of the names of its blocks.
+
+    None where they take numbers beside tensors, such as the count of a loop.
+    """
+    graphs = nested.graphs_of_call(graph_module, call) if call.target in places.OPERANDS else {}
+    taken = [
+        node.meta.get("val") for graph in graphs.values() for node in places.placeholders(graph)
+    ]
+    if not all(isinstance(value, torch.Tensor) for value in taken):
+        return []
+    return [(graph, f"{prefix}{reader.target}_") for reader, graph in graphs.items()]
+
+
+def _said_of(engines: int) -> str:
+    """For the reason of a call that stays in PyTorch: how many blocks its graphs have."""
+    if not engines:
+        return ""
+    return f"; the rest of its branches is in {engines} block{'' if engines == 1 else 's'}"
 
 
 def _with_graphs(group: Group, graph_module: torch.fx.GraphModule) -> Group:
@@ -111,11 +169,11 @@ def _table(left_out: Iterable[LeftOut]) -> str:
     return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
 
 
-def _left_out(node: torch.fx.Node, verdict: Verdict) -> LeftOut:
+def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> LeftOut:
     return LeftOut(
         node=node.name,
         target=_target_name(node),
-        reason=verdict.reason,
+        reason=f"{verdict.reason}{more}",
         remedy=verdict.remedy,
         source=source_line(node.meta.get("stack_trace")),
         module=ModulePath.of(node.meta).innermost,
@@ -171,6 +229,8 @@ def _groups(
     verdicts: dict[torch.fx.Node, Verdict],
     weights: Mapping[str, Any],
     settings: Settings,
+    *,
+    is_branch: bool,
 ) -> tuple[list[Group], list[LeftOut]]:
     proposed = _proposed(graph_module, verdicts)
     refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
@@ -178,7 +238,7 @@ def _groups(
         verdicts.update(dict.fromkeys(refused, _COMPUTED))
         proposed = _proposed(graph_module, verdicts)
         refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
-    whole_model = len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
+    whole_model = not is_branch and len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
     groups, dropped = [], []
     for group in proposed:
         reason = _reason_to_drop(group, graph_module, weights, settings, whole_model)
@@ -257,49 +317,3 @@ def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:
         for node in group
     )
     return outer + sum(map(count_operators, inner))
-
-
-def _plan(
-    program: ExportedProgram,
-    weights: Mapping[str, tuple[str, torch.Tensor]],
-    left_out: Sequence[LeftOut],
-    best: Tuned,
-) -> Plan:
-    graph_module = program.graph_module
-    calls = [node for node in graph_module.graph.nodes if node.op == "call_module"]
-    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    # A weight that PyTorch needs too stays a parameter and is handed in, so that it is stored once.
-    in_blocks_only = {
-        node.name
-        for node in placeholders
-        if node.name in weights and node.users and all(u.op == "call_module" for u in node.users)
-    }
-    tensors: dict[str, torch.Tensor] = {}
-    canonical: dict[Any, str] = {}
-    names: dict[str, str] = {}
-    for name in sorted(in_blocks_only):
-        target, tensor = weights[name]
-        names[name] = canonical.setdefault(_identity(tensor), target)
-        tensors.setdefault(names[name], tensor)
-    blocks = [block_from_submodule(program, call, names, placeholders, best) for call in calls]
-    used = {name for block in blocks for name in block.weights}
-    return Plan(
-        program=program,
-        graph_module=graph_module,
-        blocks=tuple(blocks),
-        tensors={name: tensor for name, tensor in tensors.items() if name in used},
-        left_out=tuple(left_out),
-    )
-
-
-def _identity(tensor: torch.Tensor) -> Any:
-    """Equal for two names of one weight (tied weights)."""
-    if tensor.numel() == 0:
-        return id(tensor)
-    return (
-        tensor.device,
-        tensor.data_ptr(),
-        tensor.dtype,
-        tuple(tensor.shape),
-        tuple(tensor.stride()),
-    )

@@ -1,0 +1,140 @@
+"""The graphs of a program that PyTorch runs: its own, and the branches and bodies inside it.
+
+A control-flow operator hands each of its graphs the same operands, after those that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._higher_order_ops.map import map_impl
+
+from portrt import nested
+
+# Operator -> the arguments with its operands, in the order in which its graphs take them. To the
+# last of these another operand may be added.
+OPERANDS: Mapping[Any, tuple[int, ...]] = {
+    torch.ops.higher_order.cond: (3,),
+    torch.ops.higher_order.while_loop: (2, 3),
+    torch.ops.higher_order.scan: (1, 2, 3),
+    map_impl: (1, 2),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A graph.
+
+    Attributes:
+        module: It.
+        calls: The calls that it is inside of, outermost first, each with the graph of the call.
+    """
+
+    module: torch.fx.GraphModule
+    calls: tuple[tuple[torch.fx.GraphModule, torch.fx.Node], ...] = ()
+
+
+def places(
+    module: torch.fx.GraphModule,
+    calls: tuple[tuple[torch.fx.GraphModule, torch.fx.Node], ...] = (),
+) -> Iterator[Place]:
+    """The place of a graph, and those inside it."""
+    yield Place(module, calls)
+    for node in list(module.graph.nodes):
+        for inner in graphs(module, node):
+            yield from places(inner, (*calls, (module, node)))
+
+
+def graphs(module: torch.fx.GraphModule, call: torch.fx.Node) -> list[torch.fx.GraphModule]:
+    """The graphs that a control-flow operator is called with."""
+    return list(nested.graphs_of_call(module, call).values()) if call.target in OPERANDS else []
+
+
+def operands(call: torch.fx.Node) -> list[Any]:
+    """What each placeholder of the graphs of a call stands for."""
+    return [item for place in OPERANDS[call.target] for item in _items(call.args[place])]
+
+
+def placeholders(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
+    """Of a graph, in order."""
+    return [node for node in module.graph.nodes if node.op == "placeholder"]
+
+
+def handed_in(
+    call: torch.fx.Node, graph: torch.fx.GraphModule
+) -> Iterator[tuple[torch.fx.Node, torch.fx.Node]]:
+    """Placeholder of a graph, and the node of the call that it stands for each time.
+
+    States and rows are left out: they start as an operand, or are a part of one.
+    """
+    extra = _items(call.args[OPERANDS[call.target][-1]])
+    own = placeholders(graph)[len(operands(call)) - len(extra) :]
+    for inner, outer in zip(own, extra, strict=True):
+        if isinstance(outer, torch.fx.Node):
+            yield inner, outer
+
+
+def hand_in(place: Place, node: torch.fx.Node) -> torch.fx.Node:
+    """A node of the program's own graph as it is known at a place; operands are added for it."""
+    for depth, (module, call) in enumerate(place.calls):
+        inner = graphs(module, call)
+        if not any(item is node for item in operands(call)):
+            _add_operand(call, inner, node)
+        index = next(i for i, item in enumerate(operands(call)) if item is node)
+        target = place.calls[depth + 1][0] if depth + 1 < len(place.calls) else place.module
+        node = placeholders(target)[index]
+    return node
+
+
+def _add_operand(
+    call: torch.fx.Node, inner: list[torch.fx.GraphModule], node: torch.fx.Node
+) -> None:
+    _set_extra(call, [*_items(call.args[OPERANDS[call.target][-1]]), node])
+    for module in inner:
+        known = placeholders(module)
+        before = known[-1].next if known else next(iter(module.graph.nodes))
+        with module.graph.inserting_before(before):
+            own = module.graph.placeholder(node.name)
+        own.meta["val"] = node.meta["val"]
+
+
+def drop_unused_operands(module: torch.fx.GraphModule) -> None:
+    """Take away what no graph of a call uses any more, in the graphs inside `module` first."""
+    for call in list(module.graph.nodes):
+        inner = graphs(module, call)
+        for graph in inner:
+            drop_unused_operands(graph)
+        if inner:
+            _drop_unused(call, inner)
+
+
+def _drop_unused(call: torch.fx.Node, inner: list[torch.fx.GraphModule]) -> None:
+    last = OPERANDS[call.target][-1]
+    extra = _items(call.args[last])
+    first = len(operands(call)) - len(extra)
+    kept: list[Any] = []
+    for operand in extra:
+        own = [placeholders(graph)[first + len(kept)] for graph in inner]
+        if any(node.users for node in own):
+            kept.append(operand)
+            continue
+        for graph, node in zip(inner, own, strict=True):
+            graph.graph.erase_node(node)
+    _set_extra(call, kept)
+    for graph in inner:
+        graph.recompile()
+
+
+def _set_extra(call: torch.fx.Node, values: list[Any]) -> None:
+    """Set the operands that can be added to."""
+    place = OPERANDS[call.target][-1]
+    args: list[Any] = list(call.args)
+    args[place] = tuple(values) if isinstance(args[place], tuple) else values
+    call.args = tuple(args)
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
