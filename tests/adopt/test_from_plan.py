@@ -549,6 +549,15 @@ def test_hardware_compatible() -> None:
     assert "compute_capabilities" not in requires
 
 
+def test_hardware_compatible_by_its_header() -> None:
+    plan = bytearray(tensorrt_plan())
+    plan[108] = 1  # its level, 0 in this plan, as the builder writes it for AMPERE_PLUS
+    program = adopt(bytes(plan), {"x": X}, y_of)
+    requires = entry_of(program)["engines"][0]["requires"]
+    assert requires["compute_capability_min"] == "8.0"
+    assert "compute_capabilities" not in requires
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -1,5 +1,9 @@
-"""The header of a plan. The files in plans/ are the first 512 bytes of what TensorRT 8.6.0 (for
-compute capability 9.0, version compatible, without a lean runtime) and TensorRT-RTX 1.7.1 built."""
+"""The header of a plan.
+
+The files in plans/ are the first 512 bytes of what TensorRT 8.6.0 (for compute capability 9.0,
+version compatible, without a lean runtime) and TensorRT-RTX 1.7.1 built, and the first 192 bytes of
+two more of TensorRT 8.6.0: hardware compatible, and with a lean runtime inside.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,34 @@ RTX = registry.backend("tensorrt_rtx").can_build()
 
 
 def test_a_plan_of_tensorrt() -> None:
-    assert read_plan_header(PLAN) == PlanHeader("tensorrt", "8.6.0.12", ("9.0",), None, "outside")
+    assert read_plan_header(PLAN) == PlanHeader(
+        "tensorrt", "8.6.0.12", ("9.0",), False, None, "outside"
+    )
+
+
+def test_a_plan_for_other_gpus_too() -> None:
+    plan = (PLANS / "tensorrt_8_6_hardware_compatible.head").read_bytes()
+    header = PlanHeader("tensorrt", "8.6.0.12", ("9.0",), True, None, "outside")
+    assert read_plan_header(plan) == header
+
+
+def test_the_beginning_of_a_plan_with_a_lean_runtime() -> None:
+    """Its engine lies 33 MB behind, where it tells the GPU."""
+    plan = (PLANS / "tensorrt_8_6_lean_inside.head").read_bytes()
+    header = PlanHeader("tensorrt", "8.6.0.12", None, None, True, "inside")
+    assert read_plan_header(plan) == header
+    engine = 0x1F56838
+    whole = plan + bytes(engine - len(plan)) + PLAN[0x38:]
+    whole += bytes(0x1F5C224 - len(whole))
+    told = PlanHeader("tensorrt", "8.6.0.12", ("9.0",), False, True, "inside")
+    assert read_plan_header(whole, len(whole)) == told
 
 
 def test_an_engine_of_tensorrt_rtx() -> None:
     gpus = ("8.0", "8.6", "8.9", "12.0", "12.1")
-    assert read_plan_header(RTX_PLAN) == PlanHeader("tensorrt_rtx", "1.7.1.116", gpus, False, None)
+    assert read_plan_header(RTX_PLAN) == PlanHeader(
+        "tensorrt_rtx", "1.7.1.116", gpus, False, False, None
+    )
 
 
 @pytest.mark.skipif(not RTX, reason=str(RTX))

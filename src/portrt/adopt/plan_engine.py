@@ -138,6 +138,8 @@ def _gpus(header: PlanHeader, said: Said) -> dict[str, Any]:
                 "leave one of them out",
             )
         return {"compute_capability_min": _OLDEST_COMPATIBLE}
+    if header.hardware_compatible and not told:
+        return {"compute_capability_min": _OLDEST_COMPATIBLE}
     if told and header.compute_capabilities and set(told) != set(header.compute_capabilities):
         raise _contradiction("compute_capabilities", told, header.compute_capabilities)
     found = told or header.compute_capabilities

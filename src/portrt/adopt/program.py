@@ -75,7 +75,8 @@ def from_plan(
         dynamic_shapes: As `torch.export.export` takes it, instead of dynamic `Input`s.
         compute_capabilities: GPUs that the engine was built for, such as "9.0", where its header
             does not tell; without them only opening it shows whether it fits.
-        hardware_compatible: It was built for every GPU from compute capability 8.0.
+        hardware_compatible: It was built for every GPU from compute capability 8.0; its header may
+            tell that, too.
         version_compatible: It was built for later versions of TensorRT too. None takes what the
             header tells, and where it tells nothing False: then its own version alone runs it.
         lean_runtime: Where the lean runtime of a version-compatible engine is: "inside" it, or

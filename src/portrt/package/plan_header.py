@@ -9,7 +9,8 @@ little-endian:
     16  size of the whole plan in bytes
     24  version of the library, one byte each: major, minor, patch, build
     28  TensorRT-RTX: its mark again, and the GPUs, one bit each
-    32 or 64  a table of the sections: mark, offset and size, each of 8 bytes
+    32 or 64  a table of the sections: mark, offset and size, each of 8 bytes. "NGNE" is the engine;
+        with a lean runtime inside, the library lies before it as "NAEL"
 
 Source for the mark and the version: trtexec's `--getPlanVersionOnly`, in NVIDIA/TensorRT's
 samples/common/sampleEngines.cpp.
@@ -27,6 +28,7 @@ from portrt.package.versions import same_release
 # The parts that are read lie well within these first bytes.
 HEADER_BYTES = 4096
 _FIXED_BYTES = 28
+_ENGINE_BYTES = 128  # of the engine's beginning, more than is read of it
 _MAX_SECTIONS = 64
 _SECTION = struct.Struct("<8sQQ")
 _TABLE_OFFSETS = (32, 64)
@@ -41,15 +43,16 @@ _NATIVE_CODE = (b"\x7fELF", b"MZ")
 _RTX_LAYOUT = (1, 7)
 _RTX_GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
-# TensorRT 8.6, within the engine: its version again, then the properties of the GPU, of which the
-# first two are its compute capability. A value is preceded by a tag that says its type.
+# TensorRT 8.6, within the engine: its version again, the level of hardware compatibility (0 for
+# none, 1 for GPUs from Ampere on), then the properties of the GPU, of which the first two are its
+# compute capability. A value is preceded by a tag that says its type.
 _U8, _U32 = rb"\x02\x80\x01\x00", rb"\x07\x80\x01\x00"
 _ENGINE_8_6 = re.compile(
     rb"ptrt.{20}"
     + (_U8 + rb"(.)") * 4
     + rb"\xe5\x80\x01\x00"
     + _U32
-    + rb".{4}\x12\x80\x01\x00\x10\x80\x01\x00"
+    + rb"([\x00\x01])\0\0\0\x12\x80\x01\x00\x10\x80\x01\x00"
     + _U32
     + rb"(.)\0\0\0"
     + _U32
@@ -67,6 +70,8 @@ class PlanHeader:
         version: Of the library that built it, such as "8.6.0.12".
         compute_capabilities: GPUs that it was built for, or None where the layout is not known. A
             hardware-compatible engine names the GPU that it was built on, and runs on others too.
+        hardware_compatible: Whether it runs on GPUs from compute capability 8.0 on, or None where
+            the layout is not known.
         version_compatible: Whether other versions of the library can run it, or None where its
             bytes do not tell.
         lean_runtime: "inside" where it carries a library of code for the CPU, "outside" where it
@@ -77,6 +82,7 @@ class PlanHeader:
     backend: str
     version: str
     compute_capabilities: tuple[str, ...] | None
+    hardware_compatible: bool | None
     version_compatible: bool | None
     lean_runtime: str | None
 
@@ -87,7 +93,7 @@ def read_plan_header(data: bytes | bytearray | memoryview, size: int | None = No
     Reads the first 4 KiB and a few bytes of each section, in bounded time, whatever stands there.
 
     Args:
-        data: The plan, or its beginning: 512 bytes tell all but whether it carries code.
+        data: The plan, or its beginning: 512 bytes tell all of a plan that carries no code.
         size: Bytes of the whole plan; None where that is not known, and is not checked.
 
     Raises:
@@ -109,12 +115,14 @@ def read_plan_header(data: bytes | bytearray | memoryview, size: int | None = No
     text = ".".join(map(str, version))
     sections = _sections(head, sections_count, said_size)
     if backend == "tensorrt_rtx":
-        return PlanHeader(backend, text, _rtx_gpus(head, version), False, None)
+        return PlanHeader(backend, text, _rtx_gpus(head, version), False, False, None)
     carries = None if sections is None else _carries_code(view, sections)
+    gpu, hardware_compatible = _gpu(view, sections, version)
     return PlanHeader(
         backend,
         text,
-        _gpu(head, sections, version),
+        gpu,
+        hardware_compatible,
         True if carries else None,
         {True: "inside", False: "outside", None: None}[carries],
     )
@@ -173,7 +181,8 @@ def _sections(head: bytes, count: int, plan_size: int) -> list[tuple[bytes, int,
             continue
         found = list(_SECTION.iter_unpack(head[start:end]))
         ordered = all(mark and end <= offset <= plan_size - size for mark, offset, size in found)
-        if ordered and found[0][0].rstrip(b"\0") == _ENGINE and found[0][1] == end:
+        engines = [mark for mark, _, _ in found if mark.rstrip(b"\0") == _ENGINE]
+        if ordered and len(engines) == 1 and found[0][1] == end:
             return found
     return None
 
@@ -188,15 +197,19 @@ def _carries_code(view: memoryview, sections: list[tuple[bytes, int, int]]) -> b
 
 
 def _gpu(
-    head: bytes, sections: list[tuple[bytes, int, int]] | None, version: tuple[int, ...]
-) -> tuple[str, ...] | None:
-    if sections is None:
-        return None
-    found = _ENGINE_8_6.match(head, sections[0][1])
-    if found is None or tuple(part[0] for part in found.groups()[:4]) != version:
-        return None
-    major, minor = (part[0] for part in found.groups()[4:])
-    return (f"{major}.{minor}",) if 5 <= major <= 20 and minor <= 9 else None
+    view: memoryview, sections: list[tuple[bytes, int, int]] | None, version: tuple[int, ...]
+) -> tuple[tuple[str, ...] | None, bool | None]:
+    """What the engine says: its GPU, and whether it runs on others; None where that is unknown."""
+    for mark, offset, _ in sections or ():
+        if mark.rstrip(b"\0") != _ENGINE:
+            continue
+        found = _ENGINE_8_6.match(bytes(view[offset : offset + _ENGINE_BYTES]))
+        if found is None:
+            break
+        *built_by, level, major, minor = (part[0] for part in found.groups())
+        if tuple(built_by) == version and 5 <= major <= 20 and minor <= 9:
+            return (f"{major}.{minor}",), bool(level)
+    return None, None
 
 
 def _rtx_gpus(head: bytes, version: tuple[int, ...]) -> tuple[str, ...] | None:
