@@ -274,3 +274,27 @@ def test_what_a_builder_refuses_is_built_branch_by_branch(monkeypatch: pytest.Mo
     with torch.no_grad():
         for x in (torch.ones(3, 4), -torch.ones(3, 4)):
             assert_same(program.module()(x), net(x), 1e-5, 1e-5)
+
+
+def test_a_size_that_the_data_decides_in_a_branch_is_saved(tmp_path: Path) -> None:
+    class Counts(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def yes(t: torch.Tensor) -> torch.Tensor:
+                y = self.first(t)
+                return y.tanh() * torch.nonzero(y > 0).sum().to(t.dtype)
+
+            return torch.cond(x.sum() > 0, yes, lambda t: self.second(t).sin() * 2, (x.exp() - 1,))
+
+    net, x = Counts().eval(), torch.ones(3, 4)
+    program = portrt.compile(
+        net,
+        inputs=[x],
+        engines="onnxruntime",
+        min_block_size=2,
+        output_format="exported_program",
+    )
+    torch.export.save(program, tmp_path / "model.pt2")
+    module = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.no_grad():
+        for given in (x, -x):
+            assert_same(module(given), net(given), 1e-5, 1e-5)

@@ -16,7 +16,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from portrt import data_sizes, torch_internals
+from portrt import data_sizes, nested, torch_internals
 from portrt.artifacts import Block, Engine, Plan
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob
@@ -182,7 +182,8 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
         {**constants, **blobs.constants},
     )
     # Sizes that the data decides and that only engines see now have no symbol any more.
-    seen = {s for node in graph.nodes for s in data_sizes.symbols_of(node.meta.get("val"))}
+    nodes = nested.all_nodes(plan.graph_module)
+    seen = {s for node in nodes for s in data_sizes.symbols_of(node.meta.get("val"))}
     ranges = {
         symbol: bounds
         for symbol, bounds in old.range_constraints.items()

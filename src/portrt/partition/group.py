@@ -125,7 +125,8 @@ def _branches(
 ) -> list[tuple[torch.fx.GraphModule, str]]:
     """The graphs of a call, each with the prefix of the names of its blocks.
 
-    None where they take numbers beside tensors, such as the count of a loop.
+    None where they take numbers beside tensors, such as the count of a loop; nor where the data
+    decides a size in one, which torch does not read again from a file with calls of engines there.
     """
     graphs = nested.graphs_of_call(graph_module, call) if call.target in places.OPERANDS else {}
     taken = [
@@ -133,6 +134,10 @@ def _branches(
     ]
     if not all(isinstance(value, torch.Tensor) for value in taken):
         return []
+    for graph in graphs.values():
+        values = [node.meta.get("val") for node in nested.all_nodes(graph)]
+        if any(torch_internals.is_data_dependent(value) for value in values if value is not None):
+            return []
     return [(graph, f"{prefix}{reader.target}_") for reader, graph in graphs.items()]
 
 
