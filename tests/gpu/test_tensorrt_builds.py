@@ -296,8 +296,12 @@ def test_an_input_whose_numbers_are_a_shape() -> None:
         lean_runtime="outside",
         fallback="error",
     )
-    with pytest.raises(NoUsableEngineError, match="size only a run tells"):
-        program(torch.ones(1, 8, device="cuda"), torch.tensor([3, 8], device="cuda"))
+    for rows in (3, 1, 64, 3):
+        x = torch.randn(1, 8, device="cuda")
+        found = program(x, torch.tensor([rows, 8], device="cuda"))
+        assert torch.equal(found, x.expand(rows, 8))
+    with pytest.raises(EngineError, match="65"):
+        program(x, torch.tensor([65, 8], device="cuda"))
 
 
 def test_what_the_parser_refuses_stays_in_pytorch() -> None:

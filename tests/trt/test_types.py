@@ -165,6 +165,21 @@ def test_the_numbers_of_a_shape_tensor_decide(rig: Any) -> None:
     assert [context.profile for context in run.contexts()] == [0, 0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("built", [(8, 6), (10, 13)])
+def test_sizes_that_the_numbers_of_a_shape_tensor_tell_need_no_allocator(
+    rig: Any, built: tuple[int, ...]
+) -> None:
+    """The caller does not know them: they are -1. An engine of 8.6 has no allocator under 10."""
+    made = FILL.replace(b'"host"', b'"old": true, "host"') if built < (10, 1) else FILL
+    run = rig(made, FILL_X, FILL_Y, built=built)
+    for x, sizes in enumerate([(2, 3), (3, 2), (2, 3), (7, 1)]):
+        (y,) = run(torch.tensor([float(x)]), torch.tensor(sizes), shapes=[(-1, -1)])
+        assert torch.equal(y, torch.full(sizes, float(x)))
+    with pytest.raises(EngineError, match=r"makes \(2, 4\) of output 'y'"):
+        run(torch.tensor([1.0]), torch.tensor([2, 4]), shapes=[(-1, 3)])
+    assert not run.calls("set_output_allocator")
+
+
 def test_a_shape_tensor_is_read_anew_where_it_lies(rig: Any) -> None:
     """Same tensor, same address, other numbers."""
     run = rig(FILL.replace(b"INT32", b"INT64"), {**FILL_X, "n": ("int64", (2,))}, FILL_Y)

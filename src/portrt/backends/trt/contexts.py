@@ -26,7 +26,8 @@ class Slot:
         sizes: Of the inputs, as it last ran; None if it never did.
         addresses: Binding -> address.
         memory: Address of its activations.
-        outputs: Binding -> what allocates an output of unknown size.
+        outputs: Binding -> what allocates an output whose size only the run tells.
+        told: Binding -> shape of an output whose size the numbers of shape tensors tell.
     """
 
     context: Any
@@ -35,6 +36,7 @@ class Slot:
     addresses: dict[str, int] = field(default_factory=dict)
     memory: int = 0
     outputs: dict[str, TorchOutput] = field(default_factory=dict)
+    told: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Take nothing for told any more: after a failure nobody knows what the context knows."""

@@ -60,7 +60,9 @@ def open_session(
     lacking = EngineWeights.of(engine.weights, weights)
     opened = open_engine(lib, runtime, data, engine.data.sha256, numbers, where, lacking)
     sizes = [size for output in manifest.outputs for size in output.shape]
-    if any(isinstance(size, UnknownSize) for size in sizes) and not opened.allocates_outputs:
+    unknown = any(isinstance(size, UnknownSize) for size in sizes)
+    told = any(binding.on_host for binding in opened.inputs.values())  # by their numbers
+    if unknown and not told and not opened.allocates_outputs:
         raise EngineError(
             f"{manifest.name} has outputs whose size only a run tells, and {library} {lib.version} "
             f"cannot take such sizes from an engine of TensorRT {built}",

@@ -286,6 +286,7 @@ class TensorRTSession:
         outputs = []
         context, known, memory = slot.context, slot.addresses, self.memory
         for (name, dtype), shape, port in zip(self._out, shapes, self.outputs, strict=True):
+            shape = slot.told.get(name, shape)
             if port.binding.on_host:
                 output = torch.empty(shape, dtype=dtype)
             elif name in slot.outputs:
@@ -333,13 +334,17 @@ class TensorRTSession:
                 raise self._failure(sizes)
         for port, shape in zip(self.outputs, shapes, strict=True):
             found = tuple(context.get_tensor_shape(port.name))
-            if -1 in found or -1 in shape:
+            if -1 in found:
                 if port.name not in slot.outputs:
                     slot.outputs[port.name] = torch_output(
                         self.opened, context, port.name, port.binding.dtype
                     )
-            elif found != tuple(shape):
+            elif len(found) != len(shape) or any(
+                size not in (-1, other) for size, other in zip(shape, found, strict=True)
+            ):
                 raise self._other_shape(port, found, shape)
+            elif -1 in shape:
+                slot.told[port.name] = found
         slot.sizes = sizes
 
     def _shape_tensor(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
