@@ -132,7 +132,7 @@ def _reasons() -> Iterator[list[str]]:
             if str(record.msg).endswith("planned again: %s"):
                 found.clear()
 
-    logger, listener = logging.getLogger("portrt.partition.group"), Listener()
+    logger, listener = logging.getLogger("portrt.partition.cut"), Listener()
     level = logger.level
     logger.addHandler(listener)
     logger.setLevel(logging.DEBUG)

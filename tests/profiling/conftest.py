@@ -45,7 +45,11 @@ class Wide(nn.Module):
 
 def save(model: nn.Module, spec: portrt.Input, path: Path) -> Path:
     program = portrt.compile(
-        model.eval(), inputs=[spec], engines="onnxruntime", output_format="exported_program"
+        model.eval(),
+        inputs=[spec],
+        engines="onnxruntime",
+        torch_executed_ops=["aten.nonzero"],
+        output_format="exported_program",
     )
     assert isinstance(program, ExportedProgram)
     portrt.save(program, path)

@@ -194,6 +194,30 @@ def test_small_blocks_stay_in_pytorch() -> None:
     assert reasons(plan)["aten.tanh.default"] == "its block has 2 operators, min_block_size is 3"
 
 
+def test_a_small_tail_leaves_what_it_takes_to_the_block_before() -> None:
+    """Only what waits for the operator in PyTorch stays there, not the mean and the product."""
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = (x.relu().exp() + x).tanh()
+            count = torch.cumsum(h.sum((1, 2)), 0)[-1]
+            return self.head(h.mean(1)) + count
+
+    program = torch.export.export(Counted().eval(), (randn(3, 5, 8),))
+    settings = Settings.from_options({"min_block_size": 5, "torch_executed_ops": ["aten.cumsum"]})
+    plan = partition(lower(program), settings, translation)
+    assert len(plan.blocks) == 1
+    left = reasons(plan)
+    assert "aten.linear.default" not in left
+    assert "aten.mean.dim" not in left
+    assert left["aten.add.Tensor"].endswith("min_block_size is 5")
+    assert left["aten.cumsum.default"] == "named in torch_executed_ops"
+
+
 def test_blocks_of_the_smallest_size_are_kept() -> None:
     assert [
         block.node_count for block in plan_of("custom_op_between", min_block_size=2).blocks

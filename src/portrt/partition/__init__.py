@@ -1,5 +1,5 @@
 """partition: lowered program -> Plan."""
 
-from portrt.partition.group import partition
+from portrt.partition.cut import partition
 
 __all__ = ["partition"]

@@ -1,34 +1,21 @@
-"""partition: lowered program -> Plan: the nodes that go to engines, and a reason for each other."""
+"""Nodes that go to engines -> groups of them, each a block."""
 
 from __future__ import annotations
 
-import logging
 import operator
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from portrt import data_sizes, nested, places, torch_internals
-from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
-from portrt.errors import PartitionError
-from portrt.module_path import ModulePath
-from portrt.package.weights import storable
+from portrt import data_sizes, nested, torch_internals
+from portrt.artifacts import Verdict
 from portrt.partition.block import count_operators
-from portrt.partition.plan import plan_of
-from portrt.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
 from portrt.settings import Settings
-from portrt.source_line import source_line
-
-logger = logging.getLogger(__name__)
 
 Group = list[torch.fx.Node]
-Judged = Callable[[torch.fx.GraphModule], dict[torch.fx.Node, Verdict]]
 
 _CONSTANT = "its block has no inputs: it computes a constant"
 _COMPUTED = Verdict(
@@ -36,160 +23,8 @@ _COMPUTED = Verdict(
     "it gives a size that is computed from one that the data decides",
     "return the tensor before its size was changed",
 )
+_LOWER = "lower min_block_size"
 _REMEDIES = {_CONSTANT: "compute it once, and keep it as a buffer of the model"}
-
-
-def partition(
-    program: ExportedProgram,
-    settings: Settings,
-    supports: Supports,
-    excluded: Mapping[str, Verdict] | None = None,
-    best: Tuned | None = None,
-) -> Plan:
-    """Group the nodes that every requested backend takes.
-
-    Args:
-        program: Lowered; its graph is cut, so do not use it afterwards.
-        settings: min_block_size, torch_executed_ops and require_full_compilation.
-        supports: Verdict of the requested backends on one node.
-        excluded: Node name -> why not, for nodes that were tried and refused.
-        best: Symbol -> size that engines are tuned for, where it is not the example's.
-
-    Raises:
-        PartitionError: A node stays in PyTorch although the settings forbid it.
-    """
-    started = time.perf_counter()
-    weights = _weights(program)
-
-    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
-        return verdicts_of(module, settings, supports, excluded or {})
-
-    left_out = _cut(program.graph_module, judged, weights, settings)
-    if settings.require_full_compilation and left_out:
-        raise PartitionError(
-            f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
-            "every node in an engine, as require_full_compilation=True asks",
-            "change the model, or compile with require_full_compilation=False",
-        )
-    plan = plan_of(program, weights, left_out, best or {})
-    logger.info(
-        "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
-        len(plan.blocks),
-        sum(block.node_count for block in plan.blocks),
-        len(left_out),
-        time.perf_counter() - started,
-    )
-    for item in left_out:
-        logger.debug("in PyTorch: %s (%s): %s", item.node, item.target, item.reason)
-    return plan
-
-
-def _cut(
-    graph_module: torch.fx.GraphModule,
-    judged: Judged,
-    weights: Mapping[str, Any],
-    settings: Settings,
-    prefix: str = "",
-) -> list[LeftOut]:
-    """Make blocks of a graph, and of the graphs inside it that stay in PyTorch.
-
-    Returns:
-        The nodes that are in none.
-    """
-    verdicts = judged(graph_module)
-    groups, left_out = _groups(graph_module, verdicts, weights, settings, is_branch=bool(prefix))
-    refused = {node.name: verdict for node, verdict in verdicts.items() if not verdict}
-    groups = [_with_graphs(group, graph_module) for group in groups]
-    torch_internals.fuse(graph_module, groups, f"{prefix}block_")
-    _drop_unused_graphs(graph_module)
-    for call in list(graph_module.graph.nodes):  # others than before: fusing sorts a copy
-        inner: list[LeftOut] = []
-        engines = 0
-        for branch, path in _branches(graph_module, call, prefix):
-            handed = {
-                own.name: weights[outer.name]
-                for own, outer in places.handed_in(call, branch)
-                if outer.name in weights
-            }
-            inner += _cut(branch, judged, handed, settings, path)
-            branch.recompile()
-            engines += sum(node.op == "call_module" for node in branch.graph.nodes)
-        if call.name in refused:
-            left_out.append(_left_out(call, refused[call.name], _said_of(engines)))
-        left_out += inner
-    return left_out
-
-
-def _branches(
-    graph_module: torch.fx.GraphModule, call: torch.fx.Node, prefix: str
-) -> list[tuple[torch.fx.GraphModule, str]]:
-    """The graphs of a call, each with the prefix of the names of its blocks.
-
-    None where they take numbers beside tensors, such as the count of a loop; nor where the data
-    decides a size in one, which torch does not read again from a file with calls of engines there.
-    """
-    graphs = nested.graphs_of_call(graph_module, call) if call.target in places.OPERANDS else {}
-    taken = [
-        node.meta.get("val") for graph in graphs.values() for node in places.placeholders(graph)
-    ]
-    if not all(isinstance(value, torch.Tensor) for value in taken):
-        return []
-    for graph in graphs.values():
-        values = [node.meta.get("val") for node in nested.all_nodes(graph)]
-        if any(torch_internals.is_data_dependent(value) for value in values if value is not None):
-            return []
-    return [(graph, f"{prefix}{reader.target}_") for reader, graph in graphs.items()]
-
-
-def _said_of(engines: int) -> str:
-    """For the reason of a call that stays in PyTorch: how many blocks its graphs have."""
-    if not engines:
-        return ""
-    return f"; the rest of its branches is in {engines} block{'' if engines == 1 else 's'}"
-
-
-def _with_graphs(group: Group, graph_module: torch.fx.GraphModule) -> Group:
-    """A group, with nodes of its own that read the graphs that its nodes are called with."""
-    readers = []
-    for node in group:
-        for reader in nested.graphs_of_call(graph_module, node):
-            with graph_module.graph.inserting_before(node):
-                own = graph_module.graph.node_copy(reader)
-            node.replace_input_with(reader, own)
-            if not reader.users:
-                graph_module.graph.erase_node(reader)
-                own.name = reader.name
-            readers.append(own)
-    return readers + group
-
-
-def _drop_unused_graphs(graph_module: torch.fx.GraphModule) -> None:
-    """Forget the branches that went to blocks."""
-    used = {str(n.target) for n in graph_module.graph.nodes if n.op in ("call_module", "get_attr")}
-    for name in [name for name, _ in graph_module.named_children() if name not in used]:
-        delattr(graph_module, name)
-
-
-def _table(left_out: Iterable[LeftOut]) -> str:
-    return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
-
-
-def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> LeftOut:
-    return LeftOut(
-        node=node.name,
-        target=_target_name(node),
-        reason=f"{verdict.reason}{more}",
-        remedy=verdict.remedy,
-        source=source_line(node.meta.get("stack_trace")),
-        module=ModulePath.of(node.meta).innermost,
-        asked=verdict.reason.endswith(OPTIONS_THAT_LEAVE_OUT),
-    )
-
-
-def _target_name(node: torch.fx.Node) -> str:
-    if isinstance(node.target, (str, torch._ops.OpOverload)):
-        return str(node.target)
-    return str(getattr(node.target, "__name__", node.target))
 
 
 class _Support(OperatorSupportBase):
@@ -206,54 +41,92 @@ class _Support(OperatorSupportBase):
         return node in self._allowed
 
 
-def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
-    """Placeholder name -> (name, tensor) of everything that no call changes."""
-    signature = program.graph_signature
-    mutated = set(signature.buffers_to_mutate.values())
-    found = {}
-    for spec in signature.input_specs:
-        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-            continue
-        assert spec.target is not None
-        held = program.state_dict.get(spec.target)
-        tensor = program.constants.get(spec.target) if held is None else held
-        if spec.target not in mutated and _is_plain(tensor):
-            found[spec.arg.name] = (spec.target, tensor)
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor, of no subclass, that a weights image can hold."""
-    if not isinstance(value, torch.Tensor) or not storable(value.dtype):
-        return False
-    return type(value.detach()) is torch.Tensor and value.layout is torch.strided
-
-
-def _groups(
+def groups_of(
     graph_module: torch.fx.GraphModule,
     verdicts: dict[torch.fx.Node, Verdict],
     weights: Mapping[str, Any],
     settings: Settings,
     *,
     is_branch: bool,
-) -> tuple[list[Group], list[LeftOut]]:
+) -> tuple[list[Group], list[tuple[torch.fx.Node, Verdict]]]:
+    """Groups that become blocks, and the nodes of others, each with the reason.
+
+    Args:
+        graph_module: The graph. Sizes that a group gives are computed once more outside of it.
+        verdicts: Of its nodes. What turns out to be in no group on its own account gets another.
+        weights: Placeholder name -> what it holds, of those that no call changes.
+        settings: min_block_size.
+        is_branch: Whether the graph is a part of another.
+    """
     proposed = _proposed(graph_module, verdicts)
     refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
     while refused:
         verdicts.update(dict.fromkeys(refused, _COMPUTED))
         proposed = _proposed(graph_module, verdicts)
         refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
+    proposed = _without_small_groups(graph_module, verdicts, proposed, settings.min_block_size)
     whole_model = not is_branch and len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
-    groups, dropped = [], []
+    groups: list[Group] = []
+    dropped: list[tuple[torch.fx.Node, Verdict]] = []
     for group in proposed:
         reason = _reason_to_drop(group, graph_module, weights, settings, whole_model)
         if reason:
-            verdict = Verdict(False, reason, _REMEDIES.get(reason, "lower min_block_size"))
-            dropped += [_left_out(node, verdict) for node in group if node in verdicts]
+            verdict = Verdict(False, reason, _REMEDIES.get(reason, _LOWER))
+            dropped += [(node, verdict) for node in group if node in verdicts]
         else:
             groups.append(group)
             _give_tensors_alone(graph_module.graph, group)
     return groups, dropped
+
+
+def _without_small_groups(
+    graph_module: torch.fx.GraphModule,
+    verdicts: dict[torch.fx.Node, Verdict],
+    proposed: list[Group],
+    least: int,
+) -> list[Group]:
+    """Other groups, where nodes of a group that is too small find a place in a larger one.
+
+    The partitioner puts a node to its users. Where these wait for a node in PyTorch, and make a
+    group that is too small, what they take would have had a place in the group before.
+
+    Args:
+        graph_module: The graph.
+        verdicts: Of its nodes; what finds no place gets one.
+        proposed: The partitioner's groups.
+        least: Number of operators that a group must have.
+    """
+    alone = _small(proposed, graph_module, least)
+    late: set[torch.fx.Node] = set()
+    for node in graph_module.graph.nodes:
+        waits = node in verdicts and not verdicts[node]
+        if waits or not late.isdisjoint(node.all_input_nodes):
+            late.add(node)
+    lost = {node: reason for node, reason in alone.items() if node in late}
+    if len(proposed) == 1 or not lost or len(lost) == len(alone):
+        return proposed
+    allowed = {node: verdict for node, verdict in verdicts.items() if node not in lost}
+    others = _proposed(graph_module, allowed)
+    if len(_small(others, graph_module, least).keys() | lost.keys()) >= len(alone):
+        return proposed
+    for node, reason in lost.items():
+        if node in verdicts:
+            verdicts[node] = Verdict(False, reason, _LOWER)
+    return others
+
+
+def _small(
+    groups: Iterable[Group], graph_module: torch.fx.GraphModule, least: int
+) -> dict[torch.fx.Node, str]:
+    """The nodes of groups that are too small, each with the reason in words."""
+    found = {}
+    for group in groups:
+        count = _operator_count(group, graph_module)
+        if count < least:
+            found.update(
+                dict.fromkeys(group, f"its block has {count} operators, min_block_size is {least}")
+            )
+    return found
 
 
 def _proposed(
@@ -308,10 +181,8 @@ def _reason_to_drop(
         for source in sources
     ):
         return _CONSTANT
-    count = _operator_count(group, graph_module)
-    if count < settings.min_block_size and not whole_model:
-        return f"its block has {count} operators, min_block_size is {settings.min_block_size}"
-    return ""
+    small = _small([group], graph_module, settings.min_block_size)
+    return "" if whole_model or not small else small[group[0]]
 
 
 def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:
