@@ -28,6 +28,7 @@ from portrt.lower import lower
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.partition import partition
 from portrt.settings import Settings
+from portrt.torch_internals import exporter
 
 
 def planned(model: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any = None) -> Plan:
@@ -225,7 +226,7 @@ def fails(*_: Any, **__: Any) -> Any:
 
 
 def test_an_error_names_the_node_and_keeps_its_cause() -> None:
-    registry = torch_internals._registry(NEWEST_OPSET)
+    registry = exporter._registry(NEWEST_OPSET)
     registry.register_op(torch.ops.portrt_tests.shifted_relu.default, fails)
     try:
         model = lambda_module(lambda x: shifted_relu(x * 2, 0.5) + 1)()
@@ -233,7 +234,7 @@ def test_an_error_names_the_node_and_keeps_its_cause() -> None:
         with pytest.raises(ConvertError, match="this translation is broken") as caught:
             converted(plan, plan.blocks[0])
     finally:
-        torch_internals._registry.cache_clear()
+        exporter._registry.cache_clear()
 
     assert caught.value.node == "shifted_relu"
     assert caught.value.__cause__ is not None

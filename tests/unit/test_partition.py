@@ -24,6 +24,7 @@ from portrt.lower import lower
 from portrt.partition import partition
 from portrt.runtime.report import engine_calls, manifests_of
 from portrt.settings import Settings
+from portrt.torch_internals import exporter
 
 aten = torch.ops.aten
 
@@ -336,10 +337,10 @@ def fails(*_: Any, **__: Any) -> Any:
 @pytest.fixture
 def broken_translation() -> Iterator[None]:
     """torch.onnx claims to translate the custom operator, and fails to."""
-    registry = torch_internals._registry(torch_internals.NEWEST_OPSET)
+    registry = exporter._registry(torch_internals.NEWEST_OPSET)
     registry.register_op(torch.ops.portrt_tests.shifted_relu.default, fails)
     yield
-    torch_internals._registry.cache_clear()
+    exporter._registry.cache_clear()
 
 
 @pytest.mark.usefixtures("broken_translation")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # The code that decides what is in an engine, given its block. Its sources are in the key, so that
 # no change of it can find an engine that was built before.
 _ENGINE_CODE = (
-    *("backends", "convert", "worker"),
-    *("build_precision.py", "module_path.py", "nested.py", "precision.py", "torch_internals.py"),
+    *("backends", "convert", "torch_internals", "worker"),
+    *("build_precision.py", "module_path.py", "nested.py", "precision.py", "recurrent.py"),
 )
 _PROGRAM_CODE = (".",)
 

@@ -1,0 +1,104 @@
+"""Every private torch API that portrt uses, each with the reason.
+
+tests/unit/test_torch_internals.py fails when torch moves one of them.
+
+- The ONNX exporter's parts: `torch.onnx.export` runs as a whole only (decompose, translate and
+  optimize a model), while portrt must know which nodes have a translation before it cuts the
+  graph, and must not decompose every block a second time.
+- `ExportedProgram`'s attributes: a graph in which blocks were replaced is put together directly, so
+  that symbols, guards and the calling convention stay what `torch.export` made them.
+- `torch.fx.passes.utils.fuser_utils`: moves a group of nodes to a submodule.
+- The reader of a .pt2 archive: `torch.export.load` offers no memory-mapped constants.
+"""
+
+from portrt.torch_internals.calls import (
+    compiled_cuda_function,
+    current_device_index,
+    current_stream_handle,
+    empty_strided_on,
+    is_capturing,
+    is_tracing,
+    nothing_intercepts,
+)
+from portrt.torch_internals.exporter import (
+    NEWEST_OPSET,
+    Table,
+    decomposed_as,
+    has_onnx_translation,
+    oblivious_to_size_one,
+    onnx_decompositions,
+    onnx_ir_from_program,
+    onnx_scan,
+    torch_tensor_of,
+)
+from portrt.torch_internals.programs import (
+    argument_names,
+    constant_names,
+    fuse,
+    guards_code_of,
+    guards_of,
+    load_mapped,
+    name_placeholders,
+    placeholder_names,
+    program_from_graph,
+    run_flat,
+    set_guards,
+    unchecked_module,
+    user_input_values,
+    with_constants,
+    with_guards_of,
+    with_ranges,
+    without_torch_noise,
+)
+from portrt.torch_internals.values import (
+    expression_of,
+    fake_mode_of,
+    hint_of,
+    inferring,
+    is_data_dependent,
+    is_symbolic_call,
+    is_unbacked,
+)
+
+__all__ = [
+    "NEWEST_OPSET",
+    "Table",
+    "argument_names",
+    "compiled_cuda_function",
+    "constant_names",
+    "current_device_index",
+    "current_stream_handle",
+    "decomposed_as",
+    "empty_strided_on",
+    "expression_of",
+    "fake_mode_of",
+    "fuse",
+    "guards_code_of",
+    "guards_of",
+    "has_onnx_translation",
+    "hint_of",
+    "inferring",
+    "is_capturing",
+    "is_data_dependent",
+    "is_symbolic_call",
+    "is_tracing",
+    "is_unbacked",
+    "load_mapped",
+    "name_placeholders",
+    "nothing_intercepts",
+    "oblivious_to_size_one",
+    "onnx_decompositions",
+    "onnx_ir_from_program",
+    "onnx_scan",
+    "placeholder_names",
+    "program_from_graph",
+    "run_flat",
+    "set_guards",
+    "torch_tensor_of",
+    "unchecked_module",
+    "user_input_values",
+    "with_constants",
+    "with_guards_of",
+    "with_ranges",
+    "without_torch_noise",
+]

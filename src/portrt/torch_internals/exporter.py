@@ -1,0 +1,150 @@
+"""The parts of the ONNX exporter, and decompositions."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export import ExportedProgram
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+
+Table = dict[Any, Callable[..., Any]]
+
+# The newest opset that torch.onnx of torch 2.11 to 2.14 can write. With it attention, RMS norm and
+# rotary embedding are one node each.
+NEWEST_OPSET = 23
+
+
+@lru_cache(maxsize=16)
+def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()) -> Any:
+    from torch.onnx._internal.exporter import _core, _registration
+
+    _registration.logger.addFilter(_is_news)
+    _core.logger.addFilter(_is_news)
+    registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
+    from portrt.convert.translations import mapping, quantized, spectral
+
+    for target, function in (*quantized.built_in(), *mapping.built_in(), *extra):
+        registry.register_op(target, function)
+    for target, function in spectral.TRANSLATIONS:
+        takes_complex = target is not torch.ops.aten._fft_r2c.default
+        registry.register_op(target, function, is_complex=takes_complex)
+    return registry
+
+
+def _registry_with(opset: int, extra: Any) -> Any:
+    return _registry(opset, extra) if extra else _registry(opset)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not of torchvision, nodes without a module, or translations that take a graph."""
+    message = record.getMessage()
+    known = ("torchvision", "nn_module_stack not found", "Failed to infer the signature")
+    return not any(part in message for part in known)
+
+
+def has_onnx_translation(node: torch.fx.Node, opset: int, extra: Any = ()) -> bool:
+    """Whether torch.onnx translates this operator call, with these dtypes, at this opset."""
+    from torch.onnx._internal.exporter import _dispatching
+
+    found, _ = _dispatching.dispatch(node, _registry_with(opset, extra))
+    return found is not None
+
+
+def onnx_decompositions(opset: int, extra: Any = ()) -> Table:
+    """The decompositions that torch.onnx would run: operators it translates stay whole."""
+    from torch.onnx._internal.exporter import _decomp
+
+    translated = set(_decomp.get_onnx_implemented_overloads(_registry_with(opset, extra)))
+    table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
+    for target, _ in extra:  # torch's list is of its own translations alone
+        table.pop(target, None)
+    return table
+
+
+def oblivious_to_size_one() -> AbstractContextManager[Any]:
+    """Decompose without taking a dynamic size of 0 or 1 for a constant, as torch.onnx does."""
+    import torch.fx.experimental._config as config
+
+    settings: Any = config
+    patch: AbstractContextManager[Any] = settings.patch(backed_size_oblivious=True)
+    return patch
+
+
+@contextlib.contextmanager
+def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
+    """Within it, tracing takes an operator that torch decomposes in Python for a call of `other`.
+
+    The table that `run_decompositions` takes cannot say so: the operator is taken apart before,
+    by the dispatcher and where sizes are inferred.
+    """
+    table: Table = torch._decomp.decomposition_table
+    kernels, known = dict(operator.py_kernels), table.get(operator)
+    try:
+        operator.py_kernels.update(dict.fromkeys(kernels, other))
+        operator._dispatch_cache.clear()
+        if known is not None:
+            table[operator] = other
+        yield
+    finally:
+        operator.py_kernels.update(kernels)
+        operator._dispatch_cache.clear()
+        if known is not None:
+            table[operator] = known
+
+
+def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) -> onnx_ir.Model:
+    """Translate a decomposed program to ONNX. Changes the graph of `program`.
+
+    Raises:
+        torch.onnx.errors.OnnxExporterError: A node has no translation.
+    """
+    from torch.onnx._internal import _lazy_import
+    from torch.onnx._internal.exporter import _core, _fx_passes
+
+    from portrt.convert.exact_doubles import exact_doubles
+
+    _fx_passes.insert_type_promotion_nodes(program.graph_module)
+    for module in program.graph_module.modules():
+        exact_doubles(module)  # of branches, too
+    graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
+    graph_module.recompile()
+    onnx_program = _core._exported_program_to_onnx_program(
+        program, registry=_registry_with(opset, extra)
+    )
+    _agree_on_functions(onnx_program.model)
+    # Without operators that name a newer opset the exporter writes 18, whatever the registry.
+    model: onnx_ir.Model = _lazy_import.onnxscript_apis.convert_version(  # type: ignore[attr-defined]
+        onnx_program.model, opset
+    )
+    return model
+
+
+def onnx_scan(body: Any, states: Any, rows: Any, others: Any) -> Any:
+    """An ONNX Scan that calls a function, as the exporter writes it for torch's own scan."""
+    from torch.onnx._internal.exporter._torchlib.ops import hop
+
+    return hop.higher_order_scan(body, states, rows, others)
+
+
+def _agree_on_functions(model: onnx_ir.Model) -> None:
+    """Give the functions of branches one version: the exporter writes 1, and in some calls 23."""
+    domains = {domain for domain, _, _ in model.functions}
+    holders: list[Any] = [model.graph, *model.functions.values()]
+    for holder in holders:
+        for domain in domains & set(holder.opset_imports):
+            holder.opset_imports[domain] = 1
+
+
+def torch_tensor_of(value: Any) -> torch.Tensor | None:
+    """The torch tensor behind an initializer that the exporter made, else None."""
+    raw = getattr(value, "raw", None)
+    return raw if isinstance(raw, torch.Tensor) else None

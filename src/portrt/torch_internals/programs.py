@@ -1,0 +1,233 @@
+"""Exported programs and their graphs: cut, put together, read from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram, ModuleCallEntry
+from torch.export.graph_signature import ExportGraphSignature, InputKind
+from torch.utils import _pytree as pytree
+
+from portrt.package.archive import CONSTANTS, MODEL, WEIGHTS, Archive
+from portrt.package.mapped import map_file
+
+
+def fuse(
+    graph_module: torch.fx.GraphModule,
+    groups: Iterable[Iterable[torch.fx.Node]],
+    prefix: str = "block_",
+) -> None:
+    """Move each group of nodes to a submodule `block_0`, `block_1`, ... that returns a tuple."""
+    from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
+
+    names = placeholder_names(graph_module.graph)
+    fuse_by_partitions(
+        graph_module,
+        [dict.fromkeys(group) for group in groups],
+        prefix=prefix,
+        always_return_tuple=True,
+    )
+    name_placeholders(graph_module.graph, names)
+
+
+def placeholder_names(graph: torch.fx.Graph) -> list[str]:
+    """Names of the placeholders, in order."""
+    return [node.name for node in graph.nodes if node.op == "placeholder"]
+
+
+def name_placeholders(graph: torch.fx.Graph, names: Iterable[str]) -> None:
+    """Give the placeholders exactly these names, as torch.export does.
+
+    A copied graph has `input_1` for `input`: fx avoids the names of Python's builtins.
+    """
+    nodes = [node for node in graph.nodes if node.op == "placeholder"]
+    for node, name in zip(nodes, names, strict=True):
+        node.name = node.target = name
+
+
+def program_from_graph(
+    like: ExportedProgram,
+    graph_module: torch.fx.GraphModule,
+    signature: ExportGraphSignature,
+    state_dict: Mapping[str, Any],
+    constants: Mapping[str, Any],
+    module_call_graph: list[ModuleCallEntry] | None = None,
+) -> ExportedProgram:
+    """A program with another graph, and the symbols and guards of `like`.
+
+    Its calling convention too, unless `module_call_graph` gives another.
+    """
+    root_entry = [entry for entry in like.module_call_graph if entry.fqn == ""]
+    program = ExportedProgram(
+        root=graph_module,
+        graph=graph_module.graph,
+        graph_signature=signature,
+        state_dict=dict(state_dict),
+        range_constraints=dict(like.range_constraints),
+        module_call_graph=module_call_graph or root_entry,
+        example_inputs=like.example_inputs,
+        constants=dict(constants),
+        verifiers=like.verifiers,
+    )
+    program._guards_code = list(like._guards_code)
+    return program
+
+
+def with_guards_of(program: ExportedProgram, other: ExportedProgram | None) -> ExportedProgram:
+    """The program itself, from now on with the guards of another, or with none."""
+    program._guards_code = [] if other is None else list(other._guards_code)
+    return program
+
+
+def guards_code_of(program: ExportedProgram) -> list[str]:
+    """The guards on the inputs, as text."""
+    return list(program._guards_code)
+
+
+def user_input_values(program: ExportedProgram) -> list[Any]:
+    """The fake tensor, or the number, of each user input, in the order of the flat arguments."""
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
+    }
+    return [
+        values.get(getattr(spec.arg, "name", ""))
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT
+    ]
+
+
+def with_ranges(program: ExportedProgram, ranges: Mapping[Any, Any]) -> ExportedProgram:
+    """The same program, not a copy of it, with other ranges for its symbols."""
+    changed = copy(program)
+    changed._range_constraints = dict(ranges)
+    return changed
+
+
+class _MappedRecords:
+    """What torch's archive reader asks of `torch._C.PyTorchFileReader`, over a mapped file."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._memory = map_file(str(archive.path))
+
+    def get_record_size(self, name: str) -> int:
+        return self._archive.record(name).size
+
+    def get_record(self, name: str) -> bytes | memoryview:
+        """JSON and the like as bytes; tensors, which torch 2.11 reads so, as mapped memory."""
+        if not name.startswith((CONSTANTS, WEIGHTS)) or name.endswith(".json"):
+            return self._archive.read(name)
+        record = self._archive.record(name)
+        return memoryview(self._memory)[record.offset : record.offset + record.size]
+
+    def get_storage_from_record(self, name: str, numel: int, dtype: torch.dtype) -> torch.Tensor:
+        record = self._archive.record(name)
+        if numel * dtype.itemsize != record.size:
+            raise ValueError(f"record {name} has {record.size} bytes")
+        found = torch.frombuffer(
+            self._memory, dtype=torch.uint8, count=record.size, offset=record.offset
+        )
+        if record.offset % dtype.itemsize:  # another writer than torch's does not align
+            found = found.clone()
+        return found.view(dtype)
+
+    def get_all_records(self) -> list[str]:
+        return list(self._archive.records)
+
+
+def load_mapped(archive: Archive) -> ExportedProgram:
+    """The program named "model" of a .pt2 file, with its tensors mapped rather than read."""
+    from torch.export.pt2_archive import _package
+
+    reader: Any = object.__new__(_package.PT2ArchiveReader)
+    reader.archive_file = _MappedRecords(archive)
+    names = [name for name in archive.records if name == MODEL]
+    programs = _package._load_exported_programs(reader, names, None)
+    program: ExportedProgram = programs["model"]
+    return program
+
+
+def guards_of(module: torch.fx.GraphModule) -> torch.nn.Module | None:
+    """The submodule of an exported program's module that checks its flat inputs, if it has one."""
+    return getattr(module, "_guards_fn", None)
+
+
+def set_guards(module: torch.fx.GraphModule, guards: torch.nn.Module) -> None:
+    """Put another module in its place."""
+    module._guards_fn = guards
+
+
+def unchecked_module(program: ExportedProgram) -> torch.fx.GraphModule:
+    """A program's module without torch's checks of its inputs, which the caller has made.
+
+    torch refuses an input of which a size is a rounded one, such as s // 2 + 1.
+    """
+    module: torch.fx.GraphModule = program.module(check_guards=False)
+    module._forward_pre_hooks.clear()
+    return module
+
+
+def argument_names(program: ExportedProgram) -> list[str] | None:
+    """Names of the exported forward's arguments, positional ones first, where torch kept them."""
+    signature = program.module_call_graph[0].signature
+    return None if signature is None else signature.forward_arg_names
+
+
+def run_flat(
+    program: ExportedProgram,
+    example_inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    run_block: Callable[[str, tuple[Any, ...]], Any],
+) -> tuple[Any, ...]:
+    """Run a program's graph on real inputs; calls of submodules go to `run_block`."""
+    kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    given = iter(pytree.tree_leaves(example_inputs))
+    flat = []
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            target = kinds[node.name].target
+            held = program.state_dict.get(target, program.constants.get(target))
+            flat.append(next(given) if target is None else held)
+
+    class Runner(torch.fx.Interpreter):
+        def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if target.startswith("block_"):
+                return run_block(target, args)
+            return super().call_module(target, args, kwargs)
+
+        def call_function(self, target: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+            if target is torch.ops.higher_order.cond:
+                for branch in args[1:3]:  # both, so that the blocks in each see inputs
+                    with contextlib.suppress(Exception):
+                        branch(*args[3])
+            return super().call_function(target, args, kwargs)
+
+    results: tuple[Any, ...] = Runner(program.graph_module).run(*flat)
+    return results
+
+
+@contextlib.contextmanager
+def without_torch_noise() -> Iterator[None]:
+    """Keep quiet about what torch deprecates and still uses itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec", FutureWarning)
+        yield
+
+
+def constant_names(program: ExportedProgram) -> Mapping[str, str]:
+    """Placeholder name -> name of the tensor constant."""
+    names: Mapping[str, str] = program.graph_signature.inputs_to_lifted_tensor_constants
+    return names
+
+
+def with_constants(
+    program: ExportedProgram, constants: Mapping[str, torch.Tensor]
+) -> ExportedProgram:
+    """The same program with other tensors for some constants; only to be saved."""
+    other = copy(program)
+    other._constants = {**program.constants, **constants}
+    return other
