@@ -742,7 +742,6 @@ class Cond(nn.Module):
 case(
     "cond",
     lambda: [randn(3, 4), randn(3, 4) + 3, randn(3, 4) - 3, randn(1, 4)],
-    blocks=2,
     dynamic_shapes=(BATCH,),
 )(Cond)
 

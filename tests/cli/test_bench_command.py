@@ -40,6 +40,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         inputs=[torch.randn(512, 2048)],
         engines="onnxruntime",
         min_block_size=1,
+        torch_executed_ops=["aten.nonzero"],
         output_format="exported_program",
     )
     portrt.save(program, folder / "heavy.pt2")

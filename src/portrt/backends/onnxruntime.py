@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from portrt import nested
-from portrt.artifacts import Engine, Verdict
+from portrt.artifacts import YES, Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
 from portrt.backends.onnxruntime_session import open_session
 from portrt.convert import NEWEST_OPSET
@@ -76,6 +76,9 @@ _nothing = torch.empty(64, dtype=torch.uint8)
 _NOWHERE = _nothing.data_ptr()
 
 
+_PRODUCTS = (torch.ops.aten.prod.default, torch.ops.aten.prod.dim_int)
+
+
 class OnnxRuntimeBackend:
     """Builds anywhere, runs on any CPU."""
 
@@ -92,7 +95,7 @@ class OnnxRuntimeBackend:
         return self._installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
-        return supports_dtypes(node, _DTYPES, self.name)
+        return supports_dtypes(node, _DTYPES, self.name) and _multiplies_exactly(node)
 
     def build(self, material: Material, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
@@ -105,8 +108,9 @@ class OnnxRuntimeBackend:
             flags.append("bfloat16 computed in float32")
         from portrt.convert.fuse_transposed_matmul import fuse_transposed_matmul
         from portrt.convert.group_norm import group_norm_by_instance_norm
+        from portrt.convert.whole_sums import exact_sums
 
-        data = group_norm_by_instance_norm(fuse_transposed_matmul(data))
+        data = exact_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
         # Opening it proves that every operator has a kernel here; the session is not kept.
         try:
             open_session(data, model.weights, WeightsImage(material.image), lean=True)
@@ -314,6 +318,20 @@ def _type_name(dtype: str) -> str:
 
 def _element_type(dtype: str) -> int:
     return _ELEMENT_TYPES[getattr(torch, dtype)]
+
+
+def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
+    """No for products of whole numbers. Of bools, they are 0 or 1."""
+    if node.target not in _PRODUCTS:
+        return YES
+    factors, made = node.all_input_nodes[0].meta["val"], node.meta["val"]
+    if made.dtype.is_floating_point or factors.dtype == torch.bool:
+        return YES
+    return Verdict(
+        False,
+        "onnxruntime multiplies whole numbers as float64, which does not hold every one",
+        "multiply floating-point numbers, by dtype=torch.float64 for example",
+    )
 
 
 def _has_bfloat16(material: Material) -> bool:

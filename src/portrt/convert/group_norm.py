@@ -6,11 +6,11 @@ channels of an instance norm take 0.6 of the time, see `benchmarks/composites.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
+
+from portrt.convert.onnx_nodes import add_constant, add_node, replace_node
 
 
 def group_norm_by_instance_norm(data: bytes) -> bytes:
@@ -38,34 +38,12 @@ def _rewrite(node: ir.Node) -> None:
         return
     groups = node.attributes["num_groups"].as_int()
     epsilon = node.attributes.get("epsilon") or ir.AttrFloat32("epsilon", 1e-5)
-    folded = _add(node, "Reshape", [x, _constant(node, np.array([0, groups, -1]))])
-    ones, zeros = (_constant(node, np.full(groups, fill, np.float32)) for fill in (1, 0))
-    normed = _add(node, "InstanceNormalization", [folded, ones, zeros], [epsilon])
-    made = _add(node, "Reshape", [normed, _add(node, "Shape", [x])])
-    inner = _constant(node, np.arange(1, len(x.shape) - 1))
+    folded = add_node(node, "Reshape", [x, add_constant(node, np.array([0, groups, -1]))])
+    ones, zeros = (add_constant(node, np.full(groups, fill, np.float32)) for fill in (1, 0))
+    normed = add_node(node, "InstanceNormalization", [folded, ones, zeros], [epsilon])
+    made = add_node(node, "Reshape", [normed, add_node(node, "Shape", [x])])
+    inner = add_constant(node, np.arange(1, len(x.shape) - 1))
     for kind, operand in (("Mul", scale), ("Add", bias)):
-        spread = operand if len(x.shape) == 2 else _add(node, "Unsqueeze", [operand, inner])
-        made = _add(node, kind, [made, spread])
-    old = node.outputs[0]
-    made.name, made.type, made.shape = old.name, old.type, old.shape
-    old.name = None
-    ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
-
-
-def _constant(before: ir.Node, array: np.ndarray) -> ir.Value:
-    return _add(before, "Constant", [], [ir.AttrTensor("value", ir.tensor(array))])
-
-
-def _add(
-    before: ir.Node,
-    kind: str,
-    inputs: Sequence[ir.Value | None],
-    attributes: Sequence[ir.Attr] = (),
-) -> ir.Value:
-    node = ir.Node("", kind, inputs, attributes)
-    node.metadata_props.update(before.metadata_props)
-    assert before.graph is not None
-    before.graph.insert_before(before, node)
-    return node.outputs[0]
+        spread = operand if len(x.shape) == 2 else add_node(node, "Unsqueeze", [operand, inner])
+        made = add_node(node, kind, [made, spread])
+    replace_node(node, made)
