@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,12 @@ def eager(name: str, inputs: list[torch.Tensor]) -> torch.Tensor:
 
 def on_gpu(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     return [item.cuda() for item in inputs]
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Call a function with 0 to count - 1, each in a thread of its own, and wait for all."""
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from plans import FOLDER, INPUTS, fresh
-from programs import ABLE, PLANS, TOLERANCE, adopted, eager, relative
+from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, relative
 
 import portrt
 from portrt.errors import InputError
@@ -78,11 +77,7 @@ def test_threads_on_both_at_once() -> None:
             assert found.device == torch.device(device)
             errors.append(relative(found, eager("encoder", inputs)))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, work)
     assert len(errors) == 80
     assert max(errors) <= TOLERANCE["fp16"]
 

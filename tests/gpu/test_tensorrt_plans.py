@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from plans import FOLDER, INPUTS, fresh, sample
-from programs import ABLE, PLANS, TOLERANCE, adopted, eager, on_gpu, plan, relative
+from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, on_gpu, plan, relative
 
 import portrt
 from portrt.errors import EngineError, InputError, NoUsableEngineError
@@ -97,11 +97,7 @@ def test_eight_threads_on_eight_streams(case: tuple[str, str, Any]) -> None:
                 torch.cuda.current_stream().synchronize()
                 errors.append(relative(found, wanted[index]))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, work)
     assert len(errors) == 400
     assert max(errors) <= TOLERANCE[precision]
 
@@ -239,11 +235,7 @@ def test_cuda_graphs_of_eight_threads(case: tuple[str, str, Any]) -> None:
                 found = program(*on_gpu(inputs))
                 errors.append(relative(found, eager(name, inputs)))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, work)
     assert len(errors) == 160
     assert max(errors) <= TOLERANCE[precision]
 
@@ -261,11 +253,7 @@ def test_cuda_graphs_on_more_streams_than_torch_has(case: tuple[str, str, Any]) 
                     found = program(*on_gpu(inputs))
                     errors.append(relative(found, eager(name, inputs)))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, work)
     assert len(errors) == 256
     assert max(errors) <= TOLERANCE[precision]
 
@@ -302,11 +290,7 @@ def test_cuda_graphs_of_two_threads_on_one_stream() -> None:
                 inputs = fresh("mlp", 1 + (seed + index) % 3, seed * 2 + index)
                 errors.append(relative(program(inputs[0].cuda()), eager("mlp", inputs)))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(2, work)
     assert len(errors) == 100
     assert max(errors) <= TOLERANCE["fp32"]
 
