@@ -96,6 +96,8 @@ def onnx_from_block(
     Raises:
         ConvertError: torch.onnx failed; its error is the cause.
     """
+    from portrt.convert.output_types import round_outputs
+
     started = time.perf_counter()
     weights = {name: tensors[name] for name in block.weights}
     program = whole = _with_weights(block, weights)
@@ -110,6 +112,7 @@ def onnx_from_block(
         _name_inputs(model, block)  # decomposing renames them
         _simplify(model)
         _name_inputs(model, block)  # and so does what makes an output of an input
+        round_outputs(model, [entry["dtype"] for entry in block.outputs])
         if opset < written:
             to_opset_17(model)
     except Exception as err:
