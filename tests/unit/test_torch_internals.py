@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from portrt import torch_internals as internals
+from portrt.torch_internals import exporter
 
 aten = torch.ops.aten
 OPSET = internals.NEWEST_OPSET
@@ -62,8 +63,8 @@ def test_news_of_the_exporter_is_not_logged(caplog: pytest.LogCaptureFixture) ->
     record = logging.LogRecord("", 30, "", 0, "torchvision is not installed. Skipping", (), None)
     other = logging.LogRecord("", 30, "", 0, "something else", (), None)
 
-    assert not internals._is_news(record)
-    assert internals._is_news(other)
+    assert not exporter._is_news(record)
+    assert exporter._is_news(other)
 
 
 def test_sizes_of_one_are_not_taken_for_constants_when_decomposing() -> None:
