@@ -12,11 +12,11 @@ and rounded as float32 is in others.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
 from portrt.convert.onnx_from_block import OnnxModel
+from portrt.convert.onnx_nodes import add_constant, add_node, take_over
 
 _NARROW = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -61,10 +61,10 @@ def _quantize(node: ir.Node, source: ir.Value, target: ir.DataType) -> bool:
     """Cast to int8 or float8; the division by a scale before it is taken in, with its limits."""
     divided, scale = _division_of(source) if target == ir.DataType.FLOAT8E4M3FN else (None, None)
     if divided is None or scale is None:
-        divided, scale = source, _constant(node, _one(source.dtype))
+        divided, scale = source, add_constant(node, _one(source.dtype))
     made = _linear(node, "QuantizeLinear", divided, scale, target)
     made.dtype = target
-    _replace(node, made)
+    take_over(node, made)
     return True
 
 
@@ -74,8 +74,8 @@ def _dequantize(node: ir.Node, source: ir.Value, target: ir.DataType) -> bool:
     scale, last = _factor_of(node) if target in _FLOATS else (None, node)
     made = _wide(node, source, wide, scale)
     if target not in _FLOATS:
-        made = _add(node, "Cast", [made], [ir.AttrInt64("to", target)], target)
-    _replace(last, made)
+        made = add_node(node, "Cast", [made], [ir.AttrInt64("to", target)], target)
+    take_over(last, made)
     return True
 
 
@@ -85,9 +85,9 @@ def _product(node: ir.Node) -> bool:
         if value is None or value.dtype != ir.DataType.INT8:
             return False
         operands.append(_wide(node, value, ir.DataType.FLOAT, None))
-    product = _add(node, "MatMul", operands, [], ir.DataType.FLOAT)
+    product = add_node(node, "MatMul", operands, [], ir.DataType.FLOAT)
     to = [ir.AttrInt64("to", ir.DataType.INT32)]
-    _replace(node, _add(node, "Cast", [product], to, ir.DataType.INT32))
+    take_over(node, add_node(node, "Cast", [product], to, ir.DataType.INT32))
     return True
 
 
@@ -98,10 +98,10 @@ def _wide(before: ir.Node, value: ir.Value, dtype: ir.DataType, scale: ir.Value 
         inner = producer.inputs[0]
         assert inner is not None
         operands = [_wide(before, inner, dtype, scale), *producer.inputs[1:]]
-        made = _add(before, producer.op_type, operands, producer.attributes.values(), dtype)
+        made = add_node(before, producer.op_type, operands, producer.attributes.values(), dtype)
         made.shape = value.shape
         return made
-    one = _constant(before, _one(dtype)) if scale is None else scale
+    one = add_constant(before, _one(dtype)) if scale is None else scale
     assert value.dtype is not None
     made = _linear(before, "DequantizeLinear", value, one, value.dtype)
     made.dtype, made.shape = dtype, value.shape
@@ -149,33 +149,5 @@ def _one(dtype: ir.DataType | None) -> ir.TensorProtocol:
 def _linear(
     before: ir.Node, kind: str, value: ir.Value, scale: ir.Value, narrow: ir.DataType
 ) -> ir.Value:
-    zero = _constant(before, ir.tensor(0, dtype=narrow))
-    return _add(before, kind, [value, scale, zero])
-
-
-def _constant(before: ir.Node, tensor: ir.TensorProtocol) -> ir.Value:
-    return _add(before, "Constant", [], [ir.AttrTensor("value", tensor)], tensor.dtype)
-
-
-def _add(
-    before: ir.Node,
-    kind: str,
-    inputs: Sequence[ir.Value | None],
-    attributes: Iterable[ir.Attr] = (),
-    dtype: ir.DataType | None = None,
-) -> ir.Value:
-    node = ir.Node("", kind, inputs, attributes)
-    node.metadata_props.update(before.metadata_props)
-    graph = before.graph
-    assert graph is not None
-    graph.insert_before(before, node)
-    if dtype is not None:
-        node.outputs[0].dtype = dtype
-    return node.outputs[0]
-
-
-def _replace(node: ir.Node, made: ir.Value) -> None:
-    old = node.outputs[0]
-    made.name, made.type, made.shape = old.name, old.type, old.shape
-    old.name = None
-    ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
+    zero = add_constant(before, ir.tensor(0, dtype=narrow))
+    return add_node(before, kind, [value, scale, zero])

@@ -38,11 +38,14 @@ def _rewrite(node: ir.Node) -> None:
         return
     groups = node.attributes["num_groups"].as_int()
     epsilon = node.attributes.get("epsilon") or ir.AttrFloat32("epsilon", 1e-5)
-    folded = add_node(node, "Reshape", [x, add_constant(node, np.array([0, groups, -1]))])
-    ones, zeros = (add_constant(node, np.full(groups, fill, np.float32)) for fill in (1, 0))
+    shape = add_constant(node, ir.tensor(np.array([0, groups, -1])))
+    folded = add_node(node, "Reshape", [x, shape])
+    ones, zeros = (
+        add_constant(node, ir.tensor(np.full(groups, fill, np.float32))) for fill in (1, 0)
+    )
     normed = add_node(node, "InstanceNormalization", [folded, ones, zeros], [epsilon])
     made = add_node(node, "Reshape", [normed, add_node(node, "Shape", [x])])
-    inner = add_constant(node, np.arange(1, len(x.shape) - 1))
+    inner = add_constant(node, ir.tensor(np.arange(1, len(x.shape) - 1)))
     for kind, operand in (("Mul", scale), ("Add", bias)):
         spread = operand if len(x.shape) == 2 else add_node(node, "Unsqueeze", [operand, inner])
         made = add_node(node, kind, [made, spread])

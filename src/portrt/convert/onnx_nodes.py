@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 
@@ -12,26 +11,34 @@ def add_node(
     before: ir.Node,
     kind: str,
     inputs: Sequence[ir.Value | None],
-    attributes: Sequence[ir.Attr] = (),
+    attributes: Iterable[ir.Attr] = (),
+    dtype: ir.DataType | None = None,
 ) -> ir.Value:
-    """A new node before another one, from the same call of the model; its output."""
+    """A new node before another one, from the same call of the model; its output, of a dtype."""
     node = ir.Node("", kind, inputs, attributes)
     node.metadata_props.update(before.metadata_props)
     assert before.graph is not None
     before.graph.insert_before(before, node)
+    if dtype is not None:
+        node.outputs[0].dtype = dtype
     return node.outputs[0]
 
 
-def add_constant(before: ir.Node, array: np.ndarray) -> ir.Value:
+def add_constant(before: ir.Node, tensor: ir.TensorProtocol) -> ir.Value:
     """A constant before a node."""
-    return add_node(before, "Constant", [], [ir.AttrTensor("value", ir.tensor(array))])
+    return add_node(before, "Constant", [], [ir.AttrTensor("value", tensor)], tensor.dtype)
 
 
-def replace_node(node: ir.Node, made: ir.Value) -> None:
-    """Give another value the name and the users of a node's only output, and drop the node."""
+def take_over(node: ir.Node, made: ir.Value) -> None:
+    """Give another value the name and the users of a node's only output; the node has none then."""
     old = node.outputs[0]
     made.name, made.type, made.shape = old.name, old.type, old.shape
     old.name = None
     ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
+
+
+def replace_node(node: ir.Node, made: ir.Value) -> None:
+    """The same, and drop the node."""
+    take_over(node, made)
     assert node.graph is not None
     node.graph.remove(node, safe=True)

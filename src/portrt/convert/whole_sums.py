@@ -54,7 +54,7 @@ def _rewrite(node: ir.Node) -> None:
         wide = add_node(node, "Cast", [x], [ir.AttrInt64("to", _INT64)])
         made = add_node(node, "Cast", [_sum_of(node, wide)], [ir.AttrInt64("to", _INT32)])
     else:
-        half = add_constant(node, np.array(_HALF, np.int64))
+        half = add_constant(node, ir.tensor(np.int64(_HALF)))
         low = add_node(node, "Mod", [x, half])  # of the sign of `half`: not negative
         high = add_node(node, "Div", [add_node(node, "Sub", [x, low]), half])
         shifted = add_node(node, "Mul", [_sum_of(node, high), half])

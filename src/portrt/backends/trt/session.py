@@ -50,7 +50,7 @@ class TensorRTSession:
             (port.index, port.name, port.other_type, port.binding.on_host) for port in self.inputs
         ]
         self._out = [(port.name, port.binding.dtype) for port in self.outputs]
-        self.plain_outputs = all(
+        self._plain_out = all(
             not port.other_type and not port.binding.on_host for port in self.outputs
         )
         self._host_inputs = {
@@ -63,7 +63,7 @@ class TensorRTSession:
         self.narrow = Narrower(opened.device, self.memory) if self.narrowed else None
         self._bytes_wanted = opened.memory_bytes[0]
         self._plain = (
-            self.plain_outputs
+            self._plain_out
             and self.narrow is None
             and not self._host_inputs
             and opened.profile_count == 1
@@ -195,7 +195,7 @@ class TensorRTSession:
                 self._captured.append(slot)
             else:
                 self.contexts.give(slot, stream)
-        if self.plain_outputs:
+        if self._plain_out:
             return outputs
         return [
             out.to(self.device, port.dtype) if port.other_type or port.binding.on_host else out
