@@ -1,14 +1,9 @@
-"""Each row of the table: in the engine it was promised to, with eager's numbers.
-
-Rows of float16, bfloat16, float64 and small whole numbers are marked slow:
-`pytest tests/ops -m "slow or not slow"` runs the whole matrix.
-"""
+"""Each row of the table: in the engine it was promised to, with eager's numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
 
 import onnxruntime
 import pytest
@@ -31,18 +26,11 @@ def outcomes() -> Iterator[dict[Case, Outcome]]:
     onnxruntime.set_default_logger_severity(2)
 
 
-_QUICK = ("f32", "i64", "bool")
-
-
-def _is_quick(case: Case) -> bool:
-    return case.variant.partition("-")[0] in _QUICK
-
-
 def _programs() -> list[list[Case]]:
-    """The rows that are compiled together: quick ones without slow ones."""
+    """The rows that are compiled together."""
     found = []
-    for family, quick in product(FAMILIES.values(), (True, False)):
-        rows = [case for case in family if not case.stays and _is_quick(case) == quick]
+    for family in FAMILIES.values():
+        rows = [case for case in family if not case.stays]
         found += [rows[start : start + _PER_PROGRAM] for start in range(0, len(rows), _PER_PROGRAM)]
     return found + [[case] for case in ALL_CASES if case.stays]
 
@@ -51,13 +39,7 @@ _PROGRAMS = _programs()
 _PROGRAM_OF = {case: index for index, cases in enumerate(_PROGRAMS) for case in cases}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=str(case), marks=[] if _is_quick(case) else [pytest.mark.slow])
-        for case in ALL_CASES
-    ],
-)
+@pytest.mark.parametrize("case", ALL_CASES, ids=str)
 def test_row(case: Case, outcomes: dict[Case, Outcome]) -> None:
     if case not in outcomes:
         outcomes.update(judge(_PROGRAMS[_PROGRAM_OF[case]]))

@@ -221,6 +221,25 @@ def test_converting_does_not_change_the_block() -> None:
 # ---- errors -------------------------------------------------------------------------------------
 
 
+def test_converting_puts_no_guard_on_the_whole_program() -> None:
+    """The exporter runs each block on the sizes of the program that the block is of."""
+    batch = torch.export.Dim("batch", min=1, max=8)
+    both = (torch.randn(3, 2), torch.randn(3, 2))
+    with torch_internals.oblivious_to_size_one():
+        module = lambda_module(lambda x, y: torch.atan2(x, y))()
+        sizes = ({0: batch}, {0: batch})
+        program = torch.export.export(module, both, dynamic_shapes=sizes)
+    lowered = lower(program)
+    plan = partition(lowered, Settings(min_block_size=1), translation)
+    (block,) = plan.blocks
+    converted(plan, block)
+
+    with torch_internals.oblivious_to_size_one():
+        again = lowered.run_decompositions({})  # torch writes the guards anew
+    one = [tensor[:1] for tensor in both]
+    torch.testing.assert_close(again.module()(*one), torch.atan2(*one))
+
+
 def fails(*_: Any, **__: Any) -> Any:
     raise ValueError("this translation is broken")
 

@@ -107,7 +107,9 @@ def onnx_from_block(
             table = torch_internals.onnx_decompositions(written, translations)
             with torch_internals.oblivious_to_size_one():
                 program = run_decompositions(program, table)
-        with whole_recurrent_layers():  # the exporter runs the graph on fake tensors
+        # The exporter runs the graph on fake tensors, whose sizes are the whole program's: what it
+        # takes for granted of them would become a guard.
+        with whole_recurrent_layers(), torch_internals.oblivious_to_size_one():
             model = torch_internals.onnx_ir_from_program(program, written, translations)
         _name_inputs(model, block)  # decomposing renames them
         _simplify(model)

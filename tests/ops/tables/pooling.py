@@ -8,6 +8,7 @@ from ops.case import FLOATS, T, rows
 
 aten = torch.ops.aten
 IMAGE = "b,2,8,8"
+_GRID = (T("b,2,5,6"), T("b,3,4,2", -1, 1))  # an image, and where it is sampled
 
 CASES = [
     *rows("avg_pool1d.default", T("b,2,8"), [3], [2], [1], over=("f32", "f16")),
@@ -70,7 +71,14 @@ CASES = [
             *rows("upsample_bilinear2d.vec", T(IMAGE), size, True, factors),
         )
     ],
-    *rows("upsample_nearest2d.vec", T("b,2,h,8"), None, [2.0, 2.0], over=("f32", "bf16", "f64")),
+    *rows(
+        "upsample_nearest2d.vec",
+        T("b,2,h,8"),
+        None,
+        [2.0, 2.0],
+        over=("f32", "bf16", "f64"),
+        lacks=("f64",),
+    ),
     *rows(
         "upsample_bilinear2d.vec",
         T("b,2,h,8"),
@@ -78,6 +86,7 @@ CASES = [
         False,
         [2.0, 2.0],
         over=("f32", "bf16", "f64"),
+        lacks=("f64",),
     ),
     *rows("upsample_bilinear2d.vec", T("b,2,h,8"), [4, 4], True, None),
     *rows("upsample_nearest2d.vec", T(IMAGE), None, [2.0, 2.0], over=("u8",)),
@@ -91,15 +100,9 @@ CASES = [
             "grid_sampler_2d.default", T("b,2,5,6"), T("b,3,4,2", -1.5, 1.5), mode, padding, corners
         )
     ],
-    *rows(
-        "grid_sampler_2d.default",
-        T("b,2,5,6"),
-        T("b,3,4,2", -1, 1),
-        0,
-        0,
-        False,
-        over=("f16", "f64"),
-    ),
+    *rows("grid_sampler_2d.default", *_GRID, 0, 0, False, over=("f64",)),
+    # eager rounds the positions to float16, the engine does not: it is 0.0005 off, eager 0.009
+    *rows("grid_sampler_2d.default", *_GRID, 0, 0, False, over=("f16",), tolerance=(4e-3, 2e-2)),
     # col2im(input, output_size, kernel_size, dilation, padding, stride)
     *rows(
         "col2im.default", T("b,8,9"), [4, 4], [2, 2], [1, 1], [0, 0], [1, 1], over=("f32", "f16")
