@@ -38,7 +38,7 @@ from portrt.partition import partition
 from portrt.runtime.report import manifests_of
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
-from portrt.tuning import sizes_to_tune_for
+from portrt.sizes.tuning import sizes_to_tune_for
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import portrt
 from portrt import Input
 from portrt.capture import capture
 from portrt.errors import CaptureError, SettingsError
-from portrt.tuning import sizes_to_tune_for
+from portrt.sizes.tuning import sizes_to_tune_for
 
 X = torch.ones(3, 4)
 

@@ -14,7 +14,7 @@ from torch.export import Dim
 
 from portrt.errors import PackageError
 from portrt.package import expr
-from portrt.symbols import SYMBOLIC
+from portrt.sizes.symbols import SYMBOLIC
 
 SIZES = {(0, 0): 7, (0, 1): 12, (1, 0): 5}
 A, B, C = ["dim", 0, 0], ["dim", 0, 1], ["dim", 1, 0]

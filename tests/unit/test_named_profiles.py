@@ -18,7 +18,7 @@ from portrt import worker
 from portrt.backends import registry
 from portrt.capture import capture
 from portrt.errors import BuildError, SettingsError
-from portrt.tuning import sizes_to_tune_for
+from portrt.sizes.tuning import sizes_to_tune_for
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))

@@ -17,7 +17,7 @@ from portrt.backends import registry
 from portrt.capture import capture
 from portrt.errors import PackageError, SettingsError
 from portrt.package import manifest
-from portrt.tuning import sizes_to_tune_for
+from portrt.sizes.tuning import sizes_to_tune_for
 
 PREFILL, STEP = ((1, 2, 4), (1, 16, 4), (2, 64, 4)), ((1, 1, 4), (4, 1, 4), (8, 1, 4))
 RTX = registry.backend("tensorrt_rtx").can_build()

@@ -10,8 +10,8 @@ import torch
 from models import lambda_module
 from torch.export import Dim
 
-from portrt import symbols
 from portrt.package import expr
+from portrt.sizes import symbols
 
 
 def exported(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import symbols, torch_internals
+from portrt import torch_internals
 from portrt.adopt.bindings import argument_names, check_names
 from portrt.artifacts import Block, Plan, Tuned
 from portrt.capture import capture
@@ -19,7 +19,8 @@ from portrt.errors import CaptureError, SettingsError
 from portrt.inputs import Input
 from portrt.package.manifest import DTYPES
 from portrt.partition.block import META_TO_DROP, dtype_name, input_entries, size_tree
-from portrt.tuning import sizes_to_tune_for
+from portrt.sizes import symbols
+from portrt.sizes.tuning import sizes_to_tune_for
 
 BLOCK = "block_0"
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import data_sizes
 from portrt.adopt.bindings import check_names
 from portrt.artifacts import YES, Plan, Verdict
 from portrt.backends.base import tensors_of
@@ -21,7 +20,8 @@ from portrt.lower import lower
 from portrt.package.signature import flat_signature
 from portrt.partition import partition
 from portrt.settings import Settings
-from portrt.tuning import sizes_to_tune_for
+from portrt.sizes import data_sizes
+from portrt.sizes.tuning import sizes_to_tune_for
 
 Source = torch.nn.Module | ExportedProgram
 

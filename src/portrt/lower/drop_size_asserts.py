@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import data_sizes, symbols, torch_internals
+from portrt import torch_internals
+from portrt.sizes import data_sizes, symbols
 
 aten = torch.ops.aten
 

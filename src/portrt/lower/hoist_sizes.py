@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from portrt import symbols
+from portrt.sizes import symbols
 
 
 def hoist_sizes(graph_module: torch.fx.GraphModule) -> None:

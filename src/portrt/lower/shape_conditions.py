@@ -10,7 +10,8 @@ from typing import Any
 import sympy
 import torch
 
-from portrt import symbols, torch_internals
+from portrt import torch_internals
+from portrt.sizes import symbols
 
 aten = torch.ops.aten
 

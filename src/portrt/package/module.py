@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import symbols, torch_internals
+from portrt import torch_internals
 from portrt.errors import InputError
 from portrt.package import manifest as manifests
 from portrt.package.direct import call_directly
 from portrt.package.signature import user_input_nodes
 from portrt.partition.block import input_entries
 from portrt.runtime.signature import check_inputs
+from portrt.sizes import symbols
 
 _MOST_KNOWN_SHAPES = 1024
 

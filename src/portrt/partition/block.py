@@ -17,10 +17,11 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from portrt import data_sizes, nested, symbols, torch_internals
+from portrt import nested, torch_internals
 from portrt.artifacts import Block, Tuned
 from portrt.errors import PartitionError
 from portrt.package import expr
+from portrt.sizes import data_sizes, symbols
 
 # Facts about the user's files and modules: not needed to run a block, and they would make two
 # exports of one model differ.

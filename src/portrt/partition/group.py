@@ -10,10 +10,11 @@ import torch
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from portrt import data_sizes, nested, torch_internals
+from portrt import nested, torch_internals
 from portrt.artifacts import Verdict
 from portrt.partition.block import count_operators
 from portrt.settings import Settings
+from portrt.sizes import data_sizes
 
 Group = list[torch.fx.Node]
 

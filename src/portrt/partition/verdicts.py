@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from portrt import data_sizes, nested, symbols, torch_internals
+from portrt import nested, torch_internals
 from portrt.artifacts import YES, Verdict
 from portrt.module_path import ModulePath
 from portrt.partition.higher_order import verdict_on_graphs, verdict_on_kind
 from portrt.settings import Settings, operator_name
+from portrt.sizes import data_sizes, symbols
 
 # How the reasons of what the user left out end.
 OPTIONS_THAT_LEAVE_OUT = ("torch_executed_ops", "torch_executed_modules")

@@ -112,7 +112,7 @@ def fake_execute_engine(
 
     from portrt.package.manifest import decode
     from portrt.runtime.signature import check_inputs, output_shapes
-    from portrt.symbols import SYMBOLIC
+    from portrt.sizes.symbols import SYMBOLIC
 
     block = decode(manifest)
     check_inputs(block, inputs)

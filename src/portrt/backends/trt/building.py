@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from portrt import data_sizes, nested, spectral
+from portrt import nested, spectral
 from portrt.artifacts import YES, Block, Verdict
 from portrt.backends.base import Material, supports_dtypes, tensors_of
 from portrt.backends.build_process import Built, ParserRefusal, build_in_process
@@ -20,6 +20,7 @@ from portrt.convert.rewrites import rewritten
 from portrt.errors import BuildError, ConvertError
 from portrt.package import expr
 from portrt.settings import Settings
+from portrt.sizes import data_sizes
 
 DTYPES = frozenset(
     {

@@ -11,9 +11,10 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from portrt import symbols, torch_internals
+from portrt import torch_internals
 from portrt.inputs import Input
 from portrt.package.signature import user_input_nodes
+from portrt.sizes import symbols
 
 
 @dataclass(frozen=True)

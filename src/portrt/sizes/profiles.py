@@ -7,7 +7,7 @@ from typing import Any
 
 from portrt.artifacts import Tuned
 from portrt.errors import SettingsError
-from portrt.named_sizes import NamedSize
+from portrt.sizes.named_sizes import NamedSize
 
 Range = tuple[int, int, int]
 

@@ -13,8 +13,8 @@ from portrt import torch_internals
 from portrt.artifacts import Tuned
 from portrt.errors import SettingsError
 from portrt.inputs import Input
-from portrt.named_sizes import sizes_by_name
-from portrt.profiles import profiles_of_names
+from portrt.sizes.named_sizes import sizes_by_name
+from portrt.sizes.profiles import profiles_of_names
 
 
 def sizes_to_tune_for(

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from portrt import symbols, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import Verdict
+from portrt.sizes import symbols
 
 aten = torch.ops.aten
 

@@ -1,0 +1,1 @@
+"""Sizes of tensors: symbols, names, ranges, and the sizes that engines are tuned for."""
