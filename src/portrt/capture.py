@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
 from portrt.errors import CaptureError, SettingsError
+from portrt.graphs.recurrent import whole_recurrent_layers
 from portrt.inputs import Input
-from portrt.recurrent import whole_recurrent_layers
 from portrt.torch_error import TorchError
 
 logger = logging.getLogger(__name__)

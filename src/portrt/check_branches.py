@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import torch
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import Block
+from portrt.graphs import nested
 from portrt.partition.block import positional_call_graph
 
 _COND = torch.ops.higher_order.cond

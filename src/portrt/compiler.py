@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 import torch
 from torch.export import ExportedProgram
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import YES, Block, Engine, Plan, Tuned, Verdict
 from portrt.backends.layer_names import nodes_named
 from portrt.build import Builder, builders_for, engines_of_block
@@ -28,8 +28,9 @@ from portrt.errors import (
     ConvertError,
     SettingsError,
 )
+from portrt.graphs import nested
+from portrt.graphs.module_path import ModulePath, say_what_names_nothing
 from portrt.lower import lower
-from portrt.module_path import ModulePath, say_what_names_nothing
 from portrt.package.assemble import assemble
 from portrt.package.manifest import decode, parse
 from portrt.package.module import module_of

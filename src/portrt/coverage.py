@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from portrt import nested
 from portrt.artifacts import LeftOut, Plan
 from portrt.compile_report import (
     BlockCoverage,
@@ -20,9 +19,10 @@ from portrt.compile_report import (
     MissingEngine,
     fallback_lines,
 )
-from portrt.flops import flops_of
+from portrt.graphs import nested
+from portrt.graphs.flops import flops_of
+from portrt.graphs.places import places
 from portrt.package.atomic import replacing
-from portrt.places import places
 
 logger = logging.getLogger(__name__)
 

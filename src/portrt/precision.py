@@ -80,7 +80,7 @@ def precision_of_block(block: Block) -> str:
     """The floating-point and quantized dtypes that a block computes in, such as "fp32+int8"."""
     import torch
 
-    from portrt import nested
+    from portrt.graphs import nested
 
     names = {
         torch.float64: "fp64",

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from portrt.source_line import source_line
+from portrt.graphs.source_line import source_line
 
 _MOST_CHARS = 400
 _MOST_ADVICE = 3

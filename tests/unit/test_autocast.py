@@ -25,8 +25,8 @@ from portrt.convert import NEWEST_OPSET, OnnxModel, onnx_from_block, translation
 from portrt.convert.autocast import FOLLOWING, LOWERED, AutocastRules, autocast
 from portrt.convert.widen_bfloat16 import widen_bfloat16, widen_float16
 from portrt.errors import CheckError, NoUsableEngineError
+from portrt.graphs.module_path import ModulePath
 from portrt.lower import lower
-from portrt.module_path import ModulePath
 from portrt.package.weights import WeightsImage, image_from_tensors
 from portrt.partition import partition
 from portrt.settings import Settings

@@ -18,7 +18,7 @@ import portrt.compiler as compiler
 from portrt import cli
 from portrt.compile_report import CompileReport
 from portrt.errors import PackageError, SaveError, SettingsError
-from portrt.source_line import source_line
+from portrt.graphs.source_line import source_line
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

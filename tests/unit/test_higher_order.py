@@ -13,8 +13,8 @@ from torch._higher_order_ops.while_loop import while_loop
 import portrt
 from portrt.artifacts import Verdict
 from portrt.convert import translation
+from portrt.graphs.nested import all_nodes
 from portrt.lower import lower
-from portrt.nested import all_nodes
 from portrt.partition import partition
 from portrt.settings import Settings
 

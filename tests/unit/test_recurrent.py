@@ -13,8 +13,8 @@ from torch.export import Dim
 import portrt
 from portrt import torch_internals
 from portrt.capture import capture
+from portrt.graphs.recurrent import whole_recurrent_layers
 from portrt.lower import lower
-from portrt.recurrent import whole_recurrent_layers
 
 aten = torch.ops.aten
 WARNS = "ignore:The tensor attribute.*assigned during export"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
-from portrt import spectral
 from portrt.artifacts import Block, Engine, Verdict
 from portrt.backends.quantized import converts
+from portrt.graphs import spectral
 from portrt.narrow_dtypes import NARROW
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.weights import WeightsImage

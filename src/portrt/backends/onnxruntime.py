@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from portrt import nested
 from portrt.artifacts import YES, Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
 from portrt.backends.onnxruntime_session import open_session
 from portrt.convert import NEWEST_OPSET
 from portrt.errors import BuildError, EngineError, PackageError
+from portrt.graphs import nested
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.requirements import INSTALL, Facts, judge
 from portrt.package.weights import WeightsImage

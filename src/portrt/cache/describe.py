@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
-from portrt.module_path import ModulePath
+from portrt.graphs.module_path import ModulePath
 
 # Operators that a version of torch decides alone. What another library's operator is taken apart
 # to can change while its name stays.

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import nested
 from portrt.artifacts import Tuned
 from portrt.backends.base import Backend, Material
 from portrt.cache import describe
 from portrt.cache.key import Key
 from portrt.convert.translations import resolved
+from portrt.graphs import nested
 from portrt.package.mapped import drop_pages
 from portrt.package.weights import WeightsImage
 from portrt.settings import Settings
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # The code that decides what is in an engine, given its block. Its sources are in the key, so that
 # no change of it can find an engine that was built before.
 _ENGINE_CODE = (
-    *("backends", "convert", "torch_internals", "worker"),
-    *("build_precision.py", "module_path.py", "nested.py", "precision.py", "recurrent.py"),
+    *("backends", "build_precision.py", "convert", "graphs", "precision.py"),
+    *("torch_internals", "worker"),
 )
 _PROGRAM_CODE = (".",)
 

@@ -12,16 +12,17 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import YES, Block, Verdict
 from portrt.convert.opset_17 import to_opset_17
 from portrt.convert.origins import Origin, decomposed_from, name_after_origins
 from portrt.convert.translations import Translations
 from portrt.convert.wrong_translations import wrong_translation
 from portrt.errors import ConvertError
+from portrt.graphs import nested
+from portrt.graphs.recurrent import run_decompositions, whole_recurrent_layers
 from portrt.package.weights import WeightsImage
 from portrt.partition.block import positional_call_graph
-from portrt.recurrent import run_decompositions, whole_recurrent_layers
 from portrt.torch_internals import NEWEST_OPSET
 
 if TYPE_CHECKING:

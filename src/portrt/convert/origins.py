@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.export import ExportedProgram
 
-from portrt import nested
-from portrt.module_path import ModulePath
+from portrt.graphs import nested
+from portrt.graphs.module_path import ModulePath
 
 if TYPE_CHECKING:
     import onnx_ir

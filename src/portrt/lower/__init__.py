@@ -7,8 +7,8 @@ import time
 
 from torch.export import ExportedProgram
 
-from portrt import nested
 from portrt.convert.translations import resolved
+from portrt.graphs import nested
 from portrt.lower.decompose import decompose
 from portrt.lower.distinct_operands import distinct_operands
 from portrt.lower.drop_metadata_asserts import drop_metadata_asserts

@@ -12,11 +12,11 @@ from torch.export import ExportedProgram
 from portrt import torch_internals
 from portrt.convert.translations import Translations
 from portrt.errors import LowerError
+from portrt.graphs.recurrent import run_decompositions
 from portrt.lower import grouped_matmul
 from portrt.lower.complex_numbers import complex_to_real, has_complex_tensors
 from portrt.lower.decompositions import DECOMPOSITIONS, quantized
 from portrt.lower.flat_inputs import through_flat_inputs
-from portrt.recurrent import run_decompositions
 from portrt.torch_error import TorchError
 
 logger = logging.getLogger(__name__)

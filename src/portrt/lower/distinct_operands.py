@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.errors import LowerError
-from portrt.source_line import source_line
+from portrt.graphs import nested
+from portrt.graphs.source_line import source_line
 
 _WHILE_LOOP, _SCAN = torch.ops.higher_order.while_loop, torch.ops.higher_order.scan
 

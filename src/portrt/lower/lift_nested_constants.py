@@ -17,8 +17,9 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from portrt import nested, torch_internals
-from portrt.places import OPERANDS
+from portrt import torch_internals
+from portrt.graphs import nested
+from portrt.graphs.places import OPERANDS
 
 
 def lift_nested_constants(program: ExportedProgram) -> ExportedProgram:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from portrt import nested
+from portrt.graphs import nested
 
 
 def name_nested_nodes(graph_module: torch.fx.GraphModule, prefix: str = "") -> None:

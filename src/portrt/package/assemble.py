@@ -16,12 +16,13 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import Block, Engine, Plan
+from portrt.graphs import nested
+from portrt.graphs.places import Place, hand_in, places
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob
 from portrt.package.signature import output_specs
-from portrt.places import Place, hand_in, places
 from portrt.runtime.op import register
 from portrt.sizes import data_sizes
 

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import LoadError
-from portrt.nested import graph_modules
+from portrt.graphs.nested import graph_modules
 from portrt.package import manifest as manifests
 from portrt.package.archive import MODEL, Archive, EngineCall, engine_calls
 from portrt.package.mapped import map_file

@@ -17,9 +17,10 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import Block, Tuned
 from portrt.errors import PartitionError
+from portrt.graphs import nested
 from portrt.package import expr
 from portrt.sizes import data_sizes, symbols
 

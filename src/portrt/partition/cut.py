@@ -11,16 +11,17 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from portrt import nested, places, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import LeftOut, Plan, Tuned, Verdict
 from portrt.errors import PartitionError
-from portrt.module_path import ModulePath
+from portrt.graphs import nested, places
+from portrt.graphs.module_path import ModulePath
+from portrt.graphs.source_line import source_line
 from portrt.package.weights import storable
 from portrt.partition.group import Group, groups_of
 from portrt.partition.plan import plan_of
 from portrt.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
 from portrt.settings import Settings
-from portrt.source_line import source_line
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ import torch
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import Verdict
+from portrt.graphs import nested
 from portrt.partition.block import count_operators
 from portrt.settings import Settings
 from portrt.sizes import data_sizes

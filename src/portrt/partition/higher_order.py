@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from portrt.artifacts import YES, Verdict
-from portrt.source_line import source_line
+from portrt.graphs.source_line import source_line
 
 Judged = Callable[[torch.fx.GraphModule], Mapping[torch.fx.Node, Verdict]]
 

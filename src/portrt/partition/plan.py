@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import places
 from portrt.artifacts import Block, LeftOut, Plan, Tuned
+from portrt.graphs import places
 from portrt.partition.block import block_from_submodule
 
 

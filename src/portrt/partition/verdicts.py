@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from portrt import nested, torch_internals
+from portrt import torch_internals
 from portrt.artifacts import YES, Verdict
-from portrt.module_path import ModulePath
+from portrt.graphs import nested
+from portrt.graphs.module_path import ModulePath
 from portrt.partition.higher_order import verdict_on_graphs, verdict_on_kind
 from portrt.settings import Settings, operator_name
 from portrt.sizes import data_sizes, symbols

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from portrt import nested, spectral
 from portrt.artifacts import YES, Block, Verdict
 from portrt.backends.base import Material, supports_dtypes, tensors_of
 from portrt.backends.build_process import Built, ParserRefusal, build_in_process
@@ -18,6 +17,7 @@ from portrt.convert import OnnxModel
 from portrt.convert.explicit_quantization import explicit_quantization
 from portrt.convert.rewrites import rewritten
 from portrt.errors import BuildError, ConvertError
+from portrt.graphs import nested, spectral
 from portrt.package import expr
 from portrt.settings import Settings
 from portrt.sizes import data_sizes

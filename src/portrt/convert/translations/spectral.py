@@ -1,4 +1,4 @@
-"""Fourier transforms of one dimension, in the form of `portrt.spectral`, as ONNX operators.
+"""Fourier transforms of one dimension, in the form of `portrt.graphs.spectral`, as ONNX operators.
 
 A complex tensor is a real one here, whose last dimension is its two parts. Short transforms are a
 product with a matrix. Longer ones, and those whose length varies, are ONNX's DFT, in float64 unless
@@ -16,7 +16,7 @@ from onnxscript import ir
 from onnxscript import opset18 as op
 from onnxscript.onnx_types import TensorType
 
-from portrt import spectral
+from portrt.graphs import spectral
 
 # torch's normalizations: none, by the square root of the length, by the length.
 _POWERS = (0.0, -0.5, -1.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from portrt import spectral
+from portrt.graphs import spectral
 from portrt.lower.complex_numbers.values import REAL_DTYPES, Pair, Value, Writer, parts_of
 
 aten = torch.ops.aten

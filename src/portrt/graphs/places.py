@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch._higher_order_ops.map import map_impl
 
-from portrt import nested
+from portrt.graphs import nested
 
 # Operator -> the arguments with its operands, in the order in which its graphs take them. To the
 # last of these another operand may be added.
