@@ -16,7 +16,7 @@ import torch
 from portrt import torch_internals
 from portrt.artifacts import Engine, Plan
 from portrt.build import Builder, builders_for, engines_of_block
-from portrt.check import Sample
+from portrt.checking.check import Sample
 from portrt.errors import PackageError, SettingsError
 from portrt.package.draft import CallDraft, Draft
 from portrt.package.manifest import check_digest, engine_entry

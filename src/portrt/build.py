@@ -21,8 +21,8 @@ from portrt.build_precision import (
     simulated_check,
 )
 from portrt.cache.use import build_engine
-from portrt.check import Sample, check_engine, run_block, worst_difference
-from portrt.check_branches import with_conditions_turned
+from portrt.checking.branches import with_conditions_turned
+from portrt.checking.check import Sample, check_engine, run_block, worst_difference
 from portrt.convert import OnnxModel, onnx_from_block
 from portrt.convert.translations import resolved
 from portrt.errors import BackendUnavailableError, BuildError, CheckError, ConvertError

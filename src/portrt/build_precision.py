@@ -12,7 +12,7 @@ import torch
 
 from portrt.artifacts import Block, Engine
 from portrt.backends.base import Material
-from portrt.check import Sample, check_engine
+from portrt.checking.check import Sample, check_engine
 from portrt.convert import OnnxModel
 from portrt.convert.autocast import AutocastRules, autocast
 from portrt.convert.widen_bfloat16 import widen_bfloat16, widen_float16

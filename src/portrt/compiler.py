@@ -18,7 +18,7 @@ from portrt.backends.layer_names import nodes_named
 from portrt.build import Builder, builders_for, engines_of_block
 from portrt.cache.use import build_program
 from portrt.capture import capture
-from portrt.check import sample_blocks
+from portrt.checking.check import sample_blocks
 from portrt.compile_report import MissingEngine, report_of_manifest
 from portrt.convert import translation
 from portrt.convert.translations import resolved

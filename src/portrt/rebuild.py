@@ -15,7 +15,7 @@ from portrt.artifacts import Block, Engine, Plan, Verdict
 from portrt.backends import registry
 from portrt.backends.eager import SourceSession, program_from_source
 from portrt.build import Builder, engines_of_block
-from portrt.check import Sample, check_engine
+from portrt.checking.check import Sample, check_engine
 from portrt.errors import PortrtError
 from portrt.package.manifest import Blob, Dimension, EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage, image_from_tensors

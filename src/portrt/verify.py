@@ -14,7 +14,7 @@ import torch
 from portrt import torch_internals
 from portrt.backends import registry
 from portrt.backends.eager import SourceSession
-from portrt.check import arithmetic_of, compare_outputs
+from portrt.checking.check import arithmetic_of, compare_outputs
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
 from portrt.package.archive import Archive, EngineCall, engine_calls
 from portrt.package.load import load, verify_digests

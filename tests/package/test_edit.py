@@ -20,7 +20,7 @@ from tiny import python
 
 import portrt
 from portrt import files
-from portrt.check import Sample
+from portrt.checking.check import Sample
 from portrt.errors import (
     BuildError,
     CheckError,

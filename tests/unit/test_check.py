@@ -15,7 +15,7 @@ import torch
 
 import portrt
 import portrt.build as build
-from portrt.check import compare
+from portrt.checking.check import compare
 from portrt.errors import CheckError
 
 

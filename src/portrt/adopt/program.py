@@ -22,7 +22,7 @@ from portrt.adopt.source import (
     plan_of_source,
 )
 from portrt.artifacts import Engine, Plan
-from portrt.check import check_engine, sample_blocks
+from portrt.checking.check import check_engine, sample_blocks
 from portrt.errors import SettingsError
 from portrt.inputs import Input
 from portrt.package.assemble import assemble

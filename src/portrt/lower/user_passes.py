@@ -10,7 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.check import compare
+from portrt.checking.check import compare
 from portrt.errors import CheckError, LowerError
 from portrt.settings import Settings
 

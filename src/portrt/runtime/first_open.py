@@ -16,7 +16,7 @@ from portrt.backends.base import Session
 from portrt.backends.eager import SourceSession
 from portrt.cache.key import Key
 from portrt.cache.use import open_cache
-from portrt.check import TOLERANCES, arithmetic_of, compare_outputs
+from portrt.checking.check import TOLERANCES, arithmetic_of, compare_outputs
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage

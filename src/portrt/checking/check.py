@@ -16,9 +16,9 @@ from torch.export import ExportedProgram
 from portrt.artifacts import Block, Engine, Plan
 from portrt.backends import registry
 from portrt.backends.base import Session
+from portrt.checking.index_ties import differ_in_ties_alone
 from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
 from portrt.graphs.places import places
-from portrt.index_ties import differ_in_ties_alone
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob, EngineSpec
 from portrt.package.weights import WeightsImage

@@ -1,0 +1,1 @@
+"""Are the numbers of an engine those of the block that it was built from?"""
