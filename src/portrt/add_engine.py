@@ -21,11 +21,11 @@ from portrt.errors import PackageError, SettingsError
 from portrt.package.draft import CallDraft, Draft
 from portrt.package.manifest import check_digest, engine_entry
 from portrt.package.mapped import map_file
+from portrt.precision.stored import FIELDS, with_stored_precision
 from portrt.runtime.samples import random_block_inputs
 from portrt.settings import PRECISION_SYNONYMS as SYNONYMS
 from portrt.settings import Settings
 from portrt.stored_block import StoredBlock, stored_block
-from portrt.stored_precision import FIELDS, with_stored_precision
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,6 @@ import torch
 from portrt.artifacts import Block, Engine, Plan
 from portrt.backends import registry
 from portrt.backends.base import Backend, Material
-from portrt.build_precision import (
-    lowered_precision,
-    material_in_precision,
-    precision_entry,
-    simulated_check,
-)
 from portrt.cache.use import build_engine
 from portrt.checking.branches import with_conditions_turned
 from portrt.checking.check import Sample, check_engine, run_block, worst_difference
@@ -27,7 +21,13 @@ from portrt.convert import OnnxModel, onnx_from_block
 from portrt.convert.translations import resolved
 from portrt.errors import BackendUnavailableError, BuildError, CheckError, ConvertError
 from portrt.package.weights import WeightsImage
-from portrt.precision import reason_for_float32
+from portrt.precision.build import (
+    lowered_precision,
+    material_in_precision,
+    precision_entry,
+    simulated_check,
+)
+from portrt.precision.choice import reason_for_float32
 from portrt.settings import EngineRequest, Settings
 
 logger = logging.getLogger(__name__)

@@ -19,13 +19,13 @@ from portrt.checking.check import Sample, check_engine
 from portrt.errors import PortrtError
 from portrt.package.manifest import Blob, Dimension, EngineSpec, Manifest, check_digest
 from portrt.package.weights import WeightsImage, image_from_tensors
+from portrt.precision.stored import with_stored_precision
 from portrt.runtime.policy import Policy
 from portrt.runtime.samples import random_block_inputs
 from portrt.runtime.select import rebuilders
 from portrt.runtime.signature import output_shapes
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
-from portrt.stored_precision import with_stored_precision
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 from portrt import option_values
 from portrt.errors import SettingsError
 from portrt.option_values import operator_name as operator_name
-from portrt.precision import precision_name, precision_of_enabled, spelled
+from portrt.precision.choice import precision_name, precision_of_enabled, spelled
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 from portrt.artifacts import Engine
 from portrt.errors import LoadError, SettingsError
 from portrt.package.plan_header import PlanHeader, read_plan_header
-from portrt.precision import precision_name
+from portrt.precision.choice import precision_name
 from portrt.settings import compute_capability
 
 LEAN_RUNTIMES = ("inside", "outside")

@@ -11,9 +11,9 @@ import torch
 from portrt.artifacts import Block, Engine, Verdict
 from portrt.backends.quantized import converts
 from portrt.graphs import spectral
-from portrt.narrow_dtypes import NARROW
 from portrt.package.manifest import EngineSpec, Manifest
 from portrt.package.weights import WeightsImage
+from portrt.precision.narrow_dtypes import NARROW
 from portrt.settings import Settings
 
 if TYPE_CHECKING:

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 # The code that decides what is in an engine, given its block. Its sources are in the key, so that
 # no change of it can find an engine that was built before.
-_ENGINE_CODE = (
-    *("backends", "build_precision.py", "convert", "graphs", "precision.py"),
-    *("torch_internals", "worker"),
-)
+_ENGINE_CODE = ("backends", "convert", "graphs", "precision", "torch_internals", "worker")
 _PROGRAM_CODE = (".",)
 
 # What decides neither the program nor its engines. Every other field is in a program's key, so

@@ -22,7 +22,7 @@ from portrt.graphs.places import places
 from portrt.package import manifest as manifests
 from portrt.package.manifest import Blob, EngineSpec
 from portrt.package.weights import WeightsImage
-from portrt.precision import PRECISIONS
+from portrt.precision.choice import PRECISIONS
 from portrt.runtime.policy import TRUSTS, policy
 from portrt.runtime.samples import random_block_inputs
 from portrt.torch_internals import run_flat, unchecked_module

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from portrt.errors import SettingsError
-from portrt.precision import PRECISIONS
+from portrt.precision.choice import PRECISIONS
 
 if TYPE_CHECKING:
     from portrt.inputs import Input

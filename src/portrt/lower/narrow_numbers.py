@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from portrt.narrow_dtypes import LAYOUTS, NARROW
+from portrt.precision.narrow_dtypes import LAYOUTS, NARROW
 
 aten = torch.ops.aten
 _CONVERT = aten._to_copy.default

@@ -17,9 +17,9 @@ from portrt.convert import OnnxModel
 from portrt.convert.autocast import AutocastRules, autocast
 from portrt.convert.widen_bfloat16 import widen_bfloat16, widen_float16
 from portrt.errors import BuildError
-from portrt.precision import precision_of_block, reason_for_float32
+from portrt.precision.choice import precision_of_block, reason_for_float32
+from portrt.precision.stored import autocast_entry
 from portrt.settings import Settings
-from portrt.stored_precision import autocast_entry
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from portrt.errors import PackageError
 from portrt.package.manifest import EngineSpec
-from portrt.precision import PRECISIONS
+from portrt.precision.choice import PRECISIONS
 from portrt.settings import Settings
 
 _NAMES = ("autocast_excluded_modules", "autocast_excluded_ops")

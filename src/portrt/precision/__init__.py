@@ -1,0 +1,1 @@
+"""The dtypes that engines compute in."""
