@@ -203,7 +203,7 @@ def _inspect(path: Path) -> dict[str, Any]:
 
 def add_engine(folder: Path) -> dict[str, Any]:
     """What is beyond the build, by the function's own clock."""
-    from portrt.add_engine import add_engine, logger
+    from portrt.stored.add_engine import add_engine, logger
 
     told: list[Any] = []
     handler = logging.Handler()

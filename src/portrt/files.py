@@ -11,28 +11,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from portrt.add_engine import add_engine as add_engine
-    from portrt.extract import extract as extract
     from portrt.package.edit import strip as strip
     from portrt.package.judge import FileVerdict as FileVerdict
     from portrt.package.judge import Target as Target
     from portrt.package.judge import check as check
     from portrt.profile.measure import profile as profile
     from portrt.profile.result import FileProfile as FileProfile
-    from portrt.verify import Verification as Verification
-    from portrt.verify import verify as verify
+    from portrt.stored.add_engine import add_engine as add_engine
+    from portrt.stored.extract import extract as extract
+    from portrt.stored.verify import Verification as Verification
+    from portrt.stored.verify import verify as verify
 
 _PUBLIC = {
     "FileProfile": "portrt.profile.result",
     "FileVerdict": "portrt.package.judge",
     "Target": "portrt.package.judge",
-    "Verification": "portrt.verify",
-    "add_engine": "portrt.add_engine",
+    "Verification": "portrt.stored.verify",
+    "add_engine": "portrt.stored.add_engine",
     "check": "portrt.package.judge",
-    "extract": "portrt.extract",
+    "extract": "portrt.stored.extract",
     "profile": "portrt.profile.measure",
     "strip": "portrt.package.edit",
-    "verify": "portrt.verify",
+    "verify": "portrt.stored.verify",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -290,7 +290,7 @@ def test_a_failing_build_leaves_the_file(
 def test_an_engine_with_other_numbers_is_not_added(
     copy: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import portrt.add_engine as module
+    import portrt.stored.add_engine as module
 
     def wrong(inputs: Any, outputs: Any) -> Sample:
         return Sample(inputs, tuple(output + 1 for output in outputs))
@@ -469,7 +469,7 @@ import itertools, os, pathlib, shutil, signal, sys
 import torch, portrt
 from portrt import files
 from portrt.artifacts import Engine
-import portrt.add_engine as adding
+import portrt.stored.add_engine as adding
 
 name, original, room = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 target = room / "a.pt2"

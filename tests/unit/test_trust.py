@@ -21,7 +21,7 @@ from portrt.package.judge import check
 from portrt.runtime import policy, trust
 from portrt.runtime.policy import ENV_TRUST
 from portrt.runtime.select import FallbackWarning
-from portrt.verify import verify
+from portrt.stored.verify import verify
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
 REFUSED = "fake: no: it carries host code: refused unless trust='host-code'"

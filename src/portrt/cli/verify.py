@@ -34,7 +34,7 @@ def command(
     from portrt.package.load import load
     from portrt.package.signature import flat_signature
     from portrt.runtime import policy
-    from portrt.verify import verify
+    from portrt.stored.verify import verify
 
     given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
     with policy(trust=trusts or None):

@@ -164,7 +164,7 @@ def _rebuilt(
     verdicts: list[tuple[str, Verdict]],
 ) -> Selection | None:
     """An engine built here from the source, or None; `verdicts` gets what was tried."""
-    from portrt.rebuild import rebuild  # the builders, which a program that fits never needs
+    from portrt.stored.rebuild import rebuild  # the builders, which a program that fits never needs
 
     for index, name in enumerate(registry.names(), 1):  # under another policy
         known = sessions.get((-index, device))

@@ -25,7 +25,7 @@ from portrt.precision.stored import FIELDS, with_stored_precision
 from portrt.runtime.samples import random_block_inputs
 from portrt.settings import PRECISION_SYNONYMS as SYNONYMS
 from portrt.settings import Settings
-from portrt.stored_block import StoredBlock, stored_block
+from portrt.stored.block import StoredBlock, stored_block
 
 logger = logging.getLogger(__name__)
 

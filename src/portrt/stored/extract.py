@@ -191,7 +191,7 @@ def _onnx_bytes(draft: Draft, call: CallDraft) -> bytes:
     from portrt import torch_internals
     from portrt.convert import NEWEST_OPSET, onnx_from_block
     from portrt.package.weights import WeightsImage
-    from portrt.stored_block import stored_block
+    from portrt.stored.block import stored_block
 
     stored = stored_block(call, map_file(str(draft.archive.path)))
     with torch_internals.without_torch_noise():
