@@ -19,10 +19,8 @@ from portrt.build import Builder, builders_for, engines_of_block
 from portrt.cache.use import build_program
 from portrt.capture import capture
 from portrt.checking.check import sample_blocks
-from portrt.compile_report import MissingEngine, report_of_manifest
 from portrt.convert import translation
 from portrt.convert.translations import resolved
-from portrt.coverage import coverage, deliver, one_line, say
 from portrt.errors import (
     BuildError,
     ConvertError,
@@ -36,6 +34,8 @@ from portrt.package.manifest import decode, parse
 from portrt.package.module import module_of
 from portrt.package.weights import image_from_tensors
 from portrt.partition import partition
+from portrt.reports.compile_report import MissingEngine, report_of_manifest
+from portrt.reports.coverage import coverage, deliver, one_line, say
 from portrt.runtime.report import manifests_of
 from portrt.runtime.trust import vouch
 from portrt.settings import Settings
@@ -157,7 +157,7 @@ def _compiled(
             if found is not None:
                 deliver(found, settings.report)
         return program
-    from portrt.dryrun import print_plan
+    from portrt.reports.dryrun import print_plan
 
     plan = _plan(captured, settings, builders, best, {})
     report = coverage(plan)

@@ -16,9 +16,9 @@ from torch import nn
 import portrt
 import portrt.compiler as compiler
 from portrt import cli
-from portrt.compile_report import CompileReport
 from portrt.errors import PackageError, SaveError, SettingsError
 from portrt.graphs.source_line import source_line
+from portrt.reports.compile_report import CompileReport
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

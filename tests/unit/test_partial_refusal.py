@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 import portrt
 from portrt.backends import registry
-from portrt.compile_report import CompileReport
+from portrt.reports.compile_report import CompileReport
 from portrt.runtime.report import manifests_of
 from portrt.runtime.select import FallbackWarning
 

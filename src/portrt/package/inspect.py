@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from portrt.compile_report import CompileReport, report_of_manifest
 from portrt.package.archive import Archive, engine_calls
 from portrt.package.manifest import Dimension, Manifest, UnknownSize, parse
+from portrt.reports.compile_report import CompileReport, report_of_manifest
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 
 from portrt.artifacts import LeftOut, Plan
-from portrt.compile_report import (
+from portrt.graphs import nested
+from portrt.graphs.flops import flops_of
+from portrt.graphs.places import places
+from portrt.package.atomic import replacing
+from portrt.reports.compile_report import (
     BlockCoverage,
     CompileReport,
     Fallback,
     MissingEngine,
     fallback_lines,
 )
-from portrt.graphs import nested
-from portrt.graphs.flops import flops_of
-from portrt.graphs.places import places
-from portrt.package.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from portrt.artifacts import Plan
-from portrt.compile_report import CompileReport, fallback_lines
+from portrt.reports.compile_report import CompileReport, fallback_lines
 
 # A file has no width; names that are not broken can be searched for.
 _WIDTH_OF_FILES = 160
