@@ -114,14 +114,14 @@ def test_it_is_built_once_for_all_policies(
 ) -> None:
     with policy(rebuild="missing"):
         call(X)
-    monkeypatch.setattr("portrt.rebuild.rebuild", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr("portrt.stored.rebuild.rebuild", lambda *_: pytest.fail("built again"))
     with policy(rebuild="missing", engines="onnxruntime"):
         (found,) = call(X)
     torch.testing.assert_close(found, WANTED)
 
 
 def test_an_engine_that_fits_is_not_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portrt.rebuild.rebuild", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("portrt.stored.rebuild.rebuild", lambda *_: pytest.fail("built"))
     with policy(rebuild="missing"):
         (found,) = call_of(tiny.shared("onnxruntime"))(X)
     torch.testing.assert_close(found, WANTED)

@@ -1,1 +1,1 @@
-"""What is known of a graph and its nodes: graphs inside graphs, operators kept whole, origins, costs."""
+"""Graphs and their nodes: graphs inside graphs, operators kept whole, origins, costs."""

@@ -1,4 +1,4 @@
-"""Fourier transforms of several dimensions as transforms of one, in the form of `spectral.py`."""
+"""Fourier transforms of several dimensions as transforms of one, as `graphs.spectral` has them."""
 
 from __future__ import annotations
 
