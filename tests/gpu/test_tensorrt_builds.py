@@ -18,12 +18,16 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from plans import BUILDER, INPUTS, MODELS, fresh
+from programs import in_threads
 
 import portrt
 from portrt.backends.build_process import build_in_process
 from portrt.backends.registry import backend
+from portrt.backends.tensorrt import builder_version
 from portrt.errors import EngineError, NoUsableEngineError
+from portrt.package.machine import this_machine
 from portrt.package.plan_header import read_plan_header
+from portrt.package.versions import same_release
 
 PYTHON = os.environ.get(BUILDER)
 ABLE = backend("tensorrt").can_run("cuda")
@@ -248,8 +252,8 @@ def test_inputs_of_rank_0() -> None:
     torch.testing.assert_close(program(x, torch.tensor(3.0, device="cuda")), x * 3)
 
 
-def test_outputs_whose_size_the_numbers_decide() -> None:
-    """Refused in words: an engine of TensorRT 8.6 that asks TensorRT 10 for memory crashes."""
+def places_of_ones(**options: Any) -> Any:
+    """torch.nonzero, transposed, as a program of a plan: its size is known after the run."""
     model = graph(
         [helper.make_node("NonZero", ["x"], ["y"])],
         [value("x", ["b", 8])], [value("y", [2, "n"], TensorProto.INT64)],
@@ -260,7 +264,7 @@ def test_outputs_whose_size_the_numbers_decide() -> None:
         found = torch.library.get_ctx().new_dynamic_size()
         return {"y": torch.empty(2, found, dtype=torch.int64)}
 
-    program = portrt.from_plan(
+    return portrt.from_plan(
         plan,
         {"x": torch.ones(4, 8)},
         outputs=outputs,
@@ -269,9 +273,75 @@ def test_outputs_whose_size_the_numbers_decide() -> None:
         lean_runtime="outside",
         fallback="error",
         dynamic_shapes={"x": {0: torch.export.Dim("b", max=64)}},
+        **options,
     )
+
+
+def runs_here(*libraries: str) -> bool:
+    """Whether one of these libraries is here, of the builder's own release."""
+    there = this_machine().versions
+    built = builder_version(PYTHON or sys.executable)
+    return any(same_release(built, there.get(name) or "0") for name in libraries)
+
+
+def test_outputs_whose_size_the_numbers_decide_are_refused_by_a_newer_runtime() -> None:
+    """An engine of TensorRT 8.6 that asks TensorRT 10 for memory crashes."""
+    if runs_here("tensorrt", "tensorrt_lean"):
+        pytest.skip("a runtime of the builder's own release is here")
     with pytest.raises(NoUsableEngineError, match="size only a run tells"):
-        program(torch.ones(4, 8, device="cuda"))
+        places_of_ones()(torch.ones(4, 8, device="cuda"))
+
+
+def test_outputs_whose_size_the_numbers_decide() -> None:
+    if not runs_here("tensorrt", "tensorrt_lean"):
+        pytest.skip("no tensorrt or tensorrt_lean of the builder's own release is here")
+    program = places_of_ones()
+    before = torch.cuda.memory_allocated()
+    for graphs in (0, 4):
+        with portrt.runtime.cuda_graphs(graphs):
+            for rows, threshold in [(4, 0.0), (64, 1.0), (1, 9.0), (4, -9.0), (4, 0.0)] * 3:
+                x = (torch.randn(rows, 8, device="cuda") > threshold).float()
+                found = program(x)
+                assert found.dtype == torch.int64
+                assert torch.equal(found, x.nonzero().T)
+    del x, found
+    assert torch.cuda.memory_allocated() - before < 1 << 22
+
+
+def test_outputs_whose_size_the_numbers_decide_in_threads() -> None:
+    if not runs_here("tensorrt", "tensorrt_lean"):
+        pytest.skip("no tensorrt or tensorrt_lean of the builder's own release is here")
+    program = places_of_ones()
+    given = [
+        [(torch.randn(1 + call, 8, device="cuda") > index - 2).float() for call in range(20)]
+        for index in range(4)
+    ]
+    found: dict[int, list[torch.Tensor]] = {}
+
+    def work(index: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            found[index] = [program(x) for x in given[index]]
+            torch.cuda.current_stream().synchronize()
+
+    torch.cuda.synchronize()
+    in_threads(4, work)
+    for index, inputs in enumerate(given):
+        for x, places in zip(inputs, found[index], strict=True):
+            assert torch.equal(places, x.nonzero().T)
+
+
+def test_an_engine_for_its_own_release_alone() -> None:
+    if not runs_here("tensorrt"):
+        pytest.skip("no tensorrt of the builder's own release is here")
+    model = graph([helper.make_node("Exp", ["x"], ["y"])], [value("x", [4])], [value("y", [4])])
+    program = portrt.from_plan(
+        build(model, {"x": [[4]] * 3}, version_compatible=False, exclude_lean_runtime=False),
+        {"x": torch.ones(4)},
+        outputs={"y": torch.empty(4)},
+        fallback="error",
+    )
+    x = torch.randn(4, device="cuda")
+    torch.testing.assert_close(program(x), x.exp())
 
 
 def test_an_input_whose_numbers_are_a_shape() -> None:
