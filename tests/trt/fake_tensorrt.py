@@ -166,6 +166,11 @@ class ICudaEngine(Part):
         assert self.get_tensor_location(profile_index) is TensorLocation.HOST
         return [list(numbers) for numbers in self.made["inputs"][profile_index][2][name]]
 
+    def get_profile_shape_input(self, profile: int, binding: str) -> list[list[int]]:
+        """The way of 8.6, which tells as many numbers as the tensor has dimensions."""
+        rank = len(self.get_tensor_shape(binding))
+        return [numbers[:rank] for numbers in self.get_tensor_profile_values(profile, binding)]
+
     @property
     def device_memory_size(self) -> int:
         return max(self.made.get("memory", [0]))
@@ -205,6 +210,8 @@ class IExecutionContext(Part):
         self.addresses: dict[str, int] = {}
         self.values: dict[str, list[int]] = {}
         self.allocators: dict[str, Any] = {}
+        self.written: dict[str, int] = {}  # bytes of outputs that an allocator gave memory for
+        self.told: dict[str, int] = {}  # the same at most, since they were asked about
         self.memory = (0, 0)
         self._alone = threading.Lock()
 
@@ -256,6 +263,17 @@ class IExecutionContext(Part):
             self.addresses[name] = memory
             self.values.pop(name, None)  # the numbers of a shape tensor are read once
             return True
+
+    def get_max_output_size(self, name: str) -> int:
+        with self.use("get_max_output_size", name):
+            self.told[name] = self._most(name)
+            return self.told[name]
+
+    def _most(self, name: str) -> int:
+        """Each number of the inputs may be found once, and a place has a number for each axis."""
+        kind = np.dtype(_NUMPY[self.engine.entry(name)[0]])
+        given = [self._shape(other) for other in self.engine.made["inputs"]]
+        return sum(int(np.prod(shape)) * max(len(shape), 1) for shape in given) * kind.itemsize
 
     def set_output_allocator(self, name: str, output_allocator: IOutputAllocator) -> bool:
         with self.use("set_output_allocator", name):
@@ -344,11 +362,16 @@ class IExecutionContext(Part):
         if allocator is not None:
             kind = np.dtype(_NUMPY[self.engine.entry(name)[0]])
             size = result.size * kind.itemsize
-            address = allocator.reallocate_output_async(name, 0, size, 256, stream)
+            # As 8.6 does it: the first time for as much as there may be, then for what was written
+            # before, whatever is written now.
+            asked = self.written.get(name, self._most(name))
+            address = allocator.reallocate_output_async(name, 0, asked, 256, stream)
             if not address:
                 return self._no(f"no memory for {name}")
+            self.written[name] = size
+            there = max(asked, self.told.pop(name, 0))  # more is not known to be there
             allocator.notify_shape(name, result.shape)
-            ctypes.memmove(address, result.astype(kind).tobytes(), size)
+            ctypes.memmove(address, result.astype(kind).tobytes(), min(size, there))
             return True
         target = self._array(name)
         if target.shape != result.shape:

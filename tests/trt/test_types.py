@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from fake_tensorrt import plan
 from rig import aligned
 
 from portrt.backends.trt import narrow
+from portrt.backends.trt.engine import OpenedEngine
 from portrt.errors import EngineError
 
 IDS = [(1,), (4,), (8,)]
@@ -202,6 +204,42 @@ def test_numbers_outside_all_profiles_are_an_error_with_both(rig: Any) -> None:
         fill(run, 1.0, 3, 17)
     assert "n [1, 1] to [4, 4]" in caught.value.expected
     assert "n [5, 1] to [16, 16]" in caught.value.expected
+
+
+class Engine86:
+    """An engine as 8.6 has it: without the method that newer releases have."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "get_tensor_profile_values":
+            raise AttributeError(name)
+        return getattr(self._engine, name)
+
+
+def test_bounds_that_8_6_does_not_tell_are_not_asked_for(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells the first of the two numbers."""
+    taken = OpenedEngine._deserialized
+    monkeypatch.setattr(OpenedEngine, "_deserialized", lambda self: Engine86(taken(self)))
+    run = rig(FILL.replace(b'"host"', b'"old": true, "host"'), FILL_X, FILL_Y, built=(8, 6))
+    for sizes in [(2, 3), (7, 1), (3, 17)]:
+        assert torch.equal(fill(run, 1.0, *sizes), torch.full(sizes, 1.0))
+    assert [context.profile for context in run.contexts()] == [0, 1, 0]
+    with pytest.raises(EngineError, match=r"takes .*n \[17, 1\]"):
+        fill(run, 1.0, 17, 1)
+
+
+def test_where_no_bounds_of_numbers_are_told_all_are_taken(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: 10.16 tells none of an engine of 8.6."""
+    engine = sys.modules["fake_tensorrt"].ICudaEngine
+    monkeypatch.setattr(engine, "get_tensor_profile_values", lambda *_: [])
+    run = rig(FILL, FILL_X, FILL_Y)
+    assert torch.equal(fill(run, 1.0, 17, 1), torch.ones(17, 1))
 
 
 def test_a_shape_tensor_that_int32_does_not_hold_is_an_error_now(rig: Any) -> None:

@@ -51,8 +51,8 @@ class Binding:
         dtype: The type that the engine reads or writes.
         on_host: Whether the engine wants it in CPU memory, for its numbers decide shapes.
         rank: Number of dimensions.
-        profiles: For an input: smallest and largest sizes (of a shape tensor: its smallest and
-            largest numbers) in each profile.
+        profiles: For an input: smallest and largest sizes in each profile. Of a shape tensor: its
+            smallest and largest numbers, the first ones, as many as are known.
     """
 
     name: str
@@ -138,13 +138,25 @@ class OpenedEngine:
         on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
         profiles = []
         for index in range(engine.num_optimization_profiles if is_input else 0):
-            if on_host:
-                bounds = engine.get_tensor_profile_values(index, name)
-            else:
-                bounds = engine.get_tensor_profile_shape(name, index)
+            bounds = (
+                self._bounds_of_numbers(name, index)
+                if on_host
+                else engine.get_tensor_profile_shape(name, index)
+            )
             profiles.append((tuple(bounds[0]), tuple(bounds[2])) if bounds else ((), ()))
         rank = len(engine.get_tensor_shape(name))
         return Binding(name, _DTYPES[kind], on_host, rank, tuple(profiles))
+
+    def _bounds_of_numbers(self, name: str, profile: int) -> Any:
+        """Smallest, usual and largest numbers of a shape tensor: as many as the library tells.
+
+        Seen: 8.6 tells one of two, and 10.16 none of an engine of 8.6.
+        """
+        if hasattr(self.engine, "get_tensor_profile_values"):
+            return self.engine.get_tensor_profile_values(profile, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 8.6 has nothing else
+            return self.engine.get_profile_shape_input(profile, name)
 
     def _memory_bytes(self, profile: int) -> int:
         if self._new_memory:

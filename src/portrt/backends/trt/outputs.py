@@ -13,6 +13,10 @@ from portrt.errors import EngineError
 class TorchOutput(Protocol):
     """The allocator of one output of one context."""
 
+    def expect(self, most_bytes: int) -> None:
+        """Before each run: what it writes at most, as the context tells."""
+        ...
+
     def take(self) -> torch.Tensor:
         """What the last run wrote, in its real size; the next run gets other memory."""
         ...
@@ -45,6 +49,10 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
             module.IOutputAllocator.__init__(self)
             self.buffer: torch.Tensor | None = None
             self.shape: tuple[int, ...] = ()
+            self.most_bytes = 0
+
+        def expect(self, most_bytes: int) -> None:
+            self.most_bytes = most_bytes
 
         def reallocate_output(
             self,
@@ -53,8 +61,10 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
             size: int,
             _alignment: int,
         ) -> int:
+            # Seen: 8.6 asks for what the last run wrote, and then writes what this one finds.
+            wanted = max(size, self.most_bytes, 1)
             try:
-                self.buffer = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
+                self.buffer = torch.empty(wanted, dtype=torch.uint8, device=device)
             except torch.OutOfMemoryError:
                 return 0  # TensorRT's word for it; the call fails
             return self.buffer.data_ptr()
@@ -81,7 +91,9 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
                     "a request for memory in each run",
                     "report the model",
                 )
-            return buffer[: count * dtype.itemsize].view(dtype).view(shape)
+            found = buffer[: count * dtype.itemsize].view(dtype).view(shape)
+            # A small part would keep all of it in memory.
+            return found if 2 * found.nbytes >= buffer.nbytes else found.clone()
 
     made = Allocator()
     context.set_output_allocator(name, made)

@@ -32,8 +32,11 @@ def _fits(binding: Binding, profile: int, tensor: torch.Tensor) -> bool:
     if len(tensor.shape) != binding.rank:
         return False
     least, most = binding.profiles[profile]
+    sizes = _sizes(binding, tensor)
+    if binding.on_host:  # not all of its bounds may be known
+        sizes = sizes[: len(least)]
     # An input of fixed sizes may have no bounds.
-    return not least or _within(least, _sizes(binding, tensor), most)
+    return not least or _within(least, sizes, most)
 
 
 def _sizes(binding: Binding, tensor: torch.Tensor) -> Sequence[int]:

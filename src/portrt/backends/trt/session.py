@@ -290,6 +290,7 @@ class TensorRTSession:
             if port.binding.on_host:
                 output = torch.empty(shape, dtype=dtype)
             elif name in slot.outputs:
+                slot.outputs[name].expect(context.get_max_output_size(name))
                 outputs.append(memory.nothing())  # in its place until the engine has run
                 continue
             else:
