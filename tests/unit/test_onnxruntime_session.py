@@ -173,3 +173,36 @@ def test_a_copy_of_the_program_in_memory_runs(path: Path, from_memory: list[int]
     shutil.copy(path, path.with_name("copy.pt2"))
     ran(torch.export.load(path.with_name("copy.pt2")))
     assert len(from_memory) == 1
+
+
+class Shifted(torch.nn.Module):
+    """Weights that ONNX Runtime's optimizer turns, to have fewer transpositions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = torch.nn.Parameter(torch.randn(48, 48))
+        self.row = torch.nn.Parameter(torch.randn(48))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x.T.relu() + self.square) * self.row).T
+
+
+@pytest.mark.parametrize("large", [1, 1 << 30], ids=["mapped", "from memory"])
+def test_weights_that_the_optimizer_changes_in_place(
+    large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: it changes a value that `SessionOptions.add_initializer` then changes back."""
+    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", large)
+    torch.manual_seed(0)
+    model, x = Shifted().eval(), torch.randn(48, 48)
+    program = portrt.compile(
+        model,
+        inputs=[x],
+        engines="onnxruntime",
+        min_block_size=1,
+        check="off",
+        output_format="exported_program",
+    )
+    assert isinstance(program, torch.export.ExportedProgram)
+    assert portrt.runtime.report(program)[0].runs_as == "onnxruntime"
+    torch.testing.assert_close(program.module()(x), model(x).detach())

@@ -76,6 +76,19 @@ def test_sizes_of_one_are_not_taken_for_constants_when_decomposing() -> None:
     assert config.backed_size_oblivious == before
 
 
+def test_sizes_that_are_compared_unguarded_put_no_guard() -> None:
+    batch = torch.export.Dim("batch", max=8)
+    program = torch.export.export(torch.nn.ReLU(), (torch.ones(3, 4),), dynamic_shapes=[{0: batch}])
+    (value,) = internals.user_input_values(program)
+    guards = value.fake_mode.shape_env.guards
+    before = len(guards)
+    with internals.unguarded():
+        assert value.shape[0] != 7
+    assert len(guards) == before
+    assert value.shape[0] != 7
+    assert len(guards) == before + 1
+
+
 def test_a_program_becomes_a_model_over_its_own_tensors() -> None:
     program = linear_program().run_decompositions({})
     model = internals.onnx_ir_from_program(program, OPSET)

@@ -57,11 +57,9 @@ def open_session(
     values = _values(names, image)
     chosen = options()
     if values:
-        # The first lets its optimizer read what the model says is in a file; alone, it would copy
-        # each of them for good. The second makes the session use the very memory.
+        # They are copied. `add_initializer` would make the session use the very memory, and undo
+        # what its optimizer does to a weight in place: it transposes those that are added.
         chosen.add_external_initializers(list(values), list(values.values()))
-        for name, value in values.items():
-            chosen.add_initializer(name, value)
     return _session(data, chosen), values
 
 
