@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny
 import torch
+from onnx import TensorProto, helper
 
 import portrt
+from portrt.convert.whole_sums import exact_sums
 
 
 class Of(torch.nn.Module):
@@ -96,3 +100,27 @@ def test_products_of_bools_are_in_the_engine() -> None:
     )
     assert not any(node.target is torch.ops.aten.prod.dim_int for node in program.graph.nodes)
     assert torch.equal(program.module()(x)[0], x.prod(1))
+
+
+def test_names_in_a_branch_are_not_those_around_it() -> None:
+    """As torch.onnx names values: the graph has a val_0, and the branch takes it."""
+
+    def value(name: str, shape: Sequence[str]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.INT64, shape)
+
+    def branch(kind: str) -> onnx.GraphProto:
+        nodes = [helper.make_node(kind, ["val_0"], ["made"], keepdims=0)]
+        return helper.make_graph(nodes, kind, [], [value("made", [])])
+
+    choice = helper.make_node(
+        "If", ["go"], ["y"], then_branch=branch("ReduceSum"), else_branch=branch("ReduceMax")
+    )
+    go = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
+    nodes = [helper.make_node("Neg", ["x"], ["val_0"]), choice]
+    graph = helper.make_graph(nodes, "g", [value("x", ["n"]), go], [value("y", [])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+    session = onnxruntime.InferenceSession(exact_sums(model.SerializeToString()))
+    x = np.array([2**62, 3, 2**62], dtype=np.int64)
+    assert session.run(None, {"x": x, "go": np.array(True)})[0] == (-x).sum()
+    assert session.run(None, {"x": x, "go": np.array(False)})[0] == -3

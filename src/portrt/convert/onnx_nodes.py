@@ -16,6 +16,9 @@ def add_node(
 ) -> ir.Value:
     """A new node before another one, from the same call of the model; its output, of a dtype."""
     node = ir.Node("", kind, inputs, attributes)
+    # What is left unnamed gets the same names in a graph and in the branches inside it.
+    count = before.meta["nodes_put_before"] = before.meta.get("nodes_put_before", 0) + 1
+    node.outputs[0].name = f"{before.outputs[0].name}_before_{count}"
     node.metadata_props.update(before.metadata_props)
     assert before.graph is not None
     before.graph.insert_before(before, node)
