@@ -91,6 +91,19 @@ def test_sizes_from_data_are_in_one_engine(name: str) -> None:
     assert_right(program, model)
 
 
+def test_what_is_computed_from_a_truth_of_the_data_stays_with_it() -> None:
+    """As transformers checks how many places an image has in a text."""
+
+    def checked(x: torch.Tensor) -> torch.Tensor:
+        torch._check_tensor_all(x.abs() >= 0)
+        return ((x * 2).relu() + 1) @ torch.ones(4, 3)
+
+    model = module(checked)
+    program = compiled(model)
+    assert list(engine_calls(program))
+    assert_right(program, model)
+
+
 def test_sizes_of_outputs_are_unknown_and_bounded() -> None:
     program = compiled(module(lambda x: torch.nonzero(x > 0)))
 

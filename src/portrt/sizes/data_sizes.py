@@ -80,11 +80,12 @@ def symbols_of(value: Any) -> set[Any]:
 
 
 def unbacked_symbols(sizes: Iterable[Any]) -> set[Any]:
-    """The symbols in these sizes that only the data decides."""
+    """The symbols in sizes, or in what was computed from sizes, that only the data decides."""
     return {
         symbol
         for size in sizes
-        if isinstance(size, torch.SymInt) and torch_internals.is_data_dependent(size)
+        if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool))
+        and torch_internals.is_data_dependent(size)
         for symbol in torch_internals.expression_of(size).free_symbols
         if torch_internals.is_unbacked(symbol)
     }

@@ -15,8 +15,8 @@ def is_symbolic_call(node: torch.fx.Node) -> bool:
     return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
 
 
-def expression_of(size: torch.SymInt | torch.SymBool) -> Any:
-    """The sympy expression of a symbolic size, or of a condition on sizes."""
+def expression_of(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
+    """The sympy expression of a symbolic size, or of what is computed from sizes."""
     return size.node.expr
 
 
