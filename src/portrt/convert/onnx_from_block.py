@@ -110,7 +110,7 @@ def onnx_from_block(
                 program = run_decompositions(program, table)
         # The exporter runs the graph on fake tensors, whose sizes are the whole program's: what it
         # takes for granted of them would become a guard.
-        with whole_recurrent_layers(), torch_internals.oblivious_to_size_one():
+        with whole_recurrent_layers(), torch_internals.unguarded():
             model = torch_internals.onnx_ir_from_program(program, written, translations)
         _name_inputs(model, block)  # decomposing renames them
         _simplify(model)

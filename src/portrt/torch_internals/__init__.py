@@ -30,6 +30,7 @@ from portrt.torch_internals.exporter import (
     onnx_ir_from_program,
     onnx_scan,
     torch_tensor_of,
+    unguarded,
 )
 from portrt.torch_internals.programs import (
     argument_names,
@@ -95,6 +96,7 @@ __all__ = [
     "run_flat",
     "set_guards",
     "torch_tensor_of",
+    "unguarded",
     "unchecked_module",
     "user_input_values",
     "with_constants",

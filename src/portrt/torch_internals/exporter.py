@@ -79,6 +79,13 @@ def oblivious_to_size_one() -> AbstractContextManager[Any]:
     return patch
 
 
+def unguarded() -> AbstractContextManager[Any]:
+    """Sizes compared within it, in this thread, put no guards on the inputs of a program."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    return ShapeEnv().suppress_guards()
+
+
 @contextlib.contextmanager
 def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
     """Within it, tracing takes an operator that torch decomposes in Python for a call of `other`.
