@@ -12,6 +12,7 @@ from plans import FOLDER, INPUTS, fresh
 from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, relative
 
 import portrt
+from portrt.backends.trt.cuda_kernel import cuda_kernel
 from portrt.errors import InputError
 
 GPUS = torch.cuda.device_count()
@@ -127,3 +128,18 @@ def test_layers_have_times_on_the_second_gpu(tmp_path: Path) -> None:
     found = portrt.files.profile(path, device="cuda:1", engine="tensorrt")
     (block,) = found.blocks
     assert sum(layer.seconds for layer in block.layers) > 1e-6
+
+
+def test_a_kernel_is_launched_on_its_gpu_whichever_is_current() -> None:
+    source = 'extern "C" __global__ void note(int* place, long long value) { *place = (int)value; }'
+    assert torch.cuda.current_device() == 0
+    for index in (1, 0):
+        device = torch.device("cuda", index)
+        launch = cuda_kernel(source, "note", device)
+        assert launch is not None
+        place = torch.zeros(1, dtype=torch.int32, device=device)
+        torch.cuda.synchronize(device)
+        launch((1, 1), 1, 0, [place.data_ptr(), 5])
+        torch.cuda.synchronize(device)
+        assert place.item() == 5
+        torch.cuda.set_device(0)

@@ -211,7 +211,9 @@ class IExecutionContext(Part):
         self.values: dict[str, list[int]] = {}
         self.allocators: dict[str, Any] = {}
         self.written: dict[str, int] = {}  # bytes of outputs that an allocator gave memory for
-        self.told: dict[str, int] = {}  # the same at most, since they were asked about
+        self.most: dict[str, int] = {}  # the same at most, of those that were asked about
+        self.ran: dict[str, tuple[int, ...]] = {}  # the shapes of the last run
+        self.computed: dict[str, tuple[int, ...]] = {}  # what it computes with, if not `shapes`
         self.memory = (0, 0)
         self._alone = threading.Lock()
 
@@ -253,7 +255,8 @@ class IExecutionContext(Part):
                     low <= size <= high for low, size, high in zip(least, shape, most, strict=True)
                 ):
                     return self._no(f"{name} {shape} is not in profile {self.profile}")
-            self.shapes[name] = tuple(shape)
+            if self.shapes.get(name) != tuple(shape):
+                self.shapes[name], self.computed = tuple(shape), {}
             return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -265,9 +268,15 @@ class IExecutionContext(Part):
             return True
 
     def get_max_output_size(self, name: str) -> int:
+        """Seen with 8.6: the next run computes with the sizes of the last one all the same."""
         with self.use("get_max_output_size", name):
-            self.told[name] = self._most(name)
-            return self.told[name]
+            if self.ran and self._is_8():
+                self.computed = self.ran
+            self.most[name] = max(self.most.get(name, 0), self._most(name))
+            return self._most(name)
+
+    def _is_8(self) -> bool:
+        return str(self.library.__version__).startswith("8.")
 
     def _most(self, name: str) -> int:
         """Each number of the inputs may be found once, and a place has a number for each axis."""
@@ -351,6 +360,11 @@ class IExecutionContext(Part):
             np.array(self._values(name)) if name in made.get("host", ()) else self._array(name)
             for name in made["inputs"]
         ]
+        for place, name in enumerate(made["inputs"]):
+            stale = self.computed.get(name)
+            if stale is not None and given[place].shape != stale:
+                given[place] = np.resize(given[place], stale)
+        self.ran, self.computed = dict(self.shapes), {}
         results = OPERATIONS[made["op"]](self.engine, given)
         return all(
             self._write(name, np.asarray(result), stream)
@@ -362,14 +376,14 @@ class IExecutionContext(Part):
         if allocator is not None:
             kind = np.dtype(_NUMPY[self.engine.entry(name)[0]])
             size = result.size * kind.itemsize
-            # As 8.6 does it: the first time for as much as there may be, then for what was written
-            # before, whatever is written now.
-            asked = self.written.get(name, self._most(name))
+            asked = size
+            if self._is_8():  # the first time for as much as there may be, then for what was before
+                asked = self.written.get(name, self._most(name))
             address = allocator.reallocate_output_async(name, 0, asked, 256, stream)
             if not address:
                 return self._no(f"no memory for {name}")
             self.written[name] = size
-            there = max(asked, self.told.pop(name, 0))  # more is not known to be there
+            there = max(asked, self.most.get(name, 0))  # more is not known to be there
             allocator.notify_shape(name, result.shape)
             ctypes.memmove(address, result.astype(kind).tobytes(), min(size, there))
             return True

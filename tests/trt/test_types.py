@@ -282,15 +282,33 @@ NONZERO = plan("nonzero", {"x": ("FLOAT", (-1,), [IDS])}, {"y": ("INT64", (-1, 1
 MASK_X, MASK_Y = {"x": ("float32", (8,))}, {"y": ("int64", (8, 1))}
 
 
-def test_a_size_that_only_a_run_tells(rig: Any) -> None:
-    run = rig(NONZERO, MASK_X, MASK_Y)
-    kept = []
-    for x in ([0.0, 1.0, 2.0], [0.0, 0.0, 1.0], [0.0] * 3, [3.0] * 4):
-        x = torch.tensor(x)
-        kept.append((x, run(x, shapes=[(-1, 1)])[0]))
-    for x, y in kept:  # later runs do not write to earlier outputs
+@pytest.mark.parametrize("version", ["10.13.0.35", "8.6.0"])
+def test_a_size_that_only_a_run_tells(rig: Any, install: Any, version: str) -> None:
+    """8.6 asks for too little memory, and forgets sizes when it is asked how much there may be."""
+    library = install(version=version)
+    old = version.startswith("8")
+    made = NONZERO.replace(b'"memory"', b'"old": true, "memory"') if old else NONZERO
+    run = rig(made, MASK_X, MASK_Y, built=(8, 6) if old else (10, 13))
+    numbers = ([0.0, 1.0, 2.0], [0.0, 0.0, 1.0], [0.0] * 3, [3.0] * 4, [1.0] * 8, [0.0, 1.0])
+    inputs = [torch.tensor(some) for some in numbers]
+    kept = [run(x, shapes=[(-1, 1)])[0] for x in inputs]
+    for x, y in zip(inputs, kept, strict=True):  # later runs do not write to earlier outputs
         assert torch.equal(y, x.nonzero())
-    assert run.calls("set_output_allocator") == [["y"]]
+    calls = [name for _, name, *_ in library.calls]
+    assert calls.count("set_output_allocator") == 1
+    assert calls.count("get_max_output_size") == old
+
+
+def test_an_output_that_may_be_of_any_size_has_no_memory_under_8_6(
+    rig: Any, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(version="8.6.0")
+    context = sys.modules["fake_tensorrt"].IExecutionContext
+    monkeypatch.setattr(context, "get_max_output_size", lambda *_: -1)
+    made = NONZERO.replace(b'"memory"', b'"old": true, "memory"')
+    run = rig(made, MASK_X, MASK_Y, built=(8, 6))
+    with pytest.raises(EngineError, match="does not tell how large it may be"):
+        run(torch.ones(3), shapes=[(-1, 1)])
 
 
 @pytest.mark.parametrize("shape", [(-1, 2), (-1,), (1, 1)])

@@ -11,7 +11,9 @@ import torch
 from portrt import torch_internals
 from portrt.backends.trt.cuda_driver import cuda_driver, current_context
 
-_NO_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT
+# CUDA_ERROR_INVALID_CONTEXT: the first use of the GPU in a thread. CUDA_ERROR_INVALID_HANDLE: the
+# context of another GPU is current, though torch says otherwise; seen once, on a second GPU.
+_OTHER_CONTEXT = (201, 400)
 
 Launch = Callable[[tuple[int, int], int, int, Sequence[int]], None]
 
@@ -49,7 +51,7 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
         on = ctypes.c_void_p(stream)
         # The driver has read the arguments when it returns.
         code = driver.cuLaunchKernel(function, in_x, in_y, 1, threads, 1, 1, 0, on, pointers, None)
-        if code == _NO_CONTEXT:  # the first use of the GPU in this thread
+        if code in _OTHER_CONTEXT:
             driver.cuCtxSetCurrent(context)
             code = driver.cuLaunchKernel(
                 function, in_x, in_y, 1, threads, 1, 1, 0, on, pointers, None

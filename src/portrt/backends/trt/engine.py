@@ -111,8 +111,15 @@ class OpenedEngine:
         """Whether an output of unknown size can be had: TensorRT asks for its memory, through an
         interface that changed with TensorRT 10. Seen: an engine of 8.6 that asks the interface of
         10.16 crashes the process."""
-        newer = int(self.lib.version.split(".")[0] or 0) >= _ALLOCATORS[0]
-        return self._built >= _ALLOCATORS or not newer
+        return self._built >= _ALLOCATORS or self.asks_too_little
+
+    @property
+    def asks_too_little(self) -> bool:
+        """Whether the library may write more to an output of unknown size than it asked for.
+
+        Seen: 8.6 asks for what the last run wrote, whatever this one finds.
+        """
+        return int(self.lib.version.split(".")[0] or 0) < _ALLOCATORS[0]
 
     def _deserialized(self) -> Any:
         """The engine with all its weights, or None."""

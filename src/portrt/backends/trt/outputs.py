@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
@@ -13,16 +14,35 @@ from portrt.errors import EngineError
 class TorchOutput(Protocol):
     """The allocator of one output of one context."""
 
-    def expect(self, most_bytes: int) -> None:
-        """Before each run: what it writes at most, as the context tells."""
-        ...
-
     def take(self) -> torch.Tensor:
         """What the last run wrote, in its real size; the next run gets other memory."""
         ...
 
 
-def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dtype) -> TorchOutput:
+def most_bytes(
+    opened: OpenedEngine, context: Any, profile: int, names: Iterable[str]
+) -> dict[str, int]:
+    """What outputs hold at most, at the largest sizes of a profile; 0 where that is not known.
+
+    To be asked of a new context, before it is told the sizes of a call. Seen: what 8.6 was told
+    before, and not after, it does not compute with.
+
+    Args:
+        opened: The engine; its inputs are all on the GPU.
+        context: Is told these sizes.
+        profile: Its profile.
+        names: Bindings of the outputs.
+    """
+    for name, binding in opened.inputs.items():
+        largest = binding.profiles[profile][1] or tuple(opened.engine.get_tensor_shape(name))
+        if not context.set_input_shape(name, largest):
+            return dict.fromkeys(names, 0)
+    return {name: max(0, int(context.get_max_output_size(name))) for name in names}
+
+
+def torch_output(
+    opened: OpenedEngine, context: Any, name: str, dtype: torch.dtype, most_bytes: int = 0
+) -> TorchOutput:
     """Let a context allocate an output by torch, on the stream of the call.
 
     Args:
@@ -30,9 +50,11 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
         context: Whose output it is; keeps the allocator.
         name: Its binding.
         dtype: Its type.
+        most_bytes: What it holds at most, for a library that asks for too little.
 
     Raises:
-        EngineError: The engine is too old for the library that runs it.
+        EngineError: The engine is too old for the library that runs it, or the library is, and
+            nobody knows what the output holds at most.
     """
     if not opened.allocates_outputs:
         raise EngineError(
@@ -40,6 +62,13 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
             f"{opened.lib.version} cannot take such a size from an engine of an older release",
             "a runtime of the release that built the engine",
             "install that tensorrt or tensorrt_lean, or build the engine again with a newer one",
+        )
+    if opened.asks_too_little and not most_bytes:
+        raise EngineError(
+            f"output {name!r} has a size that only a run tells, and {opened.lib.name} "
+            f"{opened.lib.version} does not tell how large it may be",
+            "an output whose largest size follows from those of the inputs",
+            "build the engine again with TensorRT 10 or newer",
         )
     module: Any = opened.lib.module
     device = opened.device
@@ -49,10 +78,6 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
             module.IOutputAllocator.__init__(self)
             self.buffer: torch.Tensor | None = None
             self.shape: tuple[int, ...] = ()
-            self.most_bytes = 0
-
-        def expect(self, most_bytes: int) -> None:
-            self.most_bytes = most_bytes
 
         def reallocate_output(
             self,
@@ -61,8 +86,7 @@ def torch_output(opened: OpenedEngine, context: Any, name: str, dtype: torch.dty
             size: int,
             _alignment: int,
         ) -> int:
-            # Seen: 8.6 asks for what the last run wrote, and then writes what this one finds.
-            wanted = max(size, self.most_bytes, 1)
+            wanted = max(size, most_bytes, 1)
             try:
                 self.buffer = torch.empty(wanted, dtype=torch.uint8, device=device)
             except torch.OutOfMemoryError:

@@ -14,7 +14,7 @@ from portrt.backends.trt.contexts import Contexts, Slot
 from portrt.backends.trt.engine import OpenedEngine
 from portrt.backends.trt.memory import ALIGNMENT, SMALL_BYTES, Memory
 from portrt.backends.trt.narrow import Narrower
-from portrt.backends.trt.outputs import torch_output
+from portrt.backends.trt.outputs import most_bytes, torch_output
 from portrt.backends.trt.ports import Port, ports_of
 from portrt.backends.trt.profiles import Bounds, profile_of, refuse_sizes
 from portrt.errors import EngineError
@@ -290,7 +290,6 @@ class TensorRTSession:
             if port.binding.on_host:
                 output = torch.empty(shape, dtype=dtype)
             elif name in slot.outputs:
-                slot.outputs[name].expect(context.get_max_output_size(name))
                 outputs.append(memory.nothing())  # in its place until the engine has run
                 continue
             else:
@@ -327,6 +326,10 @@ class TensorRTSession:
         """Tell a context new sizes, and see that it makes of them what the manifest says."""
         context = slot.context
         self.opened.lib.forget_words()
+        most: dict[str, int] = {}
+        if self.opened.asks_too_little and not slot.outputs and not self._host_inputs:
+            unknown = [p.name for p, shape in zip(self.outputs, shapes, strict=True) if -1 in shape]
+            most = most_bytes(self.opened, context, slot.profile, unknown) if unknown else most
         for name, tensor in given:
             if name in self._host_inputs:  # it is read now
                 context.set_tensor_address(name, tensor.data_ptr())
@@ -338,7 +341,11 @@ class TensorRTSession:
             if -1 in found:
                 if port.name not in slot.outputs:
                     slot.outputs[port.name] = torch_output(
-                        self.opened, context, port.name, port.binding.dtype
+                        self.opened,
+                        context,
+                        port.name,
+                        port.binding.dtype,
+                        most.get(port.name, 0),
                     )
             elif len(found) != len(shape) or any(
                 size not in (-1, other) for size, other in zip(shape, found, strict=True)
