@@ -279,6 +279,9 @@ def test_an_output_on_the_host_comes_to_the_device(rig: Any) -> None:
 
 
 NONZERO = plan("nonzero", {"x": ("FLOAT", (-1,), [IDS])}, {"y": ("INT64", (-1, 1))}, memory=[10])
+PLUS_ONE = plan(
+    "plus one", {"x": ("FLOAT", (-1,), [IDS])}, {"y": ("FLOAT", (["x", 0],))}, memory=[10]
+)
 MASK_X, MASK_Y = {"x": ("float32", (8,))}, {"y": ("int64", (8, 1))}
 
 
@@ -297,6 +300,18 @@ def test_a_size_that_only_a_run_tells(rig: Any, install: Any, version: str) -> N
     calls = [name for _, name, *_ in library.calls]
     assert calls.count("set_output_allocator") == 1
     assert calls.count("get_max_output_size") == old
+
+
+def test_8_6_is_asked_once_where_the_sizes_of_inputs_tell_that_of_an_output(
+    rig: Any, install: Any
+) -> None:
+    """The caller does not know it, the context does; a run of the largest sizes comes second."""
+    library = install(version="8.6.0")
+    made = PLUS_ONE.replace(b'"memory"', b'"old": true, "memory"')
+    run = rig(made, MASK_X, {"y": ("float32", (8,))}, built=(8, 6))
+    for x in (torch.ones(3), torch.ones(8), torch.zeros(2)):
+        assert torch.equal(run(x, shapes=[(-1,)])[0], x + 1)
+    assert [name for _, name, *_ in library.calls].count("get_max_output_size") == 1
 
 
 def test_an_output_that_may_be_of_any_size_has_no_memory_under_8_6(

@@ -28,6 +28,8 @@ class Slot:
         memory: Address of its activations.
         outputs: Binding -> what allocates an output whose size only the run tells.
         told: Binding -> shape of an output whose size the numbers of shape tensors tell.
+        most_bytes: Binding -> what an output of unknown size holds at most; None before the first
+            call, which may ask the context.
     """
 
     context: Any
@@ -37,6 +39,7 @@ class Slot:
     memory: int = 0
     outputs: dict[str, TorchOutput] = field(default_factory=dict)
     told: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    most_bytes: dict[str, int] | None = None
 
     def forget(self) -> None:
         """Take nothing for told any more: after a failure nobody knows what the context knows."""

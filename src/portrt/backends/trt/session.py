@@ -326,10 +326,8 @@ class TensorRTSession:
         """Tell a context new sizes, and see that it makes of them what the manifest says."""
         context = slot.context
         self.opened.lib.forget_words()
-        most: dict[str, int] = {}
-        if self.opened.asks_too_little and not slot.outputs and not self._host_inputs:
-            unknown = [p.name for p, shape in zip(self.outputs, shapes, strict=True) if -1 in shape]
-            most = most_bytes(self.opened, context, slot.profile, unknown) if unknown else most
+        if slot.most_bytes is None:
+            slot.most_bytes = self._most_bytes(slot, shapes)
         for name, tensor in given:
             if name in self._host_inputs:  # it is read now
                 context.set_tensor_address(name, tensor.data_ptr())
@@ -345,7 +343,7 @@ class TensorRTSession:
                         context,
                         port.name,
                         port.binding.dtype,
-                        most.get(port.name, 0),
+                        slot.most_bytes.get(port.name, 0),
                     )
             elif len(found) != len(shape) or any(
                 size not in (-1, other) for size, other in zip(shape, found, strict=True)
@@ -354,6 +352,13 @@ class TensorRTSession:
             elif -1 in shape:
                 slot.told[port.name] = found
         slot.sizes = sizes
+
+    def _most_bytes(self, slot: Slot, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        """What outputs of unknown size hold at most, where the library's word is not enough."""
+        unknown = [p.name for p, shape in zip(self.outputs, shapes, strict=True) if -1 in shape]
+        if not unknown or not self.opened.asks_too_little or self._host_inputs:
+            return {}
+        return most_bytes(self.opened, slot.context, slot.profile, unknown)
 
     def _shape_tensor(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The numbers in CPU memory, which waits for the GPU."""
