@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from plans import FOLDER, INPUTS, fresh
 from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, relative
 
 import portrt
+from portrt.backends.trt.cuda_driver import current_context
 from portrt.backends.trt.cuda_kernel import cuda_kernel
 from portrt.errors import InputError
 
@@ -143,3 +145,21 @@ def test_a_kernel_is_launched_on_its_gpu_whichever_is_current() -> None:
         torch.cuda.synchronize(device)
         assert place.item() == 5
         torch.cuda.set_device(0)
+
+
+@pytest.mark.parametrize("graphs", [0, 4], ids=["plain", "cuda_graphs"])
+def test_the_end_of_a_program_leaves_the_current_gpu(graphs: int) -> None:
+    """Garbage is collected at any time, between the steps of a call on another GPU too."""
+    program = adopted("resnet", "fp32", fallback="error")
+    with portrt.runtime.cuda_graphs(most=graphs):
+        for _ in range(3):
+            for device in DEVICES:
+                program(*to(device, fresh("resnet", 4, 0)))
+    torch.cuda.synchronize(0)
+    torch.cuda.synchronize(1)
+    with torch.cuda.device(1):
+        before = current_context().value
+        del program
+        gc.collect()
+        assert torch.cuda.current_device() == 1
+        assert current_context().value == before
