@@ -10,12 +10,13 @@ import torch
 
 from portrt import torch_internals
 from portrt.backends.base import LayerTime, Session
+from portrt.backends.trt import errors
 from portrt.backends.trt.contexts import Contexts, Slot
 from portrt.backends.trt.engine import OpenedEngine
 from portrt.backends.trt.memory import ALIGNMENT, SMALL_BYTES, Memory
 from portrt.backends.trt.narrow import Narrower
 from portrt.backends.trt.outputs import most_bytes, torch_output
-from portrt.backends.trt.ports import Port, ports_of
+from portrt.backends.trt.ports import ports_of
 from portrt.backends.trt.profiles import Bounds, profile_of, refuse_sizes
 from portrt.errors import EngineError
 from portrt.package.manifest import EngineSpec, Manifest
@@ -159,7 +160,7 @@ class TensorRTSession:
                 address = output.data_ptr() or memory.nowhere()
                 if known.get(name) != address:
                     if not context.set_tensor_address(name, address):
-                        raise self._failure(slot.sizes)
+                        raise errors.failure(self.name, self.opened.lib, slot.sizes)
                     known[name] = address
             if bytes_wanted <= SMALL_BYTES and not capturing:
                 address = memory.small(stream)
@@ -167,12 +168,12 @@ class TensorRTSession:
                 activations = memory.empty((bytes_wanted,), torch.uint8)  # until it is enqueued
                 address = activations.data_ptr()
         except torch.OutOfMemoryError as err:
-            raise self._out_of_memory(bytes_wanted) from err
+            raise errors.out_of_memory(self.name, self.device, bytes_wanted) from err
         if address != slot.memory and bytes_wanted:
             self.opened.set_memory(context, address, 0)
             slot.memory = address
         if not context.execute_async_v3(stream):
-            raise self._failure(slot.sizes)
+            raise errors.failure(self.name, self.opened.lib, slot.sizes)
         return outputs
 
     def _run(
@@ -261,7 +262,7 @@ class TensorRTSession:
             address = tensor.data_ptr() or self.memory.nowhere()
             if known.get(name) != address:
                 if not context.set_tensor_address(name, address):
-                    raise self._failure(sizes)
+                    raise errors.failure(self.name, self.opened.lib, sizes)
                 known[name] = address
         bytes_wanted = self.opened.memory_bytes[slot.profile]
         try:
@@ -273,9 +274,9 @@ class TensorRTSession:
                     self.opened.set_memory(context, address, slot.profile)
                     slot.memory = address
         except torch.OutOfMemoryError as err:
-            raise self._out_of_memory(bytes_wanted) from err
+            raise errors.out_of_memory(self.name, self.device, bytes_wanted) from err
         if not context.execute_async_v3(stream):
-            raise self._failure(sizes)
+            raise errors.failure(self.name, self.opened.lib, sizes)
         if slot.outputs:
             return self._measured(slot, outputs, shapes)
         return outputs
@@ -298,7 +299,7 @@ class TensorRTSession:
             address = output.data_ptr() or memory.nowhere()
             if known.get(name) != address:
                 if not context.set_tensor_address(name, address):
-                    raise self._failure(sizes)
+                    raise errors.failure(self.name, self.opened.lib, sizes)
                 known[name] = address
         return outputs
 
@@ -312,7 +313,7 @@ class TensorRTSession:
                 output = slot.outputs[port.name].take()
                 sizes = zip(output.shape, shape, strict=False)
                 if len(output.shape) != len(shape) or any(a != b != -1 for a, b in sizes):
-                    raise self._other_shape(port, output.shape, shape)
+                    raise errors.other_shape(self.name, port, output.shape, shape)
             found.append(output)
         return found
 
@@ -333,7 +334,7 @@ class TensorRTSession:
                 context.set_tensor_address(name, tensor.data_ptr())
                 slot.addresses[name] = tensor.data_ptr()
             if not context.set_input_shape(name, tuple(tensor.shape)):
-                raise self._failure(sizes)
+                raise errors.failure(self.name, self.opened.lib, sizes)
         for port, shape in zip(self.outputs, shapes, strict=True):
             found = tuple(context.get_tensor_shape(port.name))
             if -1 in found:
@@ -348,7 +349,7 @@ class TensorRTSession:
             elif len(found) != len(shape) or any(
                 size not in (-1, other) for size, other in zip(shape, found, strict=True)
             ):
-                raise self._other_shape(port, found, shape)
+                raise errors.other_shape(self.name, port, found, shape)
             elif -1 in shape:
                 slot.told[port.name] = found
         slot.sizes = sizes
@@ -391,36 +392,4 @@ class TensorRTSession:
 
     def refuse_overflow(self) -> NoReturn:
         """Raise EngineError for numbers that were lost."""
-        names = ", ".join(repr(port.name) for port in self.inputs if port.other_type)
-        raise EngineError(
-            f"this call or an earlier one of {self.name} was given numbers that int32 does not "
-            f"hold, in {names}: its outputs are wrong",
-            "numbers from -2**31 to 2**31 - 1, since the engine has int32 there",
-            "use an engine of TensorRT 10 or later, which has int64, or let it run in PyTorch",
-        )
-
-    def _out_of_memory(self, bytes_wanted: int) -> EngineError:
-        free, total = torch.cuda.mem_get_info(self.device)
-        return EngineError(
-            f"{self.name} found too little GPU memory: its activations take "
-            f"{bytes_wanted / 2**20:.1f} MiB, {free / 2**20:.0f} of {total / 2**20:.0f} MiB are "
-            "free, and torch has no block of that size",
-            "memory for the activations and the outputs",
-            "free tensors, use smaller inputs, or build with a smaller workspace_size",
-        )
-
-    def _failure(self, sizes: Any) -> EngineError:
-        return EngineError(
-            f"{self.opened.lib.name} {self.opened.lib.version} failed in {self.name} on inputs of "
-            f"the sizes {[tuple(size) for size in sizes] if sizes else sizes}"
-            f"{self.opened.lib.words()}",
-            "inputs for which the engine was built; in a CUDA graph, sizes that ran before",
-            "call it once with these sizes before capturing; else report the model",
-        )
-
-    def _other_shape(self, port: Port, found: Any, wanted: Any) -> EngineError:
-        return EngineError(
-            f"the engine of {self.name} makes {tuple(found)} of output {port.name!r}",
-            f"{tuple(wanted)}, as the manifest says",
-            "compile the model again; for an adopted plan, correct the output's shape",
-        )
+        raise errors.overflow(self.name, self.inputs)
