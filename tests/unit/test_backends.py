@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional
 
 import portrt
-from portrt.backends import registry
+from portrt.backends import onnxruntime_session, registry
 from portrt.backends.base import Backend
 from portrt.backends.onnxruntime import OnnxRuntimeSession
 from portrt.errors import BackendUnavailableError, BuildError
@@ -91,7 +91,7 @@ PRELUDE = """
 
     sys.meta_path.insert(0, Broken(sys.argv[1], sys.argv[2] == "missing"))
     import torch, portrt
-    from portrt.backends import registry
+    from portrt.backends import onnxruntime_session, registry
 """
 COMPILE = """
     import logging
@@ -185,6 +185,7 @@ def test_the_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPatch) ->
             super().add_initializer(name, value)
 
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
     call = call_of(shared("onnxruntime"))
     call(X)
     image = WeightsImage(call.blobs[0])
@@ -194,23 +195,26 @@ def test_the_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPatch) ->
         assert image.tensor(name).untyped_storage().data_ptr() == call.blobs[0].data_ptr()
 
 
-class Bias(nn.Module):
-    """A weight that ONNX Runtime does not repack for a kernel."""
+class Table(nn.Module):
+    """A weight that ONNX Runtime neither changes nor repacks for a kernel."""
 
-    def __init__(self, size: int = 1000) -> None:
+    def __init__(self, rows: int = 1000) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.ones(size))
+        self.rows = nn.Parameter(torch.ones(rows, 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.bias
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        return functional.embedding(index, self.rows)
 
 
-def test_an_opened_engine_reads_the_blob_itself() -> None:
-    call = call_of(build(Bias(), [torch.zeros(1000)], "onnxruntime"))
-    x = torch.zeros(1000)
-    assert torch.equal(call(x)[0], torch.ones(1000))
-    WeightsImage(call.blobs[0]).tensor("bias").fill_(5.0)
-    assert torch.equal(call(x)[0], torch.full((1000,), 5.0))
+EACH = torch.arange(1000)
+
+
+def test_an_opened_engine_reads_the_blob_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
+    call = call_of(build(Table(), [EACH], "onnxruntime"))
+    assert torch.equal(call(EACH)[0], torch.ones(1000, 1))
+    WeightsImage(call.blobs[0]).tensor("rows").fill_(5.0)
+    assert torch.equal(call(EACH)[0], torch.full((1000, 1), 5.0))
 
 
 def test_opening_an_engine_takes_no_memory_for_the_weights() -> None:
@@ -228,25 +232,28 @@ def test_opening_an_engine_takes_no_memory_for_the_weights() -> None:
         manifest = decode(text)
         engine = manifest.engines[0]
         image = WeightsImage(blobs[0])
-        image.tensor("bias").sum()
+        image.tensor("rows").sum()
         before = pages()
         session = OnnxRuntimeSession(engine, manifest, blobs[engine.data.index], image)
         print(pages() - before)
     """
-    call = call_of(build(Bias(20_000_000), [torch.zeros(20_000_000)], "onnxruntime"))
+    call = call_of(build(Table(20_000_000), [EACH], "onnxruntime"))
     with tempfile.TemporaryDirectory() as folder:
         torch.save((list(call.blobs), call.text), f"{folder}/call.pt")
         done = python(code, f"{folder}/call.pt")
     assert int(done.stdout) < 40, done  # MiB; the weights are 76
 
 
-def test_the_weights_outlive_the_program_while_a_session_is_in_use() -> None:
-    call = call_of(build(Bias(), [torch.zeros(1000)], "onnxruntime"))
+def test_the_weights_outlive_the_program_while_a_session_is_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
+    call = call_of(build(Table(), [EACH], "onnxruntime"))
     block = op.load_block(call.blobs, call.text)
     del call
     for _ in range(5):
-        junk = [torch.full((1000,), 7.0) for _ in range(50)]
-        assert torch.equal(block.run([torch.zeros(1000)])[0], torch.ones(1000))
+        junk = [torch.full((1000, 1), 7.0) for _ in range(50)]
+        assert torch.equal(block.run([EACH])[0], torch.ones(1000, 1))
         del junk
 
 

@@ -2,7 +2,7 @@
 
 Where the image lies in a mapped file, ONNX Runtime maps the weights from that file itself: it
 copies none of them, and lets go of each when it has put it into the order in which its kernels
-read. From memory it takes them too, but copies all of them while it opens.
+read. From memory it takes them too; those that its optimizer may change it copies.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ Prepare = Callable[[Any], None]
 
 # Below, copies do not matter, and the import of onnx, which moves a model to another file, does.
 _LARGE_BYTES = 64 << 20
+
+# Tried with 1.23 and 1.32. Weights of others, such as Add and DequantizeLinear, it transposes
+# in place, to have fewer transpositions.
+_LEAVE_ALONE = {"Conv", "Gather", "Gemm", "MatMul"}
 
 
 def open_session(
@@ -57,9 +61,12 @@ def open_session(
     values = _values(names, image)
     chosen = options()
     if values:
-        # They are copied. `add_initializer` would make the session use the very memory, and undo
-        # what its optimizer does to a weight in place: it transposes those that are added.
+        # These it copies for good. `add_initializer` makes it use the very memory, but undoes what
+        # its optimizer does to a weight in place.
         chosen.add_external_initializers(list(values), list(values.values()))
+        large = image is not None and image.size >= _LARGE_BYTES
+        for name in _left_alone(data) & values.keys() if large else ():
+            chosen.add_initializer(name, values[name])
     return _session(data, chosen), values
 
 
@@ -103,6 +110,22 @@ def _moved(data: bytes, names: Sequence[str], image: WeightsImage, region: Regio
             tensor.external_data.add(key=key, value=str(value))
     moved: bytes = model.SerializeToString()
     return moved
+
+
+def _left_alone(data: bytes) -> set[str]:
+    """The weights that ONNX Runtime's optimizer leaves as they are, by who takes them."""
+    import onnx
+
+    takers: dict[str, set[str]] = {}
+    graphs = [(model := onnx.load_model_from_string(data)).graph]
+    while graphs:
+        graph = graphs.pop()
+        for node in graph.node:
+            for name in node.input:
+                takers.setdefault(name, set()).add(node.op_type)
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return {name for name in weights if takers.get(name, set()) <= _LEAVE_ALONE}
 
 
 def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
