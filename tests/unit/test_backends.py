@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional
 
 import portrt
-from portrt.backends import onnxruntime_session, registry
+from portrt.backends import registry
 from portrt.backends.base import Backend
 from portrt.backends.onnxruntime import OnnxRuntimeSession
 from portrt.errors import BackendUnavailableError, BuildError
@@ -91,7 +91,7 @@ PRELUDE = """
 
     sys.meta_path.insert(0, Broken(sys.argv[1], sys.argv[2] == "missing"))
     import torch, portrt
-    from portrt.backends import onnxruntime_session, registry
+    from portrt.backends import registry
 """
 COMPILE = """
     import logging
@@ -185,7 +185,6 @@ def test_the_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPatch) ->
             super().add_initializer(name, value)
 
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
-    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
     call = call_of(shared("onnxruntime"))
     call(X)
     image = WeightsImage(call.blobs[0])
@@ -209,8 +208,7 @@ class Table(nn.Module):
 EACH = torch.arange(1000)
 
 
-def test_an_opened_engine_reads_the_blob_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
+def test_an_opened_engine_reads_the_blob_itself() -> None:
     call = call_of(build(Table(), [EACH], "onnxruntime"))
     assert torch.equal(call(EACH)[0], torch.ones(1000, 1))
     WeightsImage(call.blobs[0]).tensor("rows").fill_(5.0)
@@ -244,10 +242,7 @@ def test_opening_an_engine_takes_no_memory_for_the_weights() -> None:
     assert int(done.stdout) < 40, done  # MiB; the weights are 76
 
 
-def test_the_weights_outlive_the_program_while_a_session_is_in_use(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
+def test_the_weights_outlive_the_program_while_a_session_is_in_use() -> None:
     call = call_of(build(Table(), [EACH], "onnxruntime"))
     block = op.load_block(call.blobs, call.text)
     del call

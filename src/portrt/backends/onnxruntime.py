@@ -15,7 +15,7 @@ import torch
 
 from portrt.artifacts import YES, Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
-from portrt.backends.onnxruntime_session import open_session
+from portrt.backends.onnxruntime_session import left_alone, open_session
 from portrt.convert import NEWEST_OPSET
 from portrt.errors import BuildError, EngineError, PackageError
 from portrt.graphs import nested
@@ -129,6 +129,7 @@ class OnnxRuntimeBackend:
                 "opset": model.opset,
                 "onnx_nodes": model.nodes,
                 "flags": flags,
+                "weights_in_place": left_alone(data, model.weights),
                 "os": platform.system().lower(),
                 "arch": platform.machine(),
                 "seconds": round(time.perf_counter() - started, 3),
@@ -191,7 +192,12 @@ class OnnxRuntimeSession:
             model = data.numpy().tobytes()
             # What the session reads, and does not own.
             self._session, self._weights = open_session(
-                model, engine.weights, weights, lean=lean, prepare=prepare
+                model,
+                engine.weights,
+                weights,
+                in_place=_in_place(engine),
+                lean=lean,
+                prepare=prepare,
             )
         except PackageError:
             raise
@@ -284,6 +290,15 @@ class OnnxRuntimeSession:
                 twin.run(inputs, shapes)
             trace = Path(twin._session.end_profiling())
             return read_trace(trace, room, self._opened[2].numpy().tobytes(), skip=WARM_UP)
+
+
+def _in_place(engine: EngineSpec) -> list[int]:
+    """Which of its weights the session uses where they lie; none, where the file does not say."""
+    found = engine.build.get("weights_in_place")
+    places = range(len(engine.weights))
+    if not isinstance(found, list):
+        return []
+    return [place for place in found if isinstance(place, int) and place in places]
 
 
 def _cpu_device() -> Any:

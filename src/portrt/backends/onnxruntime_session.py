@@ -33,6 +33,7 @@ def open_session(
     names: Sequence[str],
     image: WeightsImage | None,
     *,
+    in_place: Sequence[int] = (),
     lean: bool,
     prepare: Prepare | None = None,
 ) -> tuple[Any, Any]:
@@ -42,6 +43,8 @@ def open_session(
         data: The model, whose weights are external.
         names: Of the weights that it takes.
         image: Where they are.
+        in_place: Places in `names` of those that it leaves as they are, see `left_alone`. From
+            memory the others are copied.
         lean: For a single run: the weights are used as they lie, and not copied into the order in
             which the kernels read.
         prepare: Is given the session's options, to set more of them.
@@ -64,9 +67,8 @@ def open_session(
         # These it copies for good. `add_initializer` makes it use the very memory, but undoes what
         # its optimizer does to a weight in place.
         chosen.add_external_initializers(list(values), list(values.values()))
-        large = image is not None and image.size >= _LARGE_BYTES
-        for name in _left_alone(data) & values.keys() if large else ():
-            chosen.add_initializer(name, values[name])
+        for place in in_place:
+            chosen.add_initializer(names[place], values[names[place]])
     return _session(data, chosen), values
 
 
@@ -112,20 +114,21 @@ def _moved(data: bytes, names: Sequence[str], image: WeightsImage, region: Regio
     return moved
 
 
-def _left_alone(data: bytes) -> set[str]:
-    """The weights that ONNX Runtime's optimizer leaves as they are, by who takes them."""
+def left_alone(data: bytes, names: Sequence[str]) -> list[int]:
+    """Places in `names` of the weights that ONNX Runtime's optimizer leaves as they are.
+
+    By who takes them. Read once, where an engine is built: a session should not wait for onnx.
+    """
     import onnx
 
     takers: dict[str, set[str]] = {}
-    graphs = [(model := onnx.load_model_from_string(data)).graph]
+    graphs = [onnx.load_model_from_string(data).graph]
     while graphs:
-        graph = graphs.pop()
-        for node in graph.node:
+        for node in graphs.pop().node:
             for name in node.input:
                 takers.setdefault(name, set()).add(node.op_type)
             graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return {name for name in weights if takers.get(name, set()) <= _LEAVE_ALONE}
+    return [place for place, name in enumerate(names) if takers.get(name, {"none"}) <= _LEAVE_ALONE]
 
 
 def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
