@@ -252,7 +252,7 @@ def test_inputs_of_rank_0() -> None:
     torch.testing.assert_close(program(x, torch.tensor(3.0, device="cuda")), x * 3)
 
 
-def places_of_ones(**options: Any) -> Any:
+def places_of_ones() -> Any:
     """torch.nonzero, transposed, as a program of a plan: its size is known after the run."""
     model = graph(
         [helper.make_node("NonZero", ["x"], ["y"])],
@@ -273,7 +273,6 @@ def places_of_ones(**options: Any) -> Any:
         lean_runtime="outside",
         fallback="error",
         dynamic_shapes={"x": {0: torch.export.Dim("b", max=64)}},
-        **options,
     )
 
 

@@ -218,9 +218,6 @@ def test_converting_does_not_change_the_block() -> None:
     assert str(block.program.graph) == before
 
 
-# ---- errors -------------------------------------------------------------------------------------
-
-
 def test_converting_puts_no_guard_on_the_whole_program() -> None:
     """The exporter runs each block on the sizes of the program that the block is of."""
     batch = torch.export.Dim("batch", min=1, max=8)
@@ -238,6 +235,9 @@ def test_converting_puts_no_guard_on_the_whole_program() -> None:
         again = lowered.run_decompositions({})  # torch writes the guards anew
     one = [tensor[:1] for tensor in both]
     torch.testing.assert_close(again.module()(*one), torch.atan2(*one))
+
+
+# ---- errors -------------------------------------------------------------------------------------
 
 
 def fails(*_: Any, **__: Any) -> Any:
