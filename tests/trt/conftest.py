@@ -36,12 +36,14 @@ class FakeGpu:
         events: What was done: "synchronize".
         refuse: Allocations of so many bytes or more fail; None for none.
         allocated: Bytes of every allocation of uint8, in order.
+        current: Index of the current device.
     """
 
     capturing: bool = False
     events: list[str] = field(default_factory=list)
     refuse: int | None = None
     allocated: list[int] = field(default_factory=list)
+    current: int = 0
     _thread: threading.local = field(default_factory=threading.local)
 
     @property
@@ -74,16 +76,23 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     def synchronize(device: Any = None) -> None:
         found.events.append("synchronize")
 
+    @contextlib.contextmanager
+    def on(device: torch.device | int) -> Iterator[None]:
+        before = found.current
+        found.current = device if isinstance(device, int) else device.index or 0
+        yield
+        found.current = before
+
     monkeypatch.setattr(torch, "empty", guarded(torch.empty))
     empty_strided = guarded(torch_internals.empty_strided_on("cpu"))
     monkeypatch.setattr(torch_internals, "empty_strided_on", lambda _: empty_strided)
     monkeypatch.setattr(memory, "_small", {})
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: found.current)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: found.capturing)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (FREE, TOTAL))
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
-    monkeypatch.setattr(torch_internals, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch_internals, "current_device_index", lambda: found.current)
     monkeypatch.setattr(torch_internals, "is_capturing", lambda: found.capturing)
     monkeypatch.setattr(torch_internals, "current_stream_handle", lambda _: found.stream)
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from portrt.backends.trt.ending import end_on
 from portrt.backends.trt.engine import OpenedEngine
 from portrt.backends.trt.outputs import TorchOutput
 
@@ -22,6 +23,7 @@ class Slot:
 
     Attributes:
         context: TensorRT's.
+        device: The context's.
         profile: Index of its optimization profile.
         sizes: Of the inputs, as it last ran; None if it never did.
         addresses: Binding -> address.
@@ -33,6 +35,7 @@ class Slot:
     """
 
     context: Any
+    device: torch.device
     profile: int
     sizes: Any = None
     addresses: dict[str, int] = field(default_factory=dict)
@@ -40,6 +43,9 @@ class Slot:
     outputs: dict[str, TorchOutput] = field(default_factory=dict)
     told: dict[str, tuple[int, ...]] = field(default_factory=dict)
     most_bytes: dict[str, int] | None = None
+
+    def __del__(self) -> None:
+        end_on(self.device, self, "context")
 
     def forget(self) -> None:
         """Take nothing for told any more: after a failure nobody knows what the context knows."""
@@ -100,7 +106,8 @@ class Contexts:
                 if slot is not None:  # nobody can give it more to do; let it end what it has
                     torch.cuda.synchronize(self._opened.device)
             if slot is None:
-                slot = Slot(self._opened.new_context(profile, stream), profile)
+                opened = self._opened
+                slot = Slot(opened.new_context(profile, stream), opened.device, profile)
                 self._slots.add(slot)
             return slot
 

@@ -12,7 +12,7 @@ from portrt import torch_internals
 from portrt.backends.trt.cuda_driver import cuda_driver, current_context
 
 # CUDA_ERROR_INVALID_CONTEXT: the first use of the GPU in a thread. CUDA_ERROR_INVALID_HANDLE: the
-# context of another GPU is current, though torch says otherwise; seen once, on a second GPU.
+# context of another GPU is current, as other code may leave it (TensorRT's objects do as they end).
 _OTHER_CONTEXT = (201, 400)
 
 Launch = Callable[[tuple[int, int], int, int, Sequence[int]], None]

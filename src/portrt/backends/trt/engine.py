@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from portrt.backends.trt.ending import end_on
 from portrt.backends.trt.libraries import Library
 from portrt.backends.trt.refit import EngineWeights, refit
 from portrt.errors import EngineError
@@ -92,19 +93,22 @@ class OpenedEngine:
         self._data = data
         self._weights = weights
         lib.forget_words()
-        engine = self._deserialized()
-        if engine is None:
+        self.engine: Any = self._deserialized()
+        if self.engine is None:
             raise _refusal(lib, device, len(data))
-        self.engine: Any = engine
         self._built = tuple(built)
         self._one_each = False
         self._new_memory = tuple(built[:2]) >= _NEW_MEMORY
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        count = self.engine.num_io_tensors
+        names = [self.engine.get_tensor_name(index) for index in range(count)]
         mode = lib.module.TensorIOMode
         self.inputs = {n: self._binding(n) for n in names if self._mode(n) == mode.INPUT}
         self.outputs = {n: self._binding(n) for n in names if self._mode(n) == mode.OUTPUT}
-        self.profile_count: int = engine.num_optimization_profiles
+        self.profile_count: int = self.engine.num_optimization_profiles
         self.memory_bytes = [self._memory_bytes(index) for index in range(self.profile_count)]
+
+    def __del__(self) -> None:
+        end_on(self.device, self, "engine")
 
     @property
     def allocates_outputs(self) -> bool:

@@ -34,9 +34,10 @@ def layer_times(
     stream = torch.cuda.current_stream(session.device)
     given, sizes = session.bound(inputs, stream.cuda_stream)
     profile = session.profile(sizes, dict(given))
-    slot = Slot(session.opened.new_context(profile, stream.cuda_stream), profile)
+    context = session.opened.new_context(profile, stream.cuda_stream)
+    slot = Slot(context, session.device, profile)
     profiler = _profiler(session.opened.lib.module)
-    slot.context.profiler = profiler
+    context.profiler = profiler
     rounds: list[OrderedDict[str, float]] = []
     for _ in range(_WARM_UP + calls):
         profiler.times = OrderedDict()
