@@ -18,7 +18,8 @@ def end_on(device: torch.device, owner: object, attribute: str) -> None:
         owner: What ends; its `__del__` calls this.
         attribute: Of the owner; it may be missing.
     """
-    if sys.is_finalizing() or not torch.cuda.is_initialized():  # the latter in a forked process
+    there = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # not in a forked process
+    if sys.is_finalizing() or not there:
         return
     with torch.cuda.device(device):
         vars(owner).pop(attribute, None)
