@@ -16,6 +16,7 @@ import torch
 from portrt.artifacts import YES, Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
 from portrt.backends.onnxruntime_session import left_alone, open_session
+from portrt.backends.onnxruntime_types import ELEMENT_TYPES, TYPE_NAMES
 from portrt.convert import NEWEST_OPSET
 from portrt.errors import BuildError, EngineError, PackageError
 from portrt.graphs import nested
@@ -42,34 +43,6 @@ _DTYPES = frozenset(
         torch.float64,
     }
 )
-# TensorProto.DataType of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
-_ELEMENT_TYPES = {
-    torch.float32: 1,
-    torch.uint8: 2,
-    torch.int8: 3,
-    torch.int16: 5,
-    torch.int32: 6,
-    torch.int64: 7,
-    torch.bool: 9,
-    torch.float16: 10,
-    torch.float64: 11,
-    torch.bfloat16: 16,
-    torch.float8_e4m3fn: 17,
-}
-# How ONNX Runtime calls them.
-_TYPE_NAMES = {
-    torch.float32: "tensor(float)",
-    torch.uint8: "tensor(uint8)",
-    torch.int8: "tensor(int8)",
-    torch.int16: "tensor(int16)",
-    torch.int32: "tensor(int32)",
-    torch.int64: "tensor(int64)",
-    torch.bool: "tensor(bool)",
-    torch.float16: "tensor(float16)",
-    torch.float64: "tensor(double)",
-    torch.bfloat16: "tensor(bfloat16)",
-    torch.float8_e4m3fn: "tensor(float8e4m3fn)",
-}
 
 # ONNX Runtime wants an address for an output without elements, too; torch has none.
 _nothing = torch.empty(64, dtype=torch.uint8)
@@ -328,11 +301,11 @@ def _check_signature(session: Any, manifest: Manifest) -> None:
 
 
 def _type_name(dtype: str) -> str:
-    return _TYPE_NAMES.get(getattr(torch, dtype), dtype)
+    return TYPE_NAMES.get(getattr(torch, dtype), dtype)
 
 
 def _element_type(dtype: str) -> int:
-    return _ELEMENT_TYPES[getattr(torch, dtype)]
+    return ELEMENT_TYPES[getattr(torch, dtype)]
 
 
 def _multiplies_exactly(node: torch.fx.Node) -> Verdict:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from portrt.backends.onnxruntime_types import value_over
 from portrt.package.mapped import Region, region_at
 from portrt.package.weights import WeightsImage
 
@@ -133,12 +134,10 @@ def left_alone(data: bytes, names: Sequence[str]) -> list[int]:
 
 def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
     """The weights as ONNX Runtime's values: views of the image, without memory of their own."""
-    import onnxruntime
-
     if not names:
         return {}
     assert image is not None  # decode() checked it
-    return {name: onnxruntime.OrtValue.from_dlpack(image.tensor(name)) for name in names}
+    return {name: value_over(image.tensor(name)) for name in names}
 
 
 def _options(*, lean: bool) -> Any:

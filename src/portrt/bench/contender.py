@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from portrt.backends.onnxruntime_types import value_over
 from portrt.errors import PackageError, PortrtError
 from portrt.package.load import load
 from portrt.package.manifest import decode
@@ -92,7 +93,7 @@ def _bare_session(program: torch.export.ExportedProgram, flat: list[Any]) -> Cal
     if spec.weights:
         assert manifest.weights is not None  # decode() checked it
         image = WeightsImage(blobs[manifest.weights.index])
-        values = [onnxruntime.OrtValue.from_dlpack(image.tensor(name)) for name in spec.weights]
+        values = [value_over(image.tensor(name)) for name in spec.weights]
         options.add_external_initializers(list(spec.weights), values)
     data = blobs[spec.data.index].numpy().tobytes()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
