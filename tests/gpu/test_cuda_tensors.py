@@ -49,13 +49,14 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture(scope="module")
 def saved(dtype: torch.dtype, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The founding call with a CUDA model and CUDA inputs."""
+    """A CUDA model and CUDA inputs, and an engine that runs on the CPU alone."""
     batch = torch.export.Dim("batch", min=1, max=16)
     program = portrt.compile(
         network(dtype, "cuda"),
         ir="dynamo",
         inputs=[torch.randn(2, 3, 12, 12, device="cuda", dtype=dtype)],
         dynamic_shapes=({0: batch},),
+        engines="onnxruntime",
         enabled_precisions={torch.half},
         min_block_size=1,
         use_python_runtime=True,

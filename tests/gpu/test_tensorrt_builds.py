@@ -283,6 +283,11 @@ def runs_here(*libraries: str) -> bool:
     return any(same_release(built, there.get(name) or "0") for name in libraries)
 
 
+def need_of_its_release(*libraries: str) -> None:
+    if not runs_here(*libraries):
+        pytest.skip(f"no {' or '.join(libraries)} of the builder's own release is here")
+
+
 def test_outputs_whose_size_the_numbers_decide_are_refused_by_a_newer_runtime() -> None:
     """An engine of TensorRT 8.6 that asks TensorRT 10 for memory crashes."""
     if runs_here("tensorrt", "tensorrt_lean"):
@@ -292,8 +297,7 @@ def test_outputs_whose_size_the_numbers_decide_are_refused_by_a_newer_runtime() 
 
 
 def test_outputs_whose_size_the_numbers_decide() -> None:
-    if not runs_here("tensorrt", "tensorrt_lean"):
-        pytest.skip("no tensorrt or tensorrt_lean of the builder's own release is here")
+    need_of_its_release("tensorrt", "tensorrt_lean")
     program = places_of_ones()
     before = torch.cuda.memory_allocated()
     for graphs in (0, 4):
@@ -308,8 +312,7 @@ def test_outputs_whose_size_the_numbers_decide() -> None:
 
 
 def test_outputs_whose_size_the_numbers_decide_in_threads() -> None:
-    if not runs_here("tensorrt", "tensorrt_lean"):
-        pytest.skip("no tensorrt or tensorrt_lean of the builder's own release is here")
+    need_of_its_release("tensorrt", "tensorrt_lean")
     program = places_of_ones()
     given = [
         [(torch.randn(1 + call, 8, device="cuda") > index - 2).float() for call in range(20)]
@@ -330,8 +333,7 @@ def test_outputs_whose_size_the_numbers_decide_in_threads() -> None:
 
 
 def test_an_engine_for_its_own_release_alone() -> None:
-    if not runs_here("tensorrt"):
-        pytest.skip("no tensorrt of the builder's own release is here")
+    need_of_its_release("tensorrt")
     model = graph([helper.make_node("Exp", ["x"], ["y"])], [value("x", [4])], [value("y", [4])])
     program = portrt.from_plan(
         build(model, {"x": [[4]] * 3}, version_compatible=False, exclude_lean_runtime=False),
@@ -403,7 +405,26 @@ def test_a_builder_that_is_not_there_and_no_builder_at_all(tmp_path: Path) -> No
         portrt.compile(
             made("mlp").cuda(), inputs=[x], engines=[engine(builder_python=str(tmp_path / "no"))]
         )
+    bare = tmp_path / "bare"  # this Python without what is installed in it
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
     with pytest.raises(portrt.PortrtError, match="no TensorRT"):
-        portrt.compile(
-            made("mlp").cuda(), inputs=[x], engines=[engine(builder_python=sys.executable)]
-        )
+        portrt.compile(made("mlp").cuda(), inputs=[x], engines=[engine(builder_python=str(bare))])
+
+
+def test_engines_that_nobody_names_are_those_of_this_gpu(tmp_path: Path) -> None:
+    """The call of Torch-TensorRT as it stands: a TensorRT engine, and an ordinary file."""
+    need_of_its_release("tensorrt")
+    model = made("mlp").cuda()
+    program = portrt.compile(
+        model,
+        inputs=[torch.randn(4, 256, device="cuda")],
+        min_block_size=1,
+        use_python_runtime=True,
+        output_format="exported_program",
+    )
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2")
+    assert [block.runs_as for block in portrt.runtime.report(loaded, "cuda")] == ["tensorrt"]
+    x = torch.randn(4, 256, device="cuda")
+    assert relative(loaded.module()(x), model(x)) <= 2e-3
