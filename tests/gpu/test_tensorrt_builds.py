@@ -427,4 +427,4 @@ def test_engines_that_nobody_names_are_those_of_this_gpu(tmp_path: Path) -> None
     loaded = torch.export.load(tmp_path / "model.pt2")
     assert [block.runs_as for block in portrt.runtime.report(loaded, "cuda")] == ["tensorrt"]
     x = torch.randn(4, 256, device="cuda")
-    assert relative(loaded.module()(x), model(x)) <= 2e-3
+    assert relative(loaded.module()(x), model(x).detach()) <= 2e-3

@@ -240,8 +240,12 @@ class IExecutionContext(Part):
         with self.use("set_optimization_profile_async", profile_index, stream_handle):
             if self.engine.made.get("one_each"):
                 if profile_index not in self.engine.free_profiles:
+                    # 8.6 itself ends the process here.
+                    assert not self.library.__version__.startswith("8."), "a segmentation fault"
                     raise RuntimeError("the profile is in use by another context")
                 self.engine.free_profiles.remove(profile_index)
+                if self.profile >= 0:
+                    self.engine.free_profiles.append(self.profile)
             self.profile = profile_index
             self.shapes.clear()
             return True

@@ -149,8 +149,12 @@ def test_a_context_of_another_profile_is_not_taken_over(
     assert [context.profile for context in run.contexts()] == [0, 1]
 
 
-def test_an_old_engine_of_which_a_profile_has_one_context_is_copied(rig: Any, gpu: Any) -> None:
+@pytest.mark.parametrize("version", ["8.6.0", "10.13.0.35"])
+def test_an_old_engine_of_which_a_profile_has_one_context_is_copied(
+    rig: Any, gpu: Any, trt: Any, version: str
+) -> None:
     """As TensorRT 8.6 builds them. The copy is a second engine of the same plan."""
+    trt.__version__ = version
     made = PLAN.replace(b'"op"', b'"one_each": true, "old": true, "op"')
     run = rig(made, X, Y, built=(8, 6))
     for stream, size in ((1, 1), (2, 1), (3, 1), (1, 4), (2, 4), (1, 1)):
@@ -162,6 +166,37 @@ def test_an_old_engine_of_which_a_profile_has_one_context_is_copied(rig: Any, gp
     assert [context.profile for context in used] == [0, 0, 0, 1, 1, 0]
     busy = [(context.engine, context.profile) for context in used[:5]]
     assert len(set(busy)) == 5
+
+
+def test_an_old_engine_whose_contexts_share_profiles_is_not_copied(
+    rig: Any, gpu: Any, trt: Any
+) -> None:
+    """As portrt has TensorRT 8.6 build them."""
+    trt.__version__ = "8.6.0"
+    run = rig(PLAN.replace(b'"op"', b'"old": true, "op"'), X, Y, built=(8, 6))
+    for stream, size in ((1, 1), (2, 1), (3, 4), (4, 4), (5, 1)):
+        gpu.stream = stream
+        assert torch.equal(run(batch(size))[0], batch(size) + 1)
+    assert len(set(run.contexts())) == 5
+    assert len({context.engine for context in run.contexts()}) == 1
+    # Two more, to find out once.
+    assert len(run.calls("create_execution_context_without_device_memory")) == 7
+
+
+def test_too_little_memory_to_find_out_whether_profiles_are_shared(
+    rig: Any, gpu: Any, trt: Any
+) -> None:
+    trt.__version__ = "8.6.0"
+    run = rig(PLAN.replace(b'"op"', b'"old": true, "op"'), X, Y, built=(8, 6))
+    run(batch(1))
+    gpu.stream = 1
+    for left in (0, 1):
+        run.library.contexts_left = left
+        with pytest.raises(EngineError, match="out of memory for another context"):
+            run(batch(1))
+    run.library.contexts_left = 3
+    assert torch.equal(run(batch(1))[0], batch(1) + 1)
+    assert len({context.engine for context in run.contexts()}) == 1
 
 
 def test_failed_contexts_do_not_count(run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

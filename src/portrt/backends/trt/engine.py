@@ -97,7 +97,11 @@ class OpenedEngine:
         if self.engine is None:
             raise _refusal(lib, device, len(data))
         self._built = tuple(built)
-        self._one_each = False
+        self._old_library = int(lib.version.split(".")[0] or 0) < _ALLOCATORS[0]
+        self._making = threading.Lock()
+        self._in_use = False
+        # Whether contexts cannot share a profile; None as long as nobody needs to know.
+        self._one_each: bool | None = None if self._old_library else False
         self._new_memory = tuple(built[:2]) >= _NEW_MEMORY
         count = self.engine.num_io_tensors
         names = [self.engine.get_tensor_name(index) for index in range(count)]
@@ -123,7 +127,7 @@ class OpenedEngine:
 
         Seen: 8.6 asks for what the last run wrote, whatever this one finds.
         """
-        return int(self.lib.version.split(".")[0] or 0) < _ALLOCATORS[0]
+        return self._old_library
 
     def _deserialized(self) -> Any:
         """The engine with all its weights, or None."""
@@ -183,16 +187,44 @@ class OpenedEngine:
             EngineError: The library gives none, as a rule for want of GPU memory.
         """
         self.lib.forget_words()
+        with self._making:
+            context = self._another_context(profile, stream)
+        if context is None:
+            raise _refusal(self.lib, self.device, self.memory_bytes[profile])
+        return context
+
+    def _another_context(self, profile: int, stream: int) -> Any:
+        """A context of the engine, or of a copy where contexts do not share profiles; or None."""
+        if self._one_each is None and self._in_use and not self._shares():
+            self._use_copies()
         context = None if self._one_each else self._context_of(self.engine, profile, stream)
         if context is None and self._built < _SHARED_PROFILES:
             copy = self._deserialized()
             context = None if copy is None else self._context_of(copy, profile, stream)
             if context is not None and not self._one_each:
-                self._one_each = True
-                logger.info("each further context takes a copy of the engine: %s", _ONE_EACH)
-        if context is None:
-            raise _refusal(self.lib, self.device, self.memory_bytes[profile])
+                self._use_copies()
+        self._in_use = self._in_use or context is not None
         return context
+
+    def _shares(self) -> bool:
+        """Whether contexts can share a profile, by two new ones: else the second has none.
+
+        Not by asking for it. Seen: 8.6 says no to a profile that another context has, and crashes.
+
+        Raises:
+            EngineError: There is too little GPU memory for them.
+        """
+        first, second = self._bare_context(self.engine), self._bare_context(self.engine)
+        if first is None or second is None:
+            raise _refusal(self.lib, self.device, self.memory_bytes[0])
+        if second.active_optimization_profile < 0:
+            return False
+        self._one_each = False
+        return True
+
+    def _use_copies(self) -> None:
+        self._one_each = True
+        logger.info("each further context takes a copy of the engine: %s", _ONE_EACH)
 
     def _context_of(self, engine: Any, profile: int, stream: int) -> Any:
         """A context of one profile, or None."""
