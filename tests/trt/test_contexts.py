@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from fake_tensorrt import plan
 from rig import aligned
 
-from portrt.backends.trt import contexts
+from portrt.backends.trt import capturing, contexts
 from portrt.errors import EngineError
 
 X = {"x": ("float32", (8, 4))}
@@ -116,6 +117,27 @@ def test_contexts_are_bounded_and_taken_over_when_the_gpu_is_done(
     gpu.stream = 7
     run(batch(2))
     assert len(gpu.events) == 5  # it has one now
+
+
+def test_nobody_waits_for_a_gpu_on_which_a_graph_is_captured(
+    run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would end the capture, and fail."""
+    monkeypatch.setattr(contexts, "_MOST_CONTEXTS", 1)
+    run(batch(1))
+
+    def on_another_stream() -> bool:
+        gpu.stream = 1
+        return torch.equal(run(batch(1))[0], batch(1) + 1)
+
+    with ThreadPoolExecutor(1) as pool:
+        with capturing.alone_on(run.session.device):
+            answer = pool.submit(on_another_stream)
+            with pytest.raises(futures.TimeoutError):
+                answer.result(timeout=0.2)
+            assert gpu.events == []
+        assert answer.result(timeout=30)
+    assert gpu.events == ["synchronize"]
 
 
 def test_a_context_is_nobody_elses_while_it_is_waited_for(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from portrt.backends.trt.capturing import alone_on
 from portrt.backends.trt.ending import end_on
 from portrt.backends.trt.engine import OpenedEngine
 from portrt.backends.trt.outputs import TorchOutput
@@ -104,7 +105,8 @@ class Contexts:
             elif len(self._slots) >= _MOST_CONTEXTS:
                 slot = self._withdraw(lambda it: it.profile == profile)
                 if slot is not None:  # nobody can give it more to do; let it end what it has
-                    torch.cuda.synchronize(self._opened.device)
+                    with alone_on(self._opened.device):
+                        torch.cuda.synchronize(self._opened.device)
             if slot is None:
                 opened = self._opened
                 slot = Slot(opened.new_context(profile, stream), opened.device, profile)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from portrt.backends.trt.capturing import alone_on
 from portrt.backends.trt.cuda_driver import new_stream
 from portrt.backends.trt.cuda_graph import CudaGraph, GraphCopy, record_copy
 from portrt.backends.trt.session import TensorRTSession
@@ -90,7 +91,7 @@ class Recording:
         side = pool.capture
         graph = torch.cuda.CUDAGraph(keep_graph=True)
         torch.cuda.current_stream(session.device).synchronize()
-        with pool.lock, torch.cuda.stream(side):
+        with pool.lock, alone_on(session.device), torch.cuda.stream(side):
             graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
             try:
                 for _, tensor, memory in copied_in:
