@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from portrt.artifacts import YES, Engine, Verdict
+from portrt.artifacts import Engine, Verdict
 from portrt.backends.base import LayerTime, Material, Session, supports_dtypes
+from portrt.backends.onnxruntime_limits import SAFE_DIVISION, computes_alike, divides_whole_numbers
 from portrt.backends.onnxruntime_session import left_alone, open_session
 from portrt.backends.onnxruntime_types import ELEMENT_TYPES, TYPE_NAMES
 from portrt.convert import NEWEST_OPSET
@@ -49,9 +50,6 @@ _nothing = torch.empty(64, dtype=torch.uint8)
 _NOWHERE = _nothing.data_ptr()
 
 
-_PRODUCTS = (torch.ops.aten.prod.default, torch.ops.aten.prod.dim_int)
-
-
 class OnnxRuntimeBackend:
     """Builds anywhere, runs on any CPU."""
 
@@ -68,7 +66,8 @@ class OnnxRuntimeBackend:
         return self._installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
-        return supports_dtypes(node, _DTYPES, self.name) and _multiplies_exactly(node)
+        able = supports_dtypes(node, _DTYPES, self.name)
+        return able and computes_alike(node, _version())
 
     def build(self, material: Material, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
@@ -107,7 +106,7 @@ class OnnxRuntimeBackend:
                 "arch": platform.machine(),
                 "seconds": round(time.perf_counter() - started, 3),
             },
-            requires={"device": ["cpu"], self.name: _OLDEST},
+            requires={"device": ["cpu"], self.name: _oldest(material)},
             weights=model.weights,
         )
 
@@ -308,18 +307,10 @@ def _element_type(dtype: str) -> int:
     return ELEMENT_TYPES[getattr(torch, dtype)]
 
 
-def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
-    """No for products of whole numbers. Of bools, they are 0 or 1."""
-    if node.target not in _PRODUCTS:
-        return YES
-    factors, made = node.all_input_nodes[0].meta["val"], node.meta["val"]
-    if made.dtype.is_floating_point or factors.dtype == torch.bool:
-        return YES
-    return Verdict(
-        False,
-        "onnxruntime multiplies whole numbers as float64, which does not hold every one",
-        "multiply floating-point numbers, by dtype=torch.float64 for example",
-    )
+def _oldest(material: Material) -> str:
+    """The oldest release that may run the block."""
+    nodes = nested.all_nodes(material.block.program.graph_module)
+    return SAFE_DIVISION if any(map(divides_whole_numbers, nodes)) else _OLDEST
 
 
 def _has_bfloat16(material: Material) -> bool:
