@@ -142,10 +142,17 @@ def _remainder(x: torch.Tensor, y: torch.Tensor | Number) -> Any:
 def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | None = None) -> Any:
     """floor(x / y) is one too much where x / y is rounded up to a whole number.
 
-    Source: floor_divide of CPython's float, which torch follows.
+    torch.onnx divides whole numbers in float32, which does not hold every one. Source of the rest:
+    floor_divide of CPython's float, which torch follows.
     """
-    promoted = _promoted(x, y) if rounding_mode == "floor" else None
+    if rounding_mode is None or torch.result_type(x, y) == torch.bool:
+        return NotImplemented
+    promoted = _promoted(x, y)
     if promoted is None:
+        dtype = torch.result_type(x, y)
+        x, y = x.to(dtype), y.to(dtype) if isinstance(y, torch.Tensor) else y
+        return torch.floor_divide(x if rounding_mode == "floor" else x - torch.fmod(x, y), y)
+    if rounding_mode == "trunc":
         return NotImplemented
     x, divisor = promoted
     rest = torch.fmod(x, divisor)
