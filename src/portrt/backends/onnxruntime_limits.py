@@ -9,6 +9,7 @@ from portrt.package.versions import at_least
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.prod.default, _aten.prod.dim_int)
+_POWERS = (_aten.pow.Tensor_Tensor, _aten.pow.Scalar)
 _DIVISIONS = (_aten.div, _aten.floor_divide, _aten.remainder, _aten.fmod)
 # The oldest release in which a division of whole numbers by zero is an error. Seen: in 1.23 and
 # 1.24 it ends the process.
@@ -36,11 +37,11 @@ def divides_whole_numbers(node: torch.fx.Node) -> bool:
 
 
 def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
-    """No for products of whole numbers. Of bools, they are 0 or 1."""
-    if node.target not in _PRODUCTS:
+    """No for products and powers of whole numbers. Of bools, products are 0 or 1."""
+    if node.target not in (*_PRODUCTS, *_POWERS):
         return YES
-    factors, made = node.all_input_nodes[0].meta["val"], node.meta["val"]
-    if made.dtype.is_floating_point or factors.dtype == torch.bool:
+    made, given = node.meta["val"], node.all_input_nodes[0].meta["val"]
+    if made.dtype.is_floating_point or (node.target in _PRODUCTS and given.dtype == torch.bool):
         return YES
     return Verdict(
         False,

@@ -10,6 +10,7 @@ import torch
 
 aten = torch.ops.aten
 Number = int | float | bool
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _whole(x: torch.Tensor) -> bool:
@@ -41,10 +42,24 @@ def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
 
 
 def _power_of_number(x: torch.Tensor, y: Number) -> Any:
-    """torch takes roots for these, which differ from powers at -infinity."""
+    """torch takes roots for some, which differ from powers at -infinity.
+
+    Of whole numbers ONNX Runtime takes powers in float64, which does not hold every one.
+    """
+    if torch.result_type(x, y) in _WHOLE and y >= 0:
+        return _whole_power(x.to(torch.result_type(x, y)), int(y))
     if not x.dtype.is_floating_point or y not in (0.5, -0.5):
         return NotImplemented
     return torch.sqrt(x) if y > 0 else torch.rsqrt(x)
+
+
+def _whole_power(x: torch.Tensor, y: int) -> torch.Tensor:
+    """By products, which wrap round as torch's do."""
+    power = x if y & 1 else torch.ones_like(x)
+    while y := y >> 1:
+        x = x * x
+        power = power * x if y & 1 else power
+    return power
 
 
 def _relu(x: torch.Tensor) -> Any:
