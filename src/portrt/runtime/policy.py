@@ -135,7 +135,9 @@ def cuda_graphs(most: int = 8) -> Iterator[Policy]:
 
     For many small kernels, which take longer to launch than to run. The first call with some sizes
     runs as usual, the second records them, and later ones copy the inputs, replay, and copy the
-    outputs. What cannot be recorded runs as usual.
+    outputs. What cannot be recorded runs as usual. While a graph is recorded no other thread may
+    wait for the whole GPU (`torch.cuda.synchronize()`; for a stream or an event it may): CUDA ends
+    the recording then, and fails the wait.
 
     Args:
         most: Number of recordings that an engine keeps, one for each combination of sizes on a

@@ -46,7 +46,7 @@ def _power_of_number(x: torch.Tensor, y: Number) -> Any:
 
     Of whole numbers ONNX Runtime takes powers in float64, which does not hold every one.
     """
-    if torch.result_type(x, y) in _WHOLE and y >= 0:
+    if isinstance(y, int) and y >= 0 and torch.result_type(x, y) in _WHOLE:
         return _whole_power(x.to(torch.result_type(x, y)), int(y))
     if not x.dtype.is_floating_point or y not in (0.5, -0.5):
         return NotImplemented
