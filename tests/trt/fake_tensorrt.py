@@ -454,6 +454,17 @@ _CLASSES = (
     ExecutionContextAllocationStrategy,
 )
 _PARTS = (Runtime, ICudaEngine, IExecutionContext, Refitter)
+# What TensorRT keeps for its older engines, and TensorRT-RTX never had.
+OLDER = (
+    "device_memory_size",
+    "create_execution_context_without_device_memory",
+    "get_profile_shape_input",
+)
+
+
+class _Missing:
+    def __get__(self, *_: Any) -> Any:
+        raise AttributeError("TensorRT-RTX does not have it")
 
 
 def fake_library(name: str = "tensorrt", version: str = "10.13.0.35") -> Any:
@@ -470,5 +481,8 @@ def fake_library(name: str = "tensorrt", version: str = "10.13.0.35") -> Any:
     for item in _CLASSES:
         setattr(module, item.__name__, item)
     for item in _PARTS:
-        setattr(module, item.__name__, type(item.__name__, (item,), {"library": module}))
+        own: dict[str, Any] = {"library": module}
+        if name == "tensorrt_rtx":
+            own |= {method: _Missing() for method in OLDER if hasattr(item, method)}
+        setattr(module, item.__name__, type(item.__name__, (item,), own))
     return module

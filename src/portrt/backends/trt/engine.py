@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from portrt.backends.trt.ending import end_on
-from portrt.backends.trt.libraries import Library
+from portrt.backends.trt.libraries import Library, interface_of
 from portrt.backends.trt.refit import EngineWeights, refit
 from portrt.errors import EngineError
 
@@ -70,7 +70,7 @@ class OpenedEngine:
         lib: Who runs it.
         runtime: One of its runtimes.
         data: The engine.
-        built: Release that built it, such as (8, 6, 0).
+        built: TensorRT whose interface it has, as a rule the release that built it: (8, 6, 0).
         device: A CUDA device with its index.
         weights: What the engine lacks.
 
@@ -97,7 +97,7 @@ class OpenedEngine:
         if self.engine is None:
             raise _refusal(lib, device, len(data))
         self._built = tuple(built)
-        self._old_library = int(lib.version.split(".")[0] or 0) < _ALLOCATORS[0]
+        self._old_library = interface_of(lib.name, lib.version) < _ALLOCATORS
         self._making = threading.Lock()
         self._in_use = False
         # Whether contexts cannot share a profile; None as long as nobody needs to know.
@@ -272,7 +272,7 @@ def open_engine(
         runtime: One of its runtimes.
         data: The engine.
         sha256: Its digest, which was checked.
-        built: Release that built it.
+        built: As for `OpenedEngine`.
         device: A CUDA device with its index.
         weights: Those that the engine lacks.
 

@@ -34,10 +34,10 @@ def layer_times(
     stream = torch.cuda.current_stream(session.device)
     given, sizes = session.bound(inputs, stream.cuda_stream)
     profile = session.profile(sizes, dict(given))
-    context = session.opened.new_context(profile, stream.cuda_stream)
-    slot = Slot(context, session.device, profile)
+    opened = session.opened
+    slot = Slot(opened.new_context(profile, stream.cuda_stream), opened.device, profile)
     profiler = _profiler(session.opened.lib.module)
-    context.profiler = profiler
+    slot.context.profiler = profiler
     rounds: list[OrderedDict[str, float]] = []
     for _ in range(_WARM_UP + calls):
         profiler.times = OrderedDict()

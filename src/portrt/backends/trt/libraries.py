@@ -15,11 +15,19 @@ from importlib import import_module
 from typing import Any
 
 from portrt.errors import EngineError
+from portrt.package.versions import numbers
 
 logger = logging.getLogger("portrt.tensorrt")
 
 _LAST_WORDS = 6
 _opening = threading.Lock()
+# TensorRT-RTX counts its releases from 1, and lacks what TensorRT 10 kept for older engines.
+_RTX_INTERFACE = (10, 9)
+
+
+def interface_of(library: str, release: str) -> tuple[int, ...]:
+    """The TensorRT release whose interface a release of a library has, such as (10, 13, 0, 35)."""
+    return _RTX_INTERFACE if library == "tensorrt_rtx" else tuple(numbers(release))
 
 
 class Library:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from portrt.backends.trt.engine import as_bytes, open_engine
+from portrt.backends.trt.libraries import interface_of
 from portrt.backends.trt.libraries import library as find_library
 from portrt.backends.trt.refit import EngineWeights
 from portrt.backends.trt.session import TensorRTSession
@@ -56,9 +57,9 @@ def open_session(
     lib = find_library(library)
     with torch.cuda.device(where):
         runtime = lib.runtime(lean=lean_runtime, host_code=host_code)
-    numbers = [int(part) for part in built.split(".") if part.isdigit()]
+    interface = interface_of(library, built)
     lacking = EngineWeights.of(engine.weights, weights)
-    opened = open_engine(lib, runtime, data, engine.data.sha256, numbers, where, lacking)
+    opened = open_engine(lib, runtime, data, engine.data.sha256, interface, where, lacking)
     sizes = [size for output in manifest.outputs for size in output.shape]
     unknown = any(isinstance(size, UnknownSize) for size in sizes)
     told = any(binding.on_host for binding in opened.inputs.values())  # by their numbers
