@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ops.case import FLOATS, NUMBERS, T, rows
+from ops.case import FLOATS, NO_KERNEL, NUMBERS, T, rows
 
 CASES = [
     *rows("mm.default", T("b,3"), T("3,4"), over=NUMBERS),
@@ -18,6 +18,14 @@ CASES = [
     *rows("addmm.default", T("b,4"), T("b,3"), T("3,4")),
     *rows("addmm.default", T("4"), T("b,3"), T("3,4"), beta=2, alpha=3, over=("f32", "f16", "i64")),
     *rows("addmm.default", T("4"), T("b,3"), T("3,4"), beta=0, alpha=0.5),
+    *rows(
+        "addmm.default",
+        *(T("i64:4"), T("i64:b,3", -9, 9), T("i64:3,4", -9, 9)),
+        beta=0.5,
+        alpha=1.5,
+        variant="fractions of whole numbers",
+        stays=NO_KERNEL,
+    ),
     *rows("addmm.default", T("1"), T("b,3"), T("3,4"), beta=0.5),
     *rows("addmm.default", T("b,1"), T("b,3"), T("3,4")),
     *rows("addmm.default", T(""), T("b,3"), T("3,4")),

@@ -32,6 +32,12 @@ CASES = [
         "avg_pool2d.default", T(IMAGE), [2, 2], [2, 2], [0, 0], False, True, 3, over=("f32", "f16")
     ),
     *rows("avg_pool2d.default", T(IMAGE), [3, 3], [2, 2], [1, 1], True, True, 5),
+    *rows(
+        "avg_pool2d.default",
+        T("i64:b,2,8,8", -100, 100),
+        *([2, 2], [2, 2], [0, 0], False, True, 3),
+        stays="ignores its divisor_override",
+    ),
     *rows("avg_pool2d.default", T("b,2,h,8"), [3, 3], [2, 2], [1, 1], False, False),
     *rows("avg_pool2d.default", T("2,8,8"), [2, 2]),
     *rows("avg_pool3d.default", T("b,2,4,4,4"), [2, 2, 2]),

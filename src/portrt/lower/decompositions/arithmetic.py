@@ -202,7 +202,7 @@ def _addmm(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> Any:
     """ONNX Runtime's Gemm takes floats only."""
-    if not _whole(x):
+    if not _whole(x) or not (isinstance(beta, int) and isinstance(alpha, int)):
         return NotImplemented
     product = torch.mm(a, b)
     product = product if alpha == 1 else product * alpha

@@ -32,7 +32,7 @@ def _avg_pool(pool: Callable[..., Tensor], rank: int) -> Callable[..., Any]:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Any:
-        if divisor_override is None:
+        if divisor_override is None or not x.dtype.is_floating_point:
             return NotImplemented
         # Where the last window may reach over the padded edge, torch divides by less.
         extra = list(kernel_size) * (rank if len(kernel_size) == 1 else 1) if ceil_mode else []
