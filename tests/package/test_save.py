@@ -175,7 +175,8 @@ def _fail_after(monkeypatch: pytest.MonkeyPatch, allowed: int, error: BaseExcept
             return int(self.file.seek(offset, whence))
 
         def flush(self) -> None:
-            self.file.flush()
+            if not self.file.closed:  # it is flushed once more as it ends
+                self.file.flush()
 
         def fileno(self) -> int:
             return int(self.file.fileno())
