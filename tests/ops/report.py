@@ -134,8 +134,8 @@ generator; they count as outside. An operator counts as inside when at least one
 table has the rows that are not, with the reason.
 
 *onnxruntime*: rows of the table in an engine, held to eager's numbers by `tests/ops` in CI.
-*tensorrt_rtx*: up to four rows, in float32, float16, int64 and bool where there are such, built on
-{date} with TensorRT-RTX {tensorrt_rtx} and torch {torch}; no engine was run. The ONNX models
+*tensorrt_rtx*: up to four rows, in float32, float16, int64 and bool where there are such, built
+until {date} with TensorRT-RTX {tensorrt_rtx} and torch {torch}; no engine was run. The ONNX models
 that were rewritten for it (`convert/rewrites/`) were run by ONNX Runtime and give eager's numbers.
 
 Not promised: where NaN meets a maximum, a minimum, `argmax`, `argmin`, or a sort, engines may take
