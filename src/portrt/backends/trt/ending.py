@@ -18,8 +18,9 @@ def end_on(device: torch.device, owner: object, attribute: str) -> None:
         owner: What ends; its `__del__` calls this.
         attribute: Of the owner; it may be missing.
     """
-    there = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # not in a forked process
-    if sys.is_finalizing() or not there:
-        return
+    if sys.is_finalizing():
+        return  # nobody needs the current GPU any more
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return  # a forked process, in which there is none
     with torch.cuda.device(device):
         vars(owner).pop(attribute, None)
