@@ -36,7 +36,7 @@ def layer_times(
     profile = session.profile(sizes, dict(given))
     opened = session.opened
     slot = Slot(opened.new_context(profile, stream.cuda_stream), opened.device, profile)
-    profiler = _profiler(session.opened.lib.module)
+    profiler = _profiler(opened.lib.module)
     slot.context.profiler = profiler
     rounds: list[OrderedDict[str, float]] = []
     for _ in range(_WARM_UP + calls):
@@ -45,7 +45,7 @@ def layer_times(
         stream.synchronize()
         rounds.append(profiler.times)
     timed = rounds[_WARM_UP:]
-    kinds = _kinds(session.opened.engine, session.opened.lib.module)
+    kinds = _kinds(opened.engine, opened.lib.module)
     return [
         LayerTime(
             name,

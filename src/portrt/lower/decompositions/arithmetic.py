@@ -46,8 +46,8 @@ def _power_of_number(x: torch.Tensor, y: Number) -> Any:
 
     Of whole numbers ONNX Runtime takes powers in float64, which does not hold every one.
     """
-    if isinstance(y, int) and y >= 0 and torch.result_type(x, y) in _WHOLE:
-        return _whole_power(x.to(torch.result_type(x, y)), int(y))
+    if isinstance(y, int) and y >= 0 and (dtype := torch.result_type(x, y)) in _WHOLE:
+        return _whole_power(x.to(dtype), int(y))
     if not x.dtype.is_floating_point or y not in (0.5, -0.5):
         return NotImplemented
     return torch.sqrt(x) if y > 0 else torch.rsqrt(x)
@@ -160,11 +160,11 @@ def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | N
     torch.onnx divides whole numbers in float32, which does not hold every one. Source of the rest:
     floor_divide of CPython's float, which torch follows.
     """
-    if rounding_mode is None or torch.result_type(x, y) == torch.bool:
+    dtype = torch.result_type(x, y)
+    if rounding_mode is None or dtype == torch.bool:
         return NotImplemented
     promoted = _promoted(x, y)
     if promoted is None:
-        dtype = torch.result_type(x, y)
         x, y = x.to(dtype), y.to(dtype) if isinstance(y, torch.Tensor) else y
         return torch.floor_divide(x if rounding_mode == "floor" else x - torch.fmod(x, y), y)
     if rounding_mode == "trunc":
