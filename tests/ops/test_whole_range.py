@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 
@@ -42,13 +40,7 @@ def _rows() -> list[Case]:
 ROWS = _rows()
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    onnxruntime.set_default_logger_severity(4)  # an engine that fails is this test's to report
-    yield
-    onnxruntime.set_default_logger_severity(2)
-
-
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("start", range(0, len(ROWS), _PER_PROGRAM))
 def test_numbers_are_eagers(start: int) -> None:
     outcomes = judge(ROWS[start : start + _PER_PROGRAM])
