@@ -175,7 +175,7 @@ def compiled(function: Form, inputs: list[torch.Tensor]) -> tuple[torch.nn.Modul
     """The program, and the kinds of its ONNX nodes."""
     import onnx
 
-    from portrt.runtime.report import engine_calls
+    from portrt.runtime.calls import engine_calls
 
     program: Any = portrt.compile(
         AsModule(function).eval(),

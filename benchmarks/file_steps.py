@@ -60,7 +60,7 @@ def make_others(folder: Path) -> dict[str, Any]:
     """What the other steps read: small programs, and the large one's parts by hand."""
     import torch
 
-    from portrt.package.archive import Archive, engine_calls
+    from portrt.format.archive import Archive, engine_calls
 
     _compile(layers(2, 16), 16, folder / SMALL)
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(2),)), folder / ONE_NODE)
@@ -82,8 +82,8 @@ def make_others(folder: Path) -> dict[str, Any]:
 
 def _lengthened(source: Path, target: Path, size: int) -> None:
     """The same program with an engine of many zero bytes, which the disk need not hold."""
-    from portrt.package.archive_writer import ArchiveWriter
-    from portrt.package.draft import Draft
+    from portrt.format.archive_writer import ArchiveWriter
+    from portrt.format.editor import Draft
 
     draft = Draft(source)
     (call,) = draft.calls
@@ -94,8 +94,8 @@ def _lengthened(source: Path, target: Path, size: int) -> None:
     draft._graph["tensor_values"][call.blobs[entry["blob"]]]["sizes"] = [
         {"as_int": record.size + size}
     ]
-    from portrt.package.archive import MODEL, Archive
-    from portrt.package.draft import _store
+    from portrt.format.archive import MODEL, Archive
+    from portrt.format.editor import _store
 
     # The manifest is stored without the check that its blob has that size.
     _store(call)
@@ -203,7 +203,7 @@ def _inspect(path: Path) -> dict[str, Any]:
 
 def add_engine(folder: Path) -> dict[str, Any]:
     """What is beyond the build, by the function's own clock."""
-    from portrt.stored.add_engine import add_engine, logger
+    from portrt.files.insert_engine import add_engine, logger
 
     told: list[Any] = []
     handler = logging.Handler()

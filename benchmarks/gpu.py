@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import portrt
-from portrt.package.lean_library import find_lean_library
+from portrt.targets.lean_library import find_lean_library
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "gpu"))
 

@@ -188,8 +188,8 @@ def _session_of_engine(path: Path) -> Any:
     """A bare session of the ONNX model in the file, its weights from the file's image."""
     import onnxruntime
 
-    from portrt.package.weights import WeightsImage
-    from portrt.runtime.report import engine_calls
+    from portrt.runtime.calls import engine_calls
+    from portrt.weights import WeightsImage
 
     program = torch.export.load(path)
     (node,) = engine_calls(program)
@@ -223,7 +223,7 @@ def _in_turn(sides: dict[str, Callable[[], Any]], count: int) -> dict[str, list[
 def added_cost(folder: Path) -> dict[str, Any]:
     """A call of the operator less a call of a bare session, which binds the same tensors."""
     import portrt
-    from portrt.runtime.report import engine_calls
+    from portrt.runtime.calls import engine_calls
 
     layers = [torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16)]
     model = torch.nn.Sequential(*layers).eval()

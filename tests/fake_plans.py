@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from portrt.artifacts import YES, Verdict
 from portrt.runtime import trust
+from portrt.verdict import YES, Verdict
 
 HEAD = Path(__file__).parent / "package" / "plans" / "tensorrt_8_6_sm90.head"
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from portrt.backends.trt import building
-from portrt.convert import WEIGHTS_LOCATION
+from portrt.compiler.backends.tensorrt import build
+from portrt.compiler.convert import WEIGHTS_LOCATION
 
 
 class Layer(nn.Module):
@@ -74,8 +74,8 @@ class BuilderInput:
     """The last ONNX model that was given to the builder of TensorRT, with its weights."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._build = building.build_in_process
-        monkeypatch.setattr(building, "build_in_process", self._record)
+        self._build = build.build_in_process
+        monkeypatch.setattr(build, "build_in_process", self._record)
 
     def _record(self, job: Any, data: bytes, image: torch.Tensor | None, **rest: Any) -> Any:
         self.data, self.image = data, image

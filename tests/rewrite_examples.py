@@ -11,15 +11,19 @@ import onnx
 import onnx.parser
 import torch
 
-from portrt.convert import OnnxModel
-from portrt.convert.rewrites.bitwise import And, Not, Or, Xor
-from portrt.convert.rewrites.eye_like import EyeLike
-from portrt.convert.rewrites.fold import Fold
-from portrt.convert.rewrites.layer_norm import LayerNormStatistics
-from portrt.convert.rewrites.max_pool import MaxPoolIndices
-from portrt.convert.rewrites.rule import Rule
-from portrt.convert.rewrites.scatter_reduction import ScatterElements, ScatterFill, ScatterND
-from portrt.convert.rewrites.whole_numbers import AllOfBools, AnyOfBools, MatMul
+from portrt.compiler.backends.tensorrt.rewrites.bitwise import And, Not, Or, Xor
+from portrt.compiler.backends.tensorrt.rewrites.eye_like import EyeLike
+from portrt.compiler.backends.tensorrt.rewrites.fold import Fold
+from portrt.compiler.backends.tensorrt.rewrites.integers import AllOfBools, AnyOfBools, MatMul
+from portrt.compiler.backends.tensorrt.rewrites.layer_norm import LayerNormStatistics
+from portrt.compiler.backends.tensorrt.rewrites.max_pool import MaxPoolIndices
+from portrt.compiler.backends.tensorrt.rewrites.rule import Rule
+from portrt.compiler.backends.tensorrt.rewrites.scatter_reduction import (
+    ScatterElements,
+    ScatterFill,
+    ScatterND,
+)
+from portrt.compiler.convert import OnnxModel
 
 INF = float("inf")
 

@@ -11,9 +11,9 @@ import pytest
 from torch.export import ExportedProgram
 
 from portrt import cli
-from portrt.backends.registry import BACKENDS
-from portrt.package import expr, manifest
-from portrt.package.archive import Archive, engine_calls
+from portrt.format import manifest, size_expr
+from portrt.format.archive import Archive, engine_calls
+from portrt.targets.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -56,7 +56,7 @@ def test_format_page_has_every_field(program_file: Path) -> None:
     raw = json.loads(call.text)
     for key in {*raw, *raw["engines"][0], *raw["engines"][0]["build"], *raw["weights"]}:
         assert re.search(rf"\b{key}\b", text), key
-    for name in (*expr.OPERATORS, *BACKENDS):
+    for name in (*size_expr.OPERATORS, *BACKENDS):
         assert name in text
     assert f"version {manifest.FORMAT}" in text
     for version, entry in manifest.FORMAT_HISTORY.items():

@@ -18,8 +18,8 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
-from portrt.package.manifest import Blob, encode
-from portrt.runtime.report import engine_calls
+from portrt.format.manifest import Blob, encode
+from portrt.runtime.calls import engine_calls
 
 
 class Mlp(nn.Module):

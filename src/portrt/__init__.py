@@ -9,31 +9,31 @@ if TYPE_CHECKING:
     from portrt import errors as errors
     from portrt import files as files
     from portrt import runtime as runtime
-    from portrt.adopt.program import from_plan as from_plan
-    from portrt.compiler import compile as compile  # noqa: A004  (the field's name for it)
-    from portrt.doctor import doctor as doctor
+    from portrt.compiler.compile import compile as compile  # noqa: A004  (the field's name for it)
+    from portrt.compiler.inputs import Input as Input
+    from portrt.compiler.options.settings import Settings as Settings
+    from portrt.compiler.package.save import save as save
+    from portrt.diagnosis import doctor as doctor
     from portrt.errors import PortrtError as PortrtError
-    from portrt.inputs import Input as Input
-    from portrt.package.inspect import inspect as inspect
-    from portrt.package.load import load as load
-    from portrt.package.save import save as save
-    from portrt.settings import Settings as Settings
+    from portrt.files.inspect_file import inspect as inspect
+    from portrt.prebuilt.program import from_plan as from_plan
+    from portrt.runtime.load import load as load
 
 # Public name -> where it is. Resolved at first use, because torch imports this package at its own
 # import, for the operator alone.
 _PUBLIC = {
-    "Input": "portrt.inputs",
+    "Input": "portrt.compiler.inputs",
     "PortrtError": "portrt.errors",
-    "Settings": "portrt.settings",
-    "compile": "portrt.compiler",
-    "doctor": "portrt.doctor",
+    "Settings": "portrt.compiler.options.settings",
+    "compile": "portrt.compiler.compile",
+    "doctor": "portrt.diagnosis",
     "errors": "",
     "files": "",
-    "from_plan": "portrt.adopt.program",
-    "inspect": "portrt.package.inspect",
-    "load": "portrt.package.load",
+    "from_plan": "portrt.prebuilt.program",
+    "inspect": "portrt.files.inspect_file",
+    "load": "portrt.runtime.load",
     "runtime": "",
-    "save": "portrt.package.save",
+    "save": "portrt.compiler.package.save",
 }
 
 # What reads files by their JSON alone should not wait for torch.

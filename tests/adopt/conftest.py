@@ -8,7 +8,7 @@ import pytest
 import tiny
 from fake_plans import FakeBackend
 
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.runtime import trust
 
 

@@ -16,11 +16,11 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
-from portrt.backends.trt.opening import open_session
 from portrt.cli import cli
+from portrt.engines.tensorrt.open import open_session
 from portrt.errors import EngineError, PackageError
-from portrt.package.manifest import decode
-from portrt.package.plan_header import contradiction, read_plan_header
+from portrt.format.manifest import decode
+from portrt.format.plan_header import contradiction, read_plan_header
 from portrt.runtime import policy
 from portrt.runtime.select import FallbackWarning
 

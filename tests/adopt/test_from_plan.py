@@ -16,7 +16,6 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
-from portrt.artifacts import YES, Verdict
 from portrt.errors import (
     CaptureError,
     CheckError,
@@ -27,8 +26,9 @@ from portrt.errors import (
     PartitionError,
     SettingsError,
 )
-from portrt.package.module import module_of
+from portrt.runtime.module import module_of
 from portrt.runtime.select import FallbackWarning
+from portrt.verdict import YES, Verdict
 
 X = portrt.Input(min_shape=(1, 8), opt_shape=(4, 8), max_shape=(32, 8))
 

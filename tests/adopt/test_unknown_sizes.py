@@ -18,10 +18,10 @@ from tiny import call_of, edit_program
 from torch.export import ExportedProgram
 
 import portrt
-from portrt.backends.base import LayerTime
+from portrt.engines.base import LayerTime
 from portrt.errors import CaptureError, EngineError, PackageError, SettingsError
-from portrt.package import manifest
-from portrt.package.module import module_of
+from portrt.format import manifest
+from portrt.runtime.module import module_of
 
 X = portrt.Input(min_shape=(1, 8), opt_shape=(4, 8), max_shape=(32, 8))
 

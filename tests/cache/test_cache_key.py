@@ -14,19 +14,25 @@ import tiny
 import torch
 from torch import nn
 
-from portrt.artifacts import Block, Verdict
-from portrt.backends import registry
-from portrt.backends.base import Material
-from portrt.build import builders_for
-from portrt.cache import parts
-from portrt.cache.describe import UnknownValueError, graph, has_foreign_operators, tensor
 from portrt.cache.key import Key, differing_parts, digest_of
 from portrt.cache.store import Cache
-from portrt.capture import capture
-from portrt.lower import lower
-from portrt.package.weights import image_from_tensors
-from portrt.partition import partition
-from portrt.settings import EngineRequest, Settings
+from portrt.compiler.backends.base import Material
+from portrt.compiler.building import keys
+from portrt.compiler.building.builders import builders_for
+from portrt.compiler.building.fingerprint import (
+    UnknownValueError,
+    graph,
+    has_foreign_operators,
+    tensor,
+)
+from portrt.compiler.capture import capture
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import EngineRequest, Settings
+from portrt.compiler.partition import partition
+from portrt.compiler.plan import Block
+from portrt.engines import registry
+from portrt.verdict import Verdict
+from portrt.weights import image_from_tensors
 
 YES = Verdict(True)
 
@@ -38,7 +44,7 @@ def material(model: nn.Module | None = None, shape: tuple[int, ...] = (3, 8)) ->
 
 
 def engine_key(made: Material, settings: Settings | None = None, name: str = "onnxruntime") -> Key:
-    return parts.engine_key(registry.backend(name), made, settings or Settings())
+    return keys.engine_key(registry.backend(name), made, settings or Settings())
 
 
 def changed(made: Material, **fields: Any) -> Material:
@@ -108,7 +114,7 @@ def test_a_program_key_has_every_setting_that_can_change_the_program(field: Any)
     def key(settings: Settings) -> str:
         builders = builders_for(Settings(engines=(EngineRequest("onnxruntime"),)))
         try:
-            return parts.program_key(captured, settings, builders, {}).digest
+            return keys.program_key(captured, settings, builders, {}).digest
         except UnknownValueError:
             return ""  # it has none
 
@@ -211,19 +217,19 @@ def test_the_library_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_converters_version_changes_the_key(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = parts.metadata.version
+    real = keys.metadata.version
     fake = SimpleNamespace(version=lambda name: "99" if name == library else real(name))
-    monkeypatch.setattr(parts, "metadata", fake)
-    parts._versions.cache_clear()
+    monkeypatch.setattr(keys, "metadata", fake)
+    keys._versions.cache_clear()
     try:
         assert differing_parts(BASE_KEY.parts, engine_key(BASE).parts) == ["converter"]
     finally:
-        parts._versions.cache_clear()
+        keys._versions.cache_clear()
 
 
 @pytest.mark.parametrize(("call", "value"), [("system", "Plan9"), ("machine", "vax")])
 def test_the_target_changes_the_key(call: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts.platform, call, lambda: value)
+    monkeypatch.setattr(keys.platform, call, lambda: value)
     assert differing_parts(BASE_KEY.parts, engine_key(BASE).parts) == ["target"]
 
 
@@ -231,8 +237,8 @@ def test_the_gpus_here_are_part_of_a_tensorrt_target(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9 - index))
-    assert parts.target("tensorrt_rtx")["gpus"] == [(8, 8), (8, 9)]
-    assert "gpus" not in parts.target("onnxruntime")
+    assert keys.target("tensorrt_rtx")["gpus"] == [(8, 8), (8, 9)]
+    assert "gpus" not in keys.target("onnxruntime")
 
 
 def test_our_own_code_changes_the_key(tmp_path: Path) -> None:
@@ -240,15 +246,15 @@ def test_our_own_code_changes_the_key(tmp_path: Path) -> None:
     (tmp_path / "convert").mkdir()
     code = tmp_path / "convert" / "passes.py"
     code.write_text("x = 1\n")
-    before = parts.code_digest(("convert",), tmp_path)
-    parts.code_digest.cache_clear()
-    assert parts.code_digest(("convert",), tmp_path) == before
+    before = keys.code_digest(("convert",), tmp_path)
+    keys.code_digest.cache_clear()
+    assert keys.code_digest(("convert",), tmp_path) == before
     code.write_text("x = 2\n")
-    parts.code_digest.cache_clear()
-    assert parts.code_digest(("convert",), tmp_path) != before
-    named = {Path(parts.__file__).parent.parent / name for name in parts._ENGINE_CODE}
+    keys.code_digest.cache_clear()
+    assert keys.code_digest(("convert",), tmp_path) != before
+    named = {Path(keys.__file__).parents[2] / name for name in keys._ENGINE_CODE}
     assert all(path.exists() for path in named)
-    parts.code_digest.cache_clear()
+    keys.code_digest.cache_clear()
 
 
 SCRIPT = """
@@ -256,7 +262,7 @@ import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 import warnings; warnings.simplefilter("ignore")
 from test_cache_key import engine_key, material, BASE
-from portrt.package.assemble import source_from_block
+from portrt.compiler.package.assemble import source_from_block
 source = hashlib.sha256(source_from_block(BASE.block)).hexdigest()
 print(json.dumps([dict(engine_key(BASE).parts), source]))
 """

@@ -19,11 +19,12 @@ from harness import assert_matches_eager, assert_same, call
 from models import CASES, Case
 
 import portrt
-import portrt.build
-from portrt.backends import registry
-from portrt.backends.onnxruntime import OnnxRuntimeBackend
+import portrt.compiler.building.engines
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.compiler.building import engines
+from portrt.engines import registry
 from portrt.errors import BuildError, SettingsError
-from portrt.runtime.report import manifests_of
+from portrt.runtime.calls import manifests_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,8 +62,8 @@ def test_a_second_compile_captures_and_loads(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a warm compile lowers or converts")
 
-    monkeypatch.setattr("portrt.compiler.lower", refuse)
-    monkeypatch.setattr(portrt.build, "onnx_from_block", refuse)
+    monkeypatch.setattr("portrt.compiler.compile.lower", refuse)
+    monkeypatch.setattr(engines, "onnx_from_block", refuse)
     second = tiny.compiled("onnxruntime", cache_dir=tmp_path)
     assert builds.count == 1
     assert manifests_of(second) == manifests_of(first)
@@ -75,7 +76,7 @@ def test_another_program_takes_the_engine_without_conversion(
 ) -> None:
     """The fallback is in the program, and in none of its engines."""
     tiny.compiled("onnxruntime", cache_dir=tmp_path)
-    monkeypatch.setattr(portrt.build, "onnx_from_block", lambda *_: pytest.fail("converted"))
+    monkeypatch.setattr(engines, "onnx_from_block", lambda *_: pytest.fail("converted"))
     program = tiny.compiled("onnxruntime", cache_dir=tmp_path, fallback="error")
     assert builds.count == 1
     assert len(entries(tmp_path, "program")) == 2
@@ -151,7 +152,7 @@ def test_the_environment_names_the_folder(
 
 
 def test_the_users_folder_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from portrt.cache.where import cache_folder
+    from portrt.cache.location import cache_folder
 
     monkeypatch.delenv("PORTRT_CACHE_DIR")
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
@@ -250,7 +251,7 @@ ONE_OF_MANY = """
 import os, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch, portrt, tiny
-from portrt.backends import registry
+from portrt.engines import registry
 
 log, start = sys.argv[1:]
 backend = type(registry.backend("onnxruntime"))

@@ -14,12 +14,13 @@ from models import CASES
 from tiny import call_of, compiled, edit_program, python
 
 import portrt
-from portrt.backends.onnxruntime import OnnxRuntimeBackend
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.compiler.building import engine_cache
 from portrt.errors import BuildError, EngineError, NoUsableEngineError, PackageError, SettingsError
 from portrt.runtime import policy
+from portrt.runtime.calls import manifests_of
 from portrt.runtime.op import load_block
 from portrt.runtime.policy import ENV_REBUILD, effective
-from portrt.runtime.report import manifests_of
 from portrt.runtime.select import FallbackWarning
 
 X = torch.linspace(-1, 1, 40).view(5, 8)
@@ -114,14 +115,16 @@ def test_it_is_built_once_for_all_policies(
 ) -> None:
     with policy(rebuild="missing"):
         call(X)
-    monkeypatch.setattr("portrt.stored.rebuild.rebuild", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(
+        "portrt.compiler.building.rebuild.rebuild", lambda *_: pytest.fail("built again")
+    )
     with policy(rebuild="missing", engines="onnxruntime"):
         (found,) = call(X)
     torch.testing.assert_close(found, WANTED)
 
 
 def test_an_engine_that_fits_is_not_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portrt.stored.rebuild.rebuild", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("portrt.compiler.building.rebuild.rebuild", lambda *_: pytest.fail("built"))
     with policy(rebuild="missing"):
         (found,) = call_of(tiny.shared("onnxruntime"))(X)
     torch.testing.assert_close(found, WANTED)
@@ -226,9 +229,8 @@ def test_a_wrong_engine_in_the_cache_is_found_by_its_numbers(
     call: tiny.Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry whose digests fit, and whose engine is another."""
-    from portrt.cache import use
 
-    real = use._engine
+    real = engine_cache._engine
 
     def lie(*args: Any) -> Any:
         found = real(*args)
@@ -236,7 +238,7 @@ def test_a_wrong_engine_in_the_cache_is_found_by_its_numbers(
 
     with policy(rebuild="missing"):
         torch.testing.assert_close(call(X)[0], WANTED)
-    monkeypatch.setattr(use, "_engine", lie)
+    monkeypatch.setattr(engine_cache, "_engine", lie)
     again = tiny.Call(tuple(blob.clone() for blob in call.blobs), call.entry)
     with policy(rebuild="missing"), pytest.warns(FallbackWarning, match="other numbers"):
         torch.testing.assert_close(again(X)[0], WANTED)
@@ -245,7 +247,7 @@ def test_a_wrong_engine_in_the_cache_is_found_by_its_numbers(
 def test_an_engine_that_cannot_be_checked_is_not_used(
     call: tiny.Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from portrt.backends import eager
+    from portrt.engines import eager
 
     def fail(*_: Any) -> Any:
         raise EngineError("the source fails on these inputs", "others", "give others")

@@ -15,7 +15,7 @@ from test_cli import portrt_command
 from tiny import model, shared
 
 import portrt
-from portrt.package.draft import Draft
+from portrt.format.editor import Draft
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from fake_plans import FakeBackend
 from tiny import edit_program
 
 import portrt
-from portrt.backends import registry
-from portrt.package.manifest import FORMAT, OLDEST_FORMAT
+from portrt.engines import registry
+from portrt.format.manifest import FORMAT, OLDEST_FORMAT
 
 FOLDER = Path(__file__).parent / "files"
 FILES = sorted(FOLDER.glob("format-1-*.pt2"))

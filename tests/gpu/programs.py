@@ -11,7 +11,7 @@ import torch
 from plans import PROFILES, model, plans_folder, sample
 
 import portrt
-from portrt.backends.registry import backend
+from portrt.engines.registry import backend
 
 PLANS = plans_folder()
 ABLE = backend("tensorrt").can_run("cuda")

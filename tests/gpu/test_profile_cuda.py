@@ -11,7 +11,7 @@ from torch import nn
 
 import portrt
 from portrt import files
-from portrt.backends.eager import SourceSession
+from portrt.engines.eager import SourceSession
 
 CALLS = 9
 

@@ -13,8 +13,8 @@ from plans import FOLDER, INPUTS, fresh
 from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, relative
 
 import portrt
-from portrt.backends.trt.cuda_driver import current_context
-from portrt.backends.trt.cuda_kernel import cuda_kernel
+from portrt.engines.tensorrt.cuda_driver import current_context
+from portrt.engines.tensorrt.cuda_kernel import cuda_kernel
 from portrt.errors import InputError
 
 GPUS = torch.cuda.device_count()

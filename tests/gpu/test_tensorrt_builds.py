@@ -21,13 +21,13 @@ from plans import BUILDER, INPUTS, MODELS, fresh
 from programs import in_threads
 
 import portrt
-from portrt.backends.build_process import build_in_process
-from portrt.backends.registry import backend
-from portrt.backends.tensorrt import builder_version
+from portrt.compiler.backends.tensorrt.process import build_in_process
+from portrt.compiler.backends.tensorrt.tensorrt import builder_version
+from portrt.engines.registry import backend
 from portrt.errors import EngineError, NoUsableEngineError
-from portrt.package.machine import this_machine
-from portrt.package.plan_header import read_plan_header
-from portrt.package.versions import same_release
+from portrt.format.plan_header import read_plan_header
+from portrt.targets.this_machine import this_machine
+from portrt.targets.versions import same_release
 
 PYTHON = os.environ.get(BUILDER)
 ABLE = backend("tensorrt").can_run("cuda")

@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 
 import portrt
 from portrt.errors import LoadError, PackageError
-from portrt.package.archive import CONSTANTS_CONFIG, MODEL
+from portrt.format.archive import CONSTANTS_CONFIG, MODEL
 
 # Tuples, which JSON writes as lists: no later change gets into them.
 HOSTILE: list[Any] = [

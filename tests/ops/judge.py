@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 import portrt
 from ops.case import LARGEST, SIZES, SMALLEST, TOLERANCES, Case
 from portrt import torch_internals
-from portrt.backends import registry
+from portrt.targets import backends
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def compiled(captured: ExportedProgram, backend: str, *, strict: bool) -> Export
             output_format="exported_program",
             **options,
         )
-    with mock.patch.object(registry, "names", lambda: [backend]):  # asked for, but not by name
+    with mock.patch.object(backends, "names", lambda: [backend]):  # asked for, but not by name
         return portrt.compile(captured, output_format="exported_program", **options)
 
 
@@ -132,7 +132,7 @@ def _reasons() -> Iterator[list[str]]:
             if str(record.msg).endswith("planned again: %s"):
                 found.clear()
 
-    logger, listener = logging.getLogger("portrt.partition.cut"), Listener()
+    logger, listener = logging.getLogger("portrt.compiler.partition.cut"), Listener()
     level = logger.level
     logger.addHandler(listener)
     logger.setLevel(logging.DEBUG)

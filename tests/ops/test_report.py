@@ -9,7 +9,7 @@ import pytest
 from ops.core import NO_TENSORS, core_operators
 from ops.judge import judge
 from ops.report import PAGE, RESULTS, page, rows_to_build
-from portrt.backends import registry
+from portrt.engines import registry
 
 _SAMPLE = ("aten.relu.default", "aten.mm.default", "aten.cat.default", "aten.mean.dim")
 

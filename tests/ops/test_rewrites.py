@@ -12,14 +12,14 @@ from unittest import mock
 import onnx
 import pytest
 
-import portrt.build
 from ops.case import Case
 from ops.judge import Outcome, judge
 from ops.tables import ALL_CASES
-from portrt.artifacts import Block
-from portrt.backends.trt.building import largest_shapes, profiles_of
-from portrt.convert import OnnxModel, onnx_from_block
-from portrt.convert.rewrites import rewritten
+from portrt.compiler.backends.tensorrt.build import largest_shapes, profiles_of
+from portrt.compiler.backends.tensorrt.rewrites import rewritten
+from portrt.compiler.building import engines
+from portrt.compiler.convert import OnnxModel, onnx_from_block
+from portrt.compiler.plan import Block
 
 _OPERATORS = (
     "addmm.default",
@@ -81,7 +81,7 @@ def outcomes() -> dict[Case, Outcome]:
         assert refused(changed) == []
         return changed
 
-    with mock.patch.object(portrt.build, "onnx_from_block", convert):
+    with mock.patch.object(engines, "onnx_from_block", convert):
         found = {}
         for start in range(0, len(_ROWS), _PER_PROGRAM):
             found.update(judge(_ROWS[start : start + _PER_PROGRAM]))

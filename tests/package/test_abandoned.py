@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from portrt.package import atomic
-from portrt.package.atomic import replacing
+from portrt.format import atomic
+from portrt.format.atomic import replacing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 
 WRITES = """
 import sys, time
 from pathlib import Path
-from portrt.package.atomic import replacing
+from portrt.format.atomic import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()

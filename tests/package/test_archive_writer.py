@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import portrt
-from portrt.package.archive import Archive, Record
-from portrt.package.archive_writer import ArchiveWriter, replacing_archive
+from portrt.format.archive import Archive, Record
+from portrt.format.archive_writer import ArchiveWriter, replacing_archive
 
 
 def rewritten(source: Path, target: Path, *, copy: bool) -> None:

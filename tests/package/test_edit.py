@@ -20,7 +20,7 @@ from tiny import python
 
 import portrt
 from portrt import files
-from portrt.checking.check import Sample
+from portrt.compiler.building.check import Sample
 from portrt.errors import (
     BuildError,
     CheckError,
@@ -31,7 +31,7 @@ from portrt.errors import (
     SaveError,
     SettingsError,
 )
-from portrt.package.archive import Archive, engine_calls
+from portrt.format.archive import Archive, engine_calls
 from portrt.runtime.select import FallbackWarning
 
 ENGINES = ("tensorrt_rtx", "onnxruntime")
@@ -271,7 +271,7 @@ def test_add_engine_to_blocks_without_weights(tmp_path: Path) -> None:
 def test_a_failing_build_leaves_the_file(
     copy: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from portrt.backends.onnxruntime import OnnxRuntimeBackend
+    from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
 
     real = OnnxRuntimeBackend.build
 
@@ -290,7 +290,7 @@ def test_a_failing_build_leaves_the_file(
 def test_an_engine_with_other_numbers_is_not_added(
     copy: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import portrt.stored.add_engine as module
+    import portrt.files.insert_engine as module
 
     def wrong(inputs: Any, outputs: Any) -> Sample:
         return Sample(inputs, tuple(output + 1 for output in outputs))
@@ -468,8 +468,8 @@ KILLER = """
 import itertools, os, pathlib, shutil, signal, sys
 import torch, portrt
 from portrt import files
-from portrt.artifacts import Engine
-import portrt.stored.add_engine as adding
+from portrt.compiler.plan import Engine
+import portrt.files.insert_engine as adding
 
 name, original, room = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 target = room / "a.pt2"

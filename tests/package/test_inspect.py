@@ -58,7 +58,7 @@ def test_sizes_are_written_as_people_do(tmp_path: Path) -> None:
 def test_needs_no_torch(saved: Path) -> None:
     code = (
         "import sys, portrt\n"
-        "from portrt.package.inspect import inspect\n"
+        "from portrt.files.inspect_file import inspect\n"
         "assert inspect(sys.argv[1]).blocks\n"
         "heavy = {'torch', 'numpy', 'onnx', 'onnxruntime'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

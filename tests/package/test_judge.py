@@ -12,15 +12,16 @@ import torch
 from tiny import python, shared
 
 from portrt import files
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.errors import LoadError, SettingsError
 from portrt.files import Target
-from portrt.package import machine
-from portrt.package.archive import Archive, engine_calls
-from portrt.package.archive_writer import ArchiveWriter
-from portrt.package.manifest import Blob, EngineSpec
-from portrt.package.requirements import Facts, judge
+from portrt.format.archive import Archive, engine_calls
+from portrt.format.archive_writer import ArchiveWriter
+from portrt.format.manifest import Blob, EngineSpec
 from portrt.runtime import report
+from portrt.targets import this_machine
+from portrt.targets.machine import Facts
+from portrt.targets.requirements import judge
 
 RTX = {"device": ["cuda"], "compute_capabilities": ["8.6", "8.9"], "tensorrt_rtx": "1.7.1.116"}
 ORT = {"device": ["cpu"], "onnxruntime": "1.23"}
@@ -165,7 +166,7 @@ def test_check_of_a_program_that_calls_no_engine(tmp_path: Path) -> None:
 
 
 def test_facts_of_this_machine_agree_with_torch() -> None:
-    facts = machine.this_machine()
+    facts = this_machine.this_machine()
     assert facts.os == platform.system().lower()
     usable = torch.cuda.is_available()
     assert (facts.compute_capability is not None) == usable
@@ -174,7 +175,7 @@ def test_facts_of_this_machine_agree_with_torch() -> None:
         assert facts.compute_capability == f"{major}.{minor}"
     else:
         assert facts.no_gpu
-    assert machine._torch_is_without_cuda() == (torch.version.cuda is None)
+    assert this_machine._torch_is_without_cuda() == (torch.version.cuda is None)
 
 
 def test_the_backend_refuses_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,9 @@ def test_the_backend_refuses_another_release(monkeypatch: pytest.MonkeyPatch) ->
     backend = registry.backend("tensorrt_rtx")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    monkeypatch.setattr("portrt.backends.tensorrt_rtx._library_version", lambda: "1.6.0.2")
+    monkeypatch.setattr(
+        "portrt.compiler.backends.tensorrt.tensorrt_rtx._library_version", lambda: "1.6.0.2"
+    )
     if backend.can_run("cuda"):
         spec = EngineSpec("tensorrt_rtx", Blob(0, 0, "0" * 64), {}, RTX, (), None)
         verdict = backend.accepts(spec, torch.device("cuda"))
@@ -207,7 +210,7 @@ def test_a_file_of_5_gb_is_judged_at_once_and_without_torch(file: Path, tmp_path
     code = """
         import sys
         from portrt.files import check
-        from portrt.package.inspect import inspect
+        from portrt.files.inspect_file import inspect
         import portrt
         portrt.inspect(sys.argv[1])
         for target in (None, "sm=89", "os=windows"):

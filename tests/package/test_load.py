@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 import portrt
 from portrt.errors import LoadError, NoUsableEngineError, PackageError, PortrtError, SettingsError
-from portrt.package.archive import Archive, engine_calls
+from portrt.format.archive import Archive, engine_calls
 
 
 def test_gives_the_numbers_of_the_model(saved: Path, model: torch.nn.Module) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tiny
 
-from portrt.package import mapped, scratch
-from portrt.package.mapped import drop_pages, map_file, region_at, sha256_of
-from portrt.package.scratch import scratch_file
+from portrt.format import memory_map, temp_file
+from portrt.format.memory_map import drop_pages, map_file, region_at, sha256_of
+from portrt.format.temp_file import scratch_file
 
 PAGE = 4096
 
@@ -113,7 +113,7 @@ def test_dropping_other_memory_does_nothing(data: bytes) -> None:
 
 
 def test_digests_are_those_of_hashlib(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "_CHUNK_BYTES", 3 * PAGE + 1)
+    monkeypatch.setattr(memory_map, "_CHUNK_BYTES", 3 * PAGE + 1)
     memory = map_file(path)
     assert sha256_of(memory) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert sha256_of(np.arange(9.0)) == hashlib.sha256(np.arange(9.0).tobytes()).hexdigest()
@@ -151,9 +151,9 @@ def test_where_no_file_can_be_written_there_is_none(
         raise OSError(28, "No space left on device")
 
     if why == "no room":
-        monkeypatch.setattr(scratch, "_MARGIN_BYTES", 1 << 60)
+        monkeypatch.setattr(temp_file, "_MARGIN_BYTES", 1 << 60)
     elif why == "disk full":
-        monkeypatch.setattr(scratch, "write_all", fails)
+        monkeypatch.setattr(temp_file, "write_all", fails)
     else:
         monkeypatch.setattr("tempfile.tempdir", str(temporary / "not" / "there"))
     assert scratch_file(3, [b"abc"]) is None
@@ -165,7 +165,7 @@ def test_a_forked_process_that_ends_leaves_the_file_to_its_parent(temporary: Pat
     code = """
         import os, sys, tempfile
         from pathlib import Path
-        from portrt.package.scratch import scratch_file
+        from portrt.format.temp_file import scratch_file
         tempfile.tempdir = sys.argv[1]
         memory = scratch_file(3, [b"abc"])
         child = os.fork()

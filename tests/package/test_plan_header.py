@@ -15,9 +15,9 @@ import pytest
 import tiny
 from tiny import call_of, compiled
 
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.errors import PackageError
-from portrt.package.plan_header import PlanHeader, read_plan_header
+from portrt.format.plan_header import PlanHeader, read_plan_header
 
 PLANS = Path(__file__).parent / "plans"
 PLAN = (PLANS / "tensorrt_8_6_sm90.head").read_bytes()
@@ -173,7 +173,7 @@ def test_any_change_is_a_header_or_a_package_error(plan: bytes) -> None:
 def test_no_torch_is_imported() -> None:
     code = """
         import sys
-        from portrt.package.plan_header import read_plan_header
+        from portrt.format.plan_header import read_plan_header
         read_plan_header(open(sys.argv[1], "rb").read())
         assert not {"torch", "numpy"} & set(sys.modules)
     """

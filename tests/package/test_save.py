@@ -220,7 +220,7 @@ def test_killed_save_leaves_the_old_file(saved: Path, tmp_path: Path) -> None:
     """A process that is killed in the middle of the write cannot tidy up, and destroys nothing."""
     code = (
         "import sys, time, portrt\n"
-        "from portrt.package.archive_writer import ArchiveWriter\n"
+        "from portrt.format.archive_writer import ArchiveWriter\n"
         "real = ArchiveWriter._put\n"
         "def slow(self, data):\n"
         "    count = real(self, data)\n"

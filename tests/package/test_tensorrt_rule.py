@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from portrt.artifacts import Verdict
 from portrt.errors import SettingsError
 from portrt.files import Target
-from portrt.package import lean_library, machine
-from portrt.package.lean_library import ENV_LEAN, find_lean_library
-from portrt.package.requirements import Facts, judge
-from portrt.package.tensorrt_rule import runtime_for
+from portrt.targets import lean_library, this_machine
+from portrt.targets.lean_library import ENV_LEAN, find_lean_library
+from portrt.targets.machine import Facts
+from portrt.targets.requirements import judge
+from portrt.targets.tensorrt_rules import runtime_for
+from portrt.verdict import Verdict
 
 EXACT = {"device": ["cuda"], "tensorrt": "10.3.0.26", "version_compatible": False}
 INSIDE = {**EXACT, "version_compatible": True, "lean_runtime": "inside"}
@@ -272,8 +273,8 @@ def test_versions_are_those_of_the_distributions(
     (info / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: tensorrt_dispatch_cu13_bindings\nVersion: 10.16.1.11\n"
     )
-    before = machine.this_machine()
+    before = this_machine.this_machine()
     monkeypatch.syspath_prepend(tmp_path)
-    found = machine.this_machine()
+    found = this_machine.this_machine()
     assert found.versions == {**before.versions, "tensorrt_dispatch": "10.16.1.11"}
     assert found.lean_library is find_lean_library

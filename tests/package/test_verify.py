@@ -12,8 +12,8 @@ from tiny import model, shared
 
 from portrt import files
 from portrt.errors import InputError, PackageError
-from portrt.package.archive import Archive, engine_calls
-from portrt.package.draft import Draft
+from portrt.format.archive import Archive, engine_calls
+from portrt.format.editor import Draft
 
 
 @pytest.fixture(scope="session")

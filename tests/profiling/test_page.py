@@ -13,11 +13,11 @@ import torch
 from tiny import shared
 
 from portrt import files
-from portrt.backends.base import LayerTime
-from portrt.package.draft import Draft
-from portrt.profile.modules import module_times
-from portrt.profile.result import BlockProfile, FileProfile
-from portrt.profile.source_nodes import SourceNode, printable, source_nodes
+from portrt.engines.base import LayerTime
+from portrt.files.profiling.modules import module_times
+from portrt.files.profiling.result import BlockProfile, FileProfile
+from portrt.files.profiling.source_nodes import SourceNode, printable, source_nodes
+from portrt.format.editor import Draft
 
 SCRIPT = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
 

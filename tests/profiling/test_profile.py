@@ -16,12 +16,13 @@ import torch
 from tiny import shared
 
 from portrt import files
-from portrt.backends import node_times
-from portrt.backends.base import LayerTime
-from portrt.backends.eager import SourceSession
-from portrt.backends.node_times import NodeTimes
-from portrt.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeSession
-from portrt.backends.onnxruntime_profile import read_trace
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.engines import node_times
+from portrt.engines.base import LayerTime
+from portrt.engines.eager import SourceSession
+from portrt.engines.node_times import NodeTimes
+from portrt.engines.onnxruntime.layer_times import read_trace
+from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import EngineError, InputError, NoUsableEngineError, PackageError, SettingsError
 from portrt.runtime.select import FallbackWarning
 
@@ -238,7 +239,7 @@ def test_a_file_whose_source_was_stripped(encoder: Path, tmp_path: Path) -> None
 
 
 def test_a_damaged_source_is_not_read(encoder: Path, tmp_path: Path) -> None:
-    from portrt.package.archive import Archive, engine_calls
+    from portrt.format.archive import Archive, engine_calls
 
     (call,) = engine_calls(Archive(encoder))
     assert call.manifest.source is not None

@@ -21,9 +21,9 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim, ExportedProgram
 
 import portrt
-from portrt.backends.onnxruntime import OnnxRuntimeBackend
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
 from portrt.errors import BuildError, PackageError, SettingsError
-from portrt.runtime.report import engine_calls
+from portrt.runtime.calls import engine_calls
 from portrt.runtime.select import FallbackWarning
 
 RUN = TESTS / "roundtrip" / "run.py"

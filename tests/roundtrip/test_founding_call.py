@@ -12,7 +12,8 @@ from harness import TESTS, assert_same, run_jobs
 from models import CASES, randn
 
 import portrt
-from portrt.runtime.report import manifests_of, report
+from portrt.runtime.calls import manifests_of
+from portrt.runtime.report import report
 
 # float16 is asked for: a float32 model is computed in it, too.
 DTYPES = {torch.float32: (1e-2, 2e-3), torch.float16: (1e-2, 2e-3)}

@@ -6,7 +6,7 @@ import pytest
 from harness import Compiled, assert_matches_eager, call
 from models import CASES
 
-from portrt.runtime.report import engine_calls
+from portrt.runtime.calls import engine_calls
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attribute.*assigned during export")
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import Dim
 
 import portrt
-from portrt.runtime.report import engine_calls
+from portrt.runtime.calls import engine_calls
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The tensor attribute.*assigned during export"),

@@ -20,9 +20,9 @@ from torch.export import Dim
 
 import portrt
 from portrt import Input
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.errors import InputError
-from portrt.runtime.report import engine_calls
+from portrt.runtime.calls import engine_calls
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 Args = tuple[torch.Tensor, ...]

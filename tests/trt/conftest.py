@@ -20,11 +20,11 @@ from fake_tensorrt import fake_library
 from rig import FREE, TOTAL, Rig, manifest_of, spec_of
 
 from portrt import torch_internals
-from portrt.artifacts import YES
-from portrt.backends import tensorrt
-from portrt.backends.trt import libraries, memory
-from portrt.backends.trt.engine import open_engine
-from portrt.backends.trt.session import TensorRTSession
+from portrt.compiler.backends.tensorrt import tensorrt
+from portrt.engines.tensorrt import libraries, memory
+from portrt.engines.tensorrt.engine import open_engine
+from portrt.engines.tensorrt.session import TensorRTSession
+from portrt.verdict import YES
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from portrt.backends.trt.session import TensorRTSession
-from portrt.package.manifest import Blob, EngineSpec, Manifest, compose, decode
+from portrt.engines.tensorrt.session import TensorRTSession
+from portrt.format.manifest import Blob, EngineSpec, Manifest, compose, decode
 
 FREE, TOTAL = 3 << 20, 80 << 30  # bytes of the GPU's memory
 

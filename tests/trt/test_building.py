@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import portrt
-from portrt.artifacts import YES
-from portrt.backends import tensorrt
+from portrt.compiler.backends.tensorrt import tensorrt
 from portrt.errors import BuildError
-from portrt.package.requirements import Facts
-from portrt.runtime.report import engine_calls, manifests_of
+from portrt.runtime.calls import engine_calls, manifests_of
+from portrt.targets.machine import Facts
+from portrt.verdict import YES
 
 VERSION = "10.13.0.35"
 

@@ -13,7 +13,7 @@ import torch
 from fake_tensorrt import plan
 from rig import aligned
 
-from portrt.backends.trt import capturing, contexts
+from portrt.engines.tensorrt import capture_guard, contexts
 from portrt.errors import EngineError
 
 X = {"x": ("float32", (8, 4))}
@@ -131,7 +131,7 @@ def test_nobody_waits_for_a_gpu_on_which_a_graph_is_captured(
         return torch.equal(run(batch(1))[0], batch(1) + 1)
 
     with ThreadPoolExecutor(1) as pool:
-        with capturing.alone_on(run.session.device):
+        with capture_guard.alone_on(run.session.device):
             answer = pool.submit(on_another_stream)
             with pytest.raises(futures.TimeoutError):
                 answer.result(timeout=0.2)

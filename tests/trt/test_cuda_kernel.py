@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from portrt import torch_internals
-from portrt.backends.trt import cuda_kernel
+from portrt.engines.tensorrt import cuda_kernel
 
 CONTEXT, FUNCTION = 7, 11
 

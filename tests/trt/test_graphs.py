@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from portrt import torch_internals
-from portrt.backends.trt.graphs import GraphedSession
+from portrt.engines.tensorrt.graphed_session import GraphedSession
 from portrt.errors import EngineError, OutOfProfileError
 
 

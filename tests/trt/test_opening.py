@@ -15,8 +15,8 @@ import torch
 from fake_tensorrt import plan
 from rig import FREE, TOTAL, manifest_of, spec_of
 
-from portrt.backends.trt.libraries import library
-from portrt.backends.trt.opening import open_session
+from portrt.engines.tensorrt.libraries import library
+from portrt.engines.tensorrt.open import open_session
 from portrt.errors import EngineError
 
 SHAPE = (2,)

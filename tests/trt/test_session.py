@@ -10,8 +10,8 @@ import torch
 from fake_tensorrt import plan
 from rig import FREE, TOTAL, aligned
 
-from portrt.backends.trt import session as sessions
-from portrt.backends.trt.memory import Memory
+from portrt.engines.tensorrt import session as sessions
+from portrt.engines.tensorrt.memory import Memory
 from portrt.errors import EngineError
 
 BATCHES = [(1, 4), (4, 4), (8, 4)]

@@ -11,8 +11,8 @@ import torch
 from fake_tensorrt import plan
 from rig import aligned
 
-from portrt.backends.trt import narrow
-from portrt.backends.trt.engine import OpenedEngine
+from portrt.engines.tensorrt import int64_narrowing
+from portrt.engines.tensorrt.engine import OpenedEngine
 from portrt.errors import EngineError
 
 IDS = [(1,), (4,), (8,)]
@@ -35,7 +35,7 @@ def narrowed_by(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
                     ctypes.c_int.from_address(overflow).value = 1
 
     made = launch if request.param == "a kernel" else None
-    monkeypatch.setattr(narrow, "cuda_kernel", lambda *_: made)
+    monkeypatch.setattr(int64_narrowing, "cuda_kernel", lambda *_: made)
 
 
 NARROW = plan("plus one", {"x": ("INT32", (-1,), [IDS])}, {"y": ("INT32", (["x", 0],))})

@@ -18,18 +18,21 @@ from torch import nn
 from torch.nn import functional
 
 import portrt
-from portrt.artifacts import Plan
-from portrt.backends import registry
 from portrt.cli import cli
-from portrt.convert import NEWEST_OPSET, OnnxModel, onnx_from_block, translation
-from portrt.convert.autocast import FOLLOWING, LOWERED, AutocastRules, autocast
-from portrt.convert.widen_bfloat16 import widen_bfloat16, widen_float16
+from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import (
+    widen_bfloat16,
+    widen_float16,
+)
+from portrt.compiler.convert import NEWEST_OPSET, OnnxModel, onnx_from_block, translation
+from portrt.compiler.convert.autocast import FOLLOWING, LOWERED, AutocastRules, autocast
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition import partition
+from portrt.compiler.plan import Plan
+from portrt.engines import registry
 from portrt.errors import CheckError, NoUsableEngineError
 from portrt.graphs.module_path import ModulePath
-from portrt.lower import lower
-from portrt.package.weights import WeightsImage, image_from_tensors
-from portrt.partition import partition
-from portrt.settings import Settings
+from portrt.weights import WeightsImage, image_from_tensors
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))

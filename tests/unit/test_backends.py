@@ -14,12 +14,13 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional
 
 import portrt
-from portrt.backends import registry
-from portrt.backends.base import Backend
-from portrt.backends.onnxruntime import OnnxRuntimeSession
+from portrt.compiler.backends.base import Backend
+from portrt.engines import registry
+from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import BackendUnavailableError, BuildError
-from portrt.package.weights import WeightsImage
 from portrt.runtime import op
+from portrt.targets import backends
+from portrt.weights import WeightsImage
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
 RTX = registry.backend("tensorrt_rtx").can_build()
@@ -45,19 +46,19 @@ def build(module: nn.Module, inputs: Any, engines: str, **options: Any) -> Expor
 def test_an_unknown_backend_lists_the_known_ones() -> None:
     with pytest.raises(BackendUnavailableError, match="there is no engine 'tensorflow'") as caught:
         registry.backend("tensorflow")
-    for name in registry.names():
+    for name in backends.names():
         assert repr(name) in caught.value.expected
     assert "doctor" in caught.value.remedy
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", backends.names())
 def test_a_backend_is_stored_under_its_name_and_made_once(name: str) -> None:
     backend: Backend = registry.backend(name)
     assert backend.name == name
     assert registry.backend(name) is backend
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", backends.names())
 @pytest.mark.parametrize("device", ["cpu", "cuda", "xpu", "meta", ""])
 def test_a_verdict_never_raises_and_a_no_has_a_reason_of_one_line(name: str, device: str) -> None:
     backend = registry.backend(name)
@@ -91,7 +92,7 @@ PRELUDE = """
 
     sys.meta_path.insert(0, Broken(sys.argv[1], sys.argv[2] == "missing"))
     import torch, portrt
-    from portrt.backends import registry
+    from portrt.engines import registry
 """
 COMPILE = """
     import logging
@@ -102,7 +103,7 @@ COMPILE = """
             engines=sys.argv[3:] or None, output_format="exported_program",
         )
         import json
-        from portrt.runtime.report import manifests_of
+        from portrt.runtime.calls import manifests_of
         for text in manifests_of(program):
             print("built", [item["backend"] for item in json.loads(text)["engines"]])
     except portrt.PortrtError as err:
@@ -218,9 +219,9 @@ def test_an_opened_engine_reads_the_blob_itself() -> None:
 def test_opening_an_engine_takes_no_memory_for_the_weights() -> None:
     code = """
         import gc, resource, sys, torch
-        from portrt.backends.onnxruntime import OnnxRuntimeSession
-        from portrt.package.manifest import decode
-        from portrt.package.weights import WeightsImage
+        from portrt.engines.onnxruntime.session import OnnxRuntimeSession
+        from portrt.format.manifest import decode
+        from portrt.weights import WeightsImage
         import onnxruntime
 
         def pages():
@@ -535,10 +536,10 @@ def test_the_vendor_module_stays_out_of_this_process() -> None:
 def test_a_builder_that_crashes_at_one_opset_is_asked_at_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from portrt.backends.trt import building
+    from portrt.compiler.backends.tensorrt import build
 
     tried = []
-    real = building.build_in_process
+    real = build.build_in_process
 
     def crash_at_first(*args: Any, **kwargs: Any) -> Any:
         tried.append(1)
@@ -546,7 +547,7 @@ def test_a_builder_that_crashes_at_one_opset_is_asked_at_the_other(
             raise BuildError("was killed by SIGSEGV", "an engine", "wait")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(building, "build_in_process", crash_at_first)
+    monkeypatch.setattr(build, "build_in_process", crash_at_first)
     _, engine = rtx(Attention(), [torch.ones(1, 2, 16, 32).half() for _ in range(3)])
     assert engine["build"]["opset"] == 22
     assert len(tried) == 2

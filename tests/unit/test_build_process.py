@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 import torch
 
-from portrt.backends import build_process
-from portrt.backends.build_process import WORKER, build_in_process
-from portrt.convert import WEIGHTS_LOCATION
+from portrt.compiler.backends.tensorrt import process
+from portrt.compiler.backends.tensorrt.process import WORKER, build_in_process
+from portrt.compiler.backends.tensorrt.worker import build_engine
+from portrt.compiler.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
 from portrt.progress import step_bar
-from portrt.worker import build_engine
 
 Interpreter = Callable[[str], str]
 
@@ -270,7 +270,7 @@ def test_progress_is_told_while_the_worker_runs(
 
         yield show
 
-    monkeypatch.setattr(build_process, "step_bar", bar)
+    monkeypatch.setattr(process, "step_bar", bar)
     python = interpreter(
         f"""
         out = open(job["progress"], "a", buffering=1)
@@ -317,7 +317,7 @@ def test_an_interrupt_kills_the_worker(tmp_path: Path, interpreter: Interpreter)
         import signal, tempfile
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
         tempfile.tempdir = {str(tmp_path / "temporary")!r}
-        from portrt.backends.build_process import build_in_process
+        from portrt.compiler.backends.tensorrt.process import build_in_process
         try:
             build_in_process({{}}, b"model", None, what="it", python={python!r}, timeout_s=600)
         except KeyboardInterrupt:

@@ -15,9 +15,9 @@ from torch.export import Dim
 
 import portrt
 from portrt import Input
-from portrt.capture import capture
+from portrt.compiler.capture import capture
+from portrt.compiler.sizes.tuning import sizes_to_tune_for
 from portrt.errors import CaptureError, SettingsError
-from portrt.sizes.tuning import sizes_to_tune_for
 
 X = torch.ones(3, 4)
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import portrt
-import portrt.build as build
-from portrt.checking.check import compare
+import portrt.compiler.building.engines as build
 from portrt.errors import CheckError
+from portrt.numerics.compare import compare
 
 
 class Model(torch.nn.Module):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 import portrt
-from portrt.lower import lower
+from portrt.compiler.lower import lower
 from portrt.runtime.policy import policy
 
 aten = torch.ops.aten

@@ -19,16 +19,22 @@ from torch.nn import functional
 
 import portrt
 from portrt import torch_internals
-from portrt.artifacts import Block, Plan
-from portrt.backends.layer_names import nodes_named
-from portrt.convert import NEWEST_OPSET, WEIGHTS_LOCATION, OnnxModel, onnx_from_block, translation
-from portrt.convert.widen_bfloat16 import widen_bfloat16
+from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import widen_bfloat16
+from portrt.compiler.convert import (
+    NEWEST_OPSET,
+    WEIGHTS_LOCATION,
+    OnnxModel,
+    onnx_from_block,
+    translation,
+)
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition import partition
+from portrt.compiler.plan import Block, Plan
 from portrt.errors import ConvertError
-from portrt.lower import lower
-from portrt.package.weights import WeightsImage, image_from_tensors
-from portrt.partition import partition
-from portrt.settings import Settings
+from portrt.graphs.node_names import nodes_named
 from portrt.torch_internals import exporter
+from portrt.weights import WeightsImage, image_from_tensors
 
 
 def planned(model: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any = None) -> Plan:

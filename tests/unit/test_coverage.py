@@ -14,11 +14,11 @@ from models import CASES
 from torch import nn
 
 import portrt
-import portrt.compiler as compiler
+import portrt.compiler.compile as compiler
 from portrt import cli
 from portrt.errors import PackageError, SaveError, SettingsError
+from portrt.format.compile_report import CompileReport
 from portrt.graphs.source_line import source_line
-from portrt.reports.compile_report import CompileReport
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

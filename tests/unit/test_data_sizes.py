@@ -15,9 +15,9 @@ from torch.export import ExportedProgram
 
 import portrt
 from portrt.errors import EngineError
-from portrt.package.manifest import UnknownSize, decode
+from portrt.format.manifest import UnknownSize, decode
+from portrt.runtime.calls import engine_calls
 from portrt.runtime.policy import policy
-from portrt.runtime.report import engine_calls
 
 aten = torch.ops.aten
 X = portrt.Input(min_shape=(1, 4), opt_shape=(5, 4), max_shape=(9, 4))

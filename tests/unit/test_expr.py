@@ -13,8 +13,8 @@ import torch
 from torch.export import Dim
 
 from portrt.errors import PackageError
-from portrt.package import expr
-from portrt.sizes.symbols import SYMBOLIC
+from portrt.format import size_expr
+from portrt.graphs.symbols import SYMBOLIC
 
 SIZES = {(0, 0): 7, (0, 1): 12, (1, 0): 5}
 A, B, C = ["dim", 0, 0], ["dim", 0, 1], ["dim", 1, 0]
@@ -46,8 +46,8 @@ def size(index: int, axis: int) -> int:
 
 @pytest.mark.parametrize(("tree", "value"), TABLE, ids=str)
 def test_value_is_that_of_plain_python(tree: Any, value: int) -> None:
-    expr.check(tree, [2, 1], "it")
-    found = expr.evaluate(tree, size)
+    size_expr.check(tree, [2, 1], "it")
+    found = size_expr.evaluate(tree, size)
     assert type(found) is int
     assert found == value
 
@@ -78,8 +78,8 @@ def _random_tree(rng: random.Random, depth: int) -> tuple[Any, str]:
 @pytest.mark.parametrize("seed", range(200))
 def test_random_tree_has_the_value_of_its_python_text(seed: int) -> None:
     tree, text = _random_tree(random.Random(seed), 3)
-    expr.check(tree, [2, 1], "it")
-    assert expr.evaluate(tree, size) == eval(text, {"math": math})
+    size_expr.check(tree, [2, 1], "it")
+    assert size_expr.evaluate(tree, size) == eval(text, {"math": math})
 
 
 def _deep(levels: int) -> Any:
@@ -102,8 +102,8 @@ BAD = {
     "NaN inside": ["floor", math.nan],
     "infinity": math.inf,
     "infinity inside": ["floor", -math.inf],
-    "one above the limit": expr.MAX_SIZE + 1,
-    "one below the limit": -expr.MAX_SIZE - 1,
+    "one above the limit": size_expr.MAX_SIZE + 1,
+    "one below the limit": -size_expr.MAX_SIZE - 1,
     "more than a float holds": 10**400,
     "more than Python prints": 10**5000,
     "empty": [],
@@ -117,7 +117,7 @@ BAD = {
     "exponent is an expression": ["pow", 2, A],
     "exponent is negative": ["pow", 2, -1],
     "exponent is a fraction": ["pow", 4, 0.5],
-    "exponent is large": ["pow", 2, expr.MAX_EXPONENT + 1],
+    "exponent is large": ["pow", 2, size_expr.MAX_EXPONENT + 1],
     "fraction": 1.5,
     "fraction by a factor": ["mul", 0.5, A],
     "fraction by a division": ["truediv", A, 2],
@@ -133,9 +133,9 @@ BAD = {
     "dimension by list": ["dim", [0], 0],
     "dimension by a deep list": ["dim", _deep(900), 0],
     "operator is a deep list": [_deep(900), 1],
-    "deep": _deep(expr.MAX_DEPTH + 1),
+    "deep": _deep(size_expr.MAX_DEPTH + 1),
     "very deep": _deep(100_000),
-    "long": ["add", *[1] * expr.MAX_TERMS],
+    "long": ["add", *[1] * size_expr.MAX_TERMS],
     "very long": ["add", *[1] * 2_000_000],
 }
 
@@ -144,28 +144,30 @@ BAD = {
 def test_malformed_tree_is_refused(name: str) -> None:
     started = time.perf_counter()
     with pytest.raises(PackageError, match=r"^size 3 of it ") as caught:
-        expr.check(BAD[name], [2, 1], "size 3 of it")
+        size_expr.check(BAD[name], [2, 1], "size 3 of it")
     assert caught.value.expected
     assert caught.value.remedy
     assert len(str(caught.value)) < 500
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize("tree", [_deep(expr.MAX_DEPTH), ["add", *[1] * (expr.MAX_TERMS - 1)]])
+@pytest.mark.parametrize(
+    "tree", [_deep(size_expr.MAX_DEPTH), ["add", *[1] * (size_expr.MAX_TERMS - 1)]]
+)
 def test_tree_at_the_limits_is_taken(tree: Any) -> None:
-    expr.check(tree, [], "it")
+    size_expr.check(tree, [], "it")
 
 
 def test_tree_as_json_is_the_same_tree() -> None:
     for tree, value in TABLE:
-        assert expr.evaluate(json.loads(json.dumps(tree)), size) == value
+        assert size_expr.evaluate(json.loads(json.dumps(tree)), size) == value
 
 
 def _tower(levels: int) -> Any:
     """A checked tree whose value would fill the memory."""
     tree: Any = ["add", A, 3]
     for _ in range(levels):
-        tree = ["pow", tree, expr.MAX_EXPONENT]
+        tree = ["pow", tree, size_expr.MAX_EXPONENT]
     return tree
 
 
@@ -173,7 +175,7 @@ def _tower(levels: int) -> Any:
     "tree",
     [
         _tower(40),
-        ["mul", *[expr.MAX_SIZE] * 4000],
+        ["mul", *[size_expr.MAX_SIZE] * 4000],
         ["floor", ["pow", 1e18, 16]],
         ["floor", ["pow", ["pow", 1e18, 16], 16]],
         ["floordiv", 1, ["add", A, -7]],
@@ -183,10 +185,10 @@ def _tower(levels: int) -> Any:
     ids=["tower", "product", "float", "float overflow", "floordiv", "mod", "truediv"],
 )
 def test_value_beyond_bounds_is_an_arithmetic_error_at_once(tree: Any) -> None:
-    expr.check(tree, [2, 1], "it")
+    size_expr.check(tree, [2, 1], "it")
     started = time.perf_counter()
     with pytest.raises(ArithmeticError):
-        expr.evaluate(tree, size)
+        size_expr.evaluate(tree, size)
     assert time.perf_counter() - started < 5
 
 
@@ -196,7 +198,7 @@ def test_symbolic_value_at_a_hint_is_the_numeric_value(tree: Any, value: int) ->
 
     class Sized(torch.nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            found = expr.evaluate(tree, lambda i, a: (x, y)[i].shape[a], SYMBOLIC)
+            found = size_expr.evaluate(tree, lambda i, a: (x, y)[i].shape[a], SYMBOLIC)
             return torch.zeros(1, dtype=torch.int64) + found
 
     # Exported with other sizes, so that a size that was taken for a constant would show.

@@ -17,15 +17,15 @@ from onnxscript.values import Opset
 from torch import nn
 
 import portrt
-from portrt.backends import registry
-from portrt.convert import NEWEST_OPSET, onnx_from_block, translation
-from portrt.convert.translations import resolved
+from portrt.compiler.convert import NEWEST_OPSET, onnx_from_block, translation
+from portrt.compiler.convert.translations import resolved
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition import partition
+from portrt.engines import registry
 from portrt.errors import BuildError, CheckError, LowerError, SettingsError
-from portrt.lower import lower
-from portrt.package.weights import WeightsImage, image_from_tensors
-from portrt.partition import partition
 from portrt.runtime.report import report
-from portrt.settings import Settings
+from portrt.weights import WeightsImage, image_from_tensors
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))

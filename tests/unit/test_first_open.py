@@ -12,13 +12,14 @@ import torch
 from tiny import Call, call_of, compiled, shared
 
 import portrt
-from portrt.artifacts import YES, Verdict
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.errors import EngineError, NoUsableEngineError, SettingsError
 from portrt.runtime import policy
+from portrt.runtime.calls import manifests_of
 from portrt.runtime.policy import ENV_CHECK, effective
-from portrt.runtime.report import manifests_of
 from portrt.runtime.select import FallbackWarning
+from portrt.targets import backends
+from portrt.verdict import YES, Verdict
 
 X = torch.linspace(-1, 1, 40).view(5, 8)
 
@@ -60,7 +61,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
     real = registry.backend
-    monkeypatch.setitem(registry.BACKENDS, "fake", "nowhere:Fake")
+    monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
     monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
     yield made
 

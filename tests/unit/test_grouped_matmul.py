@@ -7,7 +7,7 @@ import torch
 from harness import assert_same
 
 import portrt
-from portrt.lower.grouped_matmul import grouped_matmul
+from portrt.compiler.lower.grouped_matmul import grouped_matmul
 
 
 def by_hand(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:

@@ -11,12 +11,12 @@ from torch import nn
 from torch._higher_order_ops.while_loop import while_loop
 
 import portrt
-from portrt.artifacts import Verdict
-from portrt.convert import translation
+from portrt.compiler.convert import translation
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition import partition
 from portrt.graphs.nested import all_nodes
-from portrt.lower import lower
-from portrt.partition import partition
-from portrt.settings import Settings
+from portrt.verdict import Verdict
 
 X = torch.ones(3, 4)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portrt.backends.layer_names import nodes_named, nodes_of_layer
+from portrt.graphs.node_names import nodes_named, nodes_of_layer
 
 # As of a block with these nodes in this order; "add" and "add_1" are two of them.
 ORDER = ["linear", "relu", "linear_1", "add", "add_1", "split", "layer_norm", "my_node_x", "mean"]

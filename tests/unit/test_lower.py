@@ -10,12 +10,12 @@ from harness import assert_same
 from models import CASES, lambda_module
 from torch.export import Dim, ExportedProgram
 
+from portrt.compiler.lower import lower
+from portrt.compiler.lower.drop_metadata_asserts import drop_metadata_asserts
+from portrt.compiler.lower.hoist_sizes import hoist_sizes
+from portrt.compiler.lower.view_to_reshape import view_to_reshape
+from portrt.compiler.options.settings import Settings
 from portrt.graphs.nested import graph_modules
-from portrt.lower import lower
-from portrt.lower.drop_metadata_asserts import drop_metadata_asserts
-from portrt.lower.hoist_sizes import hoist_sizes
-from portrt.lower.view_to_reshape import view_to_reshape
-from portrt.settings import Settings
 
 aten = torch.ops.aten
 

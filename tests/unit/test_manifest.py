@@ -13,8 +13,8 @@ import pytest
 from tiny import call_of, shared
 
 from portrt.errors import PackageError
-from portrt.package import manifest as manifests
-from portrt.package.manifest import Blob, Dimension, check_digest, decode, encode
+from portrt.format import manifest as manifests
+from portrt.format.manifest import Blob, Dimension, check_digest, decode, encode
 
 ENGINES = ("tensorrt_rtx", "onnxruntime")
 

@@ -14,11 +14,11 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 import portrt
-from portrt import worker
-from portrt.backends import registry
-from portrt.capture import capture
+from portrt.compiler.backends.tensorrt.worker import build_engine
+from portrt.compiler.capture import capture
+from portrt.compiler.sizes.tuning import sizes_to_tune_for
+from portrt.engines import registry
 from portrt.errors import BuildError, SettingsError
-from portrt.sizes.tuning import sizes_to_tune_for
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
@@ -240,9 +240,9 @@ def test_tensorrt_has_the_profiles_that_the_worker_made() -> None:
         {"x": [[1, 2], [3, 4], [5, 6]], "y": [[1], [1], [1]]},
         {"x": [[7, 1], [8, 1], [9, 1]], "y": [[2], [3], [4]]},
     ]
-    (folder,) = worker.__path__
+    folder = Path(build_engine.__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", READ_BACK, str(Path(folder)), json.dumps(sizes)],
+        [sys.executable, "-c", READ_BACK, str(folder), json.dumps(sizes)],
         capture_output=True,
         text=True,
         check=True,

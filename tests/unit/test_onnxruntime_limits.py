@@ -13,7 +13,7 @@ import torch
 
 import portrt
 from portrt.errors import NoUsableEngineError
-from portrt.package.versions import at_least
+from portrt.targets.versions import at_least
 
 Division = Callable[[Any, Any], torch.Tensor]
 

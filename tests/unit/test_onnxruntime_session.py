@@ -15,16 +15,16 @@ import torch
 from torch.nn import functional
 
 import portrt
-from portrt.backends import onnxruntime_session
-from portrt.backends.onnxruntime_session import _options
-from portrt.package import weights
+from portrt import weights
+from portrt.engines.onnxruntime import native
+from portrt.engines.onnxruntime.native import _options
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_session, "_LARGE_BYTES", 1)
+    monkeypatch.setattr(native, "_LARGE_BYTES", 1)
     monkeypatch.setattr(weights, "_LARGE_BYTES", 1)
 
 
@@ -32,14 +32,14 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 def from_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many weights each session took from memory."""
     taken: list[int] = []
-    real = onnxruntime_session._values
+    real = native._values
 
     def spy(*args: Any) -> Any:
         found = real(*args)
         taken.append(len(found))
         return found
 
-    monkeypatch.setattr(onnxruntime_session, "_values", spy)
+    monkeypatch.setattr(native, "_values", spy)
     yield taken
 
 
@@ -115,14 +115,14 @@ def test_a_file_that_took_its_place_is_not_read(
     elif when == "removed":
         path.unlink()
     else:
-        real = onnxruntime_session._session
+        real = native._session
 
         def replaces(*args: Any) -> Any:
             if other.exists():
                 other.replace(path)
             return real(*args)
 
-        monkeypatch.setattr(onnxruntime_session, "_session", replaces)
+        monkeypatch.setattr(native, "_session", replaces)
     ran(program)
     assert from_memory == [2]
 
@@ -149,14 +149,14 @@ def test_a_model_with_other_external_weights_gets_none_from_the_folder(
     image = weights.WeightsImage(portrt.load(path).constants["portrt_weights"])
     names = call.engine("onnxruntime")["weights"]
     data = model.SerializeToString()
-    assert onnxruntime_session._over_file(data, names, image, _options(lean=False)) is None
+    assert native._over_file(data, names, image, _options(lean=False)) is None
 
 
 def test_what_cannot_be_mapped_is_taken_from_memory(
     path: Path, from_memory: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ONNX Runtime that refuses the place does not take the engine away."""
-    real = onnxruntime_session._session
+    real = native._session
     tries: list[int] = []
 
     def refuses(data: bytes, options: Any) -> Any:
@@ -165,7 +165,7 @@ def test_what_cannot_be_mapped_is_taken_from_memory(
             raise RuntimeError("this path is not for me")
         return real(data, options)
 
-    monkeypatch.setattr(onnxruntime_session, "_session", refuses)
+    monkeypatch.setattr(native, "_session", refuses)
     ran(portrt.load(path))
     assert len(tries) == 2
 
@@ -206,7 +206,7 @@ def test_weights_that_the_optimizer_changes_in_place(
 ) -> None:
     """Seen: it changes a value that `SessionOptions.add_initializer` then changes back."""
     if where == "in memory":
-        monkeypatch.setattr(onnxruntime_session, "region_at", lambda *_: None)
+        monkeypatch.setattr(native, "region_at", lambda *_: None)
     torch.manual_seed(0)
     model, x = Turned(TAKERS[taker]).eval(), torch.rand(48, 48) * 3 - 1
     program = portrt.compile(

@@ -20,7 +20,7 @@ from tiny import Call, call_of, compiled, model, shared
 from torch import nn
 
 import portrt
-from portrt.backends.onnxruntime import OnnxRuntimeSession
+from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import InputError
 from portrt.runtime import op, policy
 

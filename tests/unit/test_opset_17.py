@@ -11,15 +11,15 @@ import onnxruntime
 import pytest
 import torch
 
-from portrt.artifacts import YES
-from portrt.capture import capture
-from portrt.convert import onnx_from_block
-from portrt.convert.opset_17 import to_opset_17
+from portrt.compiler.capture import capture
+from portrt.compiler.convert import onnx_from_block
+from portrt.compiler.convert.opset_17 import to_opset_17
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition import partition
 from portrt.errors import ConvertError
-from portrt.lower import lower
-from portrt.package.weights import WeightsImage, image_from_tensors
-from portrt.partition import partition
-from portrt.settings import Settings
+from portrt.verdict import YES
+from portrt.weights import WeightsImage, image_from_tensors
 
 BATCH = torch.export.Dim("batch", min=1, max=16)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import helper
 
-from portrt.backends.optimized_graph import GraphNode, nodes_behind
+from portrt.engines.onnxruntime.optimized_graph import GraphNode, nodes_behind
 
 
 def graph(*rows: tuple[str, str, str, str]) -> list[GraphNode]:

@@ -16,9 +16,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
-from portrt.backends import registry
-from portrt.reports.compile_report import CompileReport
-from portrt.runtime.report import manifests_of
+from portrt.engines import registry
+from portrt.format.compile_report import CompileReport
+from portrt.runtime.calls import manifests_of
 from portrt.runtime.select import FallbackWarning
 
 RTX = registry.backend("tensorrt_rtx").can_build()

@@ -15,16 +15,17 @@ from torch.export import Dim, ExportedProgram
 
 import portrt
 from portrt import torch_internals
-from portrt.artifacts import YES, Plan, Verdict
-from portrt.backends.onnxruntime import OnnxRuntimeBackend
-from portrt.backends.tensorrt_rtx import TensorRTRTXBackend
-from portrt.convert import translation
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.compiler.backends.tensorrt.tensorrt_rtx import TensorRTRTXBackend
+from portrt.compiler.convert import translation
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition import partition
+from portrt.compiler.plan import Plan
 from portrt.errors import BuildError, ConvertError, PartitionError
-from portrt.lower import lower
-from portrt.partition import partition
-from portrt.runtime.report import engine_calls, manifests_of
-from portrt.settings import Settings
+from portrt.runtime.calls import engine_calls, manifests_of
 from portrt.torch_internals import exporter
+from portrt.verdict import YES, Verdict
 
 aten = torch.ops.aten
 

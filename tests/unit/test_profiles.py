@@ -13,11 +13,11 @@ from torch import nn
 
 import portrt
 from portrt import files
-from portrt.backends import registry
-from portrt.capture import capture
+from portrt.compiler.capture import capture
+from portrt.compiler.sizes.tuning import sizes_to_tune_for
+from portrt.engines import registry
 from portrt.errors import PackageError, SettingsError
-from portrt.package import manifest
-from portrt.sizes.tuning import sizes_to_tune_for
+from portrt.format import manifest
 
 PREFILL, STEP = ((1, 2, 4), (1, 16, 4), (2, 64, 4)), ((1, 1, 4), (4, 1, 4), (8, 1, 4))
 RTX = registry.backend("tensorrt_rtx").can_build()

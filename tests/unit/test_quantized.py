@@ -15,7 +15,7 @@ from models import lambda_module
 from torch import nn
 
 import portrt
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.runtime.select import FallbackWarning
 
 RTX = registry.backend("tensorrt_rtx").can_build()

@@ -16,8 +16,8 @@ from quantized_models import BuilderInput, difference
 from torch import nn
 
 import portrt
-from portrt.backends import registry
-from portrt.runtime.report import engine_calls
+from portrt.engines import registry
+from portrt.runtime.calls import engine_calls
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))

@@ -13,8 +13,8 @@ from quantized_models import BuilderInput, difference
 from torch.export import Dim
 
 import portrt
-from portrt.backends import registry
-from portrt.runtime.report import engine_calls
+from portrt.engines import registry
+from portrt.runtime.calls import engine_calls
 
 pytest.importorskip("torchao.quantization", reason="torchao is not installed")
 

@@ -12,9 +12,9 @@ from torch.export import Dim
 
 import portrt
 from portrt import torch_internals
-from portrt.capture import capture
+from portrt.compiler.capture import capture
+from portrt.compiler.lower import lower
 from portrt.graphs.recurrent import whole_recurrent_layers
-from portrt.lower import lower
 
 aten = torch.ops.aten
 WARNS = "ignore:The tensor attribute.*assigned during export"

@@ -33,10 +33,10 @@ from rewrite_examples import (
 from tiny import call_of
 
 import portrt
-from portrt.backends import registry
-from portrt.backends.build_process import Built, ParserRefusal, build_in_process
-from portrt.convert import OnnxModel
-from portrt.convert.rewrites import rewritten, rules
+from portrt.compiler.backends.tensorrt.process import Built, ParserRefusal, build_in_process
+from portrt.compiler.backends.tensorrt.rewrites import rewritten, rules
+from portrt.compiler.convert import OnnxModel
+from portrt.engines import registry
 
 RTX = registry.backend("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))

@@ -15,11 +15,12 @@ import torch
 from tiny import Call, call_of, compiled, edit_program, model, python, shared
 
 import portrt
-from portrt.artifacts import Verdict
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.errors import EngineError, NoUsableEngineError, PackageError
 from portrt.runtime import policy, report
 from portrt.runtime.select import FallbackWarning
+from portrt.targets import backends
+from portrt.verdict import Verdict
 
 ENGINES = ("tensorrt_rtx", "onnxruntime")
 X = torch.linspace(-1, 1, 24).view(3, 8)
@@ -62,7 +63,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
     real = registry.backend
-    monkeypatch.setitem(registry.BACKENDS, "fake", "nowhere:Fake")
+    monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
     monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
     yield made
 

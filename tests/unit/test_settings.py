@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from portrt import settings
+from portrt.compiler.options import settings
+from portrt.compiler.options.settings import Settings, compute_capability, operator_name
+from portrt.compiler.options.torch_tensorrt import WITHOUT_MEANING
 from portrt.errors import SettingsError
-from portrt.settings import WITHOUT_MEANING, Settings, compute_capability, operator_name
 
 
 def test_no_option_gives_the_defaults() -> None:

@@ -10,8 +10,8 @@ import torch
 from models import lambda_module
 from torch.export import Dim
 
-from portrt.package import expr
-from portrt.sizes import symbols
+from portrt.format import size_expr
+from portrt.graphs import symbols
 
 
 def exported(
@@ -54,9 +54,9 @@ def test_a_tree_has_the_value_that_python_computes(name: str) -> None:
     (result,) = program.graph.output_node().args[0]
     tree = symbols.tree_of_size(result.meta["val"].shape[0], known)
 
-    expr.check(tree, [2], "the tree")
+    size_expr.check(tree, [2], "the tree")
     for shape in ((5, 7), (2, 3), (13, 11), (20, 2), (9, 9)):
-        assert expr.evaluate(tree, lambda _, axis, s=shape: s[axis]) == size(*shape)
+        assert size_expr.evaluate(tree, lambda _, axis, s=shape: s[axis]) == size(*shape)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -98,7 +98,7 @@ def test_the_root_of_a_derived_dim_can_be_computed(dim: Any, example: int) -> No
 
     assert symbols.knows(symbol, known)
     root = x.meta["val"].shape[0].node.shape_env.create_symintnode(symbol, hint=None)
-    value = expr.evaluate(symbols.tree_of_size(root, known), lambda *_: example)
+    value = size_expr.evaluate(symbols.tree_of_size(root, known), lambda *_: example)
     assert x.meta["val"].shape[0].node.expr.subs(symbol, value) == example
 
 

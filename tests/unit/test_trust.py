@@ -13,15 +13,17 @@ from click.testing import CliRunner
 from tiny import Call, call_of, compiled, edit_program, shared
 
 import portrt
-from portrt.artifacts import YES, Verdict
-from portrt.backends import registry
 from portrt.cli import cli
+from portrt.engines import registry
 from portrt.errors import NoUsableEngineError, PackageError, SettingsError
-from portrt.package.judge import check
+from portrt.files.check_file import check
+from portrt.files.verify_engines import verify
 from portrt.runtime import policy, trust
 from portrt.runtime.policy import ENV_TRUST
 from portrt.runtime.select import FallbackWarning
-from portrt.stored.verify import verify
+from portrt.targets import backends
+from portrt.targets.trust import NOT_TRUSTED
+from portrt.verdict import YES, Verdict
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
 REFUSED = "fake: no: it carries host code: refused unless trust='host-code'"
@@ -50,7 +52,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
     real = registry.backend
-    monkeypatch.setitem(registry.BACKENDS, "fake", "nowhere:Fake")
+    monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
     monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
     monkeypatch.setattr(trust, "_vouched", set())
     monkeypatch.delenv(ENV_TRUST, raising=False)
@@ -174,9 +176,9 @@ def test_a_manifest_says_true_or_false(bad: Any) -> None:
 def test_check_judges_by_the_trust_that_will_be_given(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portrt.package.judge.judge", lambda *_: YES)
+    monkeypatch.setattr("portrt.files.check_file.judge", lambda *_: YES)
     (block,) = check(file).blocks
-    assert (block.outcome, block.engines[0].verdict) == ("fallback", trust.NOT_TRUSTED)
+    assert (block.outcome, block.engines[0].verdict) == ("fallback", NOT_TRUSTED)
     assert check(file, trust="host-code").outcome == "engine"
     runner = CliRunner()
     assert runner.invoke(cli, ["check", str(file)]).exit_code == 1
@@ -185,7 +187,7 @@ def test_check_judges_by_the_trust_that_will_be_given(
 
 def test_verify_follows_the_policy(file: Path, fake: Fake) -> None:
     (block,) = verify(file).blocks
-    assert (block.engines[0].ran, block.engines[0].reason) == (False, trust.NOT_TRUSTED.reason)
+    assert (block.engines[0].ran, block.engines[0].reason) == (False, NOT_TRUSTED.reason)
     assert fake.allowed == []
     with policy(trust="host-code"):
         (block,) = verify(file).blocks

@@ -6,7 +6,7 @@ import torch
 from harness import assert_same
 
 import portrt
-from portrt.lower.unalias_constants import unalias_constants
+from portrt.compiler.lower.unalias_constants import unalias_constants
 
 
 class Holder:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from portrt.errors import PackageError
-from portrt.package.weights import _DTYPES, WeightsImage, image_from_tensors, storable
+from portrt.weights import _DTYPES, WeightsImage, image_from_tensors, storable
 
 # What safetensors writes from torch tensors; it has no complex64.
 SHARED = [dtype for dtype in _DTYPES.values() if dtype != torch.complex64]

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 import portrt
-from portrt.convert.whole_sums import exact_sums
+from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_sums
 
 
 class Of(torch.nn.Module):

@@ -12,11 +12,12 @@ import torch
 from tiny import Mlp, call_of, model
 
 import portrt
-from portrt.artifacts import YES
-from portrt.backends import registry
+from portrt.engines import registry
 from portrt.errors import OutOfProfileError
 from portrt.runtime import policy
 from portrt.runtime.select import FallbackWarning
+from portrt.targets import backends
+from portrt.verdict import YES
 
 PROFILES = [{"x[0]": (1, 1, 4)}, {"x[0]": (16, 16, 24)}]
 RANGE = {"min_shape": (1, 8), "opt_shape": (4, 8), "max_shape": (32, 8)}
@@ -47,7 +48,7 @@ class Picky:
 @pytest.fixture
 def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[Picky]:
     made, real = Picky(), registry.backend
-    monkeypatch.setitem(registry.BACKENDS, "picky", "nowhere:Picky")
+    monkeypatch.setitem(backends.BACKENDS, "picky", "nowhere:Picky")
     monkeypatch.setattr(registry, "backend", lambda name: made if name == "picky" else real(name))
     yield made
 

@@ -42,7 +42,7 @@ def compile_entry(
     """The compiled program, and the nodes that stay in PyTorch, each with its reason."""
     torch.manual_seed(1)
     arguments = entry.inputs(**entry.best())
-    handler, logger = Fallbacks(), logging.getLogger("portrt.partition.cut")
+    handler, logger = Fallbacks(), logging.getLogger("portrt.compiler.partition.cut")
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

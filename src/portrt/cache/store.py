@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from portrt.cache.entry import (
     write_entry,
 )
 from portrt.cache.key import Key, differing_parts
-from portrt.cache.where import TIMING
+from portrt.cache.location import TIMING, cache_folder, cache_limit_bytes
+from portrt.compiler.options.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -267,3 +269,16 @@ class Cache:
         for path in self.folder.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
         return removed
+
+
+def open_cache(settings: Settings) -> Cache | None:
+    """The cache that these settings ask for, or None where it is switched off."""
+    if not (settings.cache_built_engines or settings.reuse_cached_engines):
+        return None
+    folder = cache_folder(settings.cache_dir)
+    return None if folder is None else _cache_in(folder, cache_limit_bytes())
+
+
+@lru_cache
+def _cache_in(folder: Path, limit_bytes: int) -> Cache:
+    return Cache(folder, limit_bytes)

@@ -34,8 +34,8 @@ def command(
     **options: Any,
 ) -> None:
     """Build an engine for every block of FILE from the sources in it; no model code is needed."""
-    from portrt.package.inspect import inspect
-    from portrt.stored.add_engine import add_engine
+    from portrt.files.insert_engine import add_engine
+    from portrt.files.inspect_file import inspect
 
     chosen = {name: value for name, value in options.items() if value is not None}
     listed = [part for target in targets for part in target.split(",") if part]

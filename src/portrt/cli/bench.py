@@ -24,7 +24,7 @@ def command(file: str, rounds: int, as_json: bool, **job: Any) -> None:
     throughput that of --threads together. A file in one block is also timed as a bare session of
     ONNX Runtime, made by hand of its stored engine.
     """
-    from portrt.bench.measure import bench
+    from portrt.files.bench.measure import bench
 
     found = bench({"path": file, **job}, rounds)
     if as_json:

@@ -8,8 +8,8 @@ import time
 import click
 
 from portrt.cache.entry import Entry
+from portrt.cache.location import ENV_DIR, cache_folder, cache_limit_bytes
 from portrt.cache.store import Cache
-from portrt.cache.where import ENV_DIR, cache_folder, cache_limit_bytes
 from portrt.cli.tables import print_table, size_text
 from portrt.errors import SettingsError
 

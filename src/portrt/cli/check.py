@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from portrt.package.judge import OUTCOMES, FileVerdict, check
+from portrt.files.check_file import OUTCOMES, FileVerdict, check
 
 _WORDS = {
     "engine": "runs as an engine",

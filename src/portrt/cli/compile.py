@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from portrt.compiler.options.precision import PRECISIONS
 from portrt.errors import SettingsError
-from portrt.precision.choice import PRECISIONS
 
 if TYPE_CHECKING:
-    from portrt.inputs import Input
+    from portrt.compiler.inputs import Input
 
 _SPEC = re.compile(r"(?:(?P<name>\w+)=)?(?P<shape>[\d.x]*)(?::(?P<dtype>\w+))?")
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
@@ -48,7 +48,7 @@ def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -
     (module, args, kwargs), or an ExportedProgram. Give --input where it returns a module alone.
     """
     import portrt
-    from portrt.package.save import save
+    from portrt.compiler.package.save import save
 
     model, args, kwargs = _model_and_inputs(source, [_input_from_spec(spec) for spec in inputs])
     chosen = _chosen(options)
@@ -82,7 +82,7 @@ def _model_and_inputs(source: str, given: list[Input]) -> tuple[Any, Any, Any]:
 
 
 def _load_program(source: str) -> Any:
-    from portrt.package.load import load
+    from portrt.runtime.load import load
 
     return load(source)
 
@@ -115,7 +115,7 @@ def _input_from_spec(spec: str) -> Input:
     """
     import torch
 
-    from portrt.inputs import Input
+    from portrt.compiler.inputs import Input
 
     found = _SPEC.fullmatch(spec)
     sizes = [_RANGE.fullmatch(part) for part in found["shape"].split("x") if part] if found else []

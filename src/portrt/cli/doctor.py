@@ -13,7 +13,7 @@ from portrt.cli.tables import print_table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
     """Say which backends can build and run here, and for the others why not and what to install."""
-    from portrt.doctor import doctor
+    from portrt.diagnosis import doctor
 
     found = doctor()
     if as_json:

@@ -22,7 +22,7 @@ def command(file: str, what: str, engine: str | None, block: str | None, output:
     """Write a plan, an ONNX model, the source or the weights of FILE to a file of its own."""
     from pathlib import Path
 
-    from portrt.stored.extract import extract
+    from portrt.files.extract_part import extract
 
     extract(file, what, output, engine=engine, block=block)
     click.echo(f"wrote {output}: {size_text(Path(output).stat().st_size)}")

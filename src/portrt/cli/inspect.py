@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from portrt.cli.tables import print_table, size_text
-from portrt.package.inspect import BlockInfo, ProgramInfo, inspect
+from portrt.files.inspect_file import BlockInfo, ProgramInfo, inspect
 
 
 @click.command()

@@ -13,8 +13,8 @@ from portrt.cli.timing_options import timing_options
 from portrt.errors import SaveError
 
 if TYPE_CHECKING:
-    from portrt.backends.base import LayerTime
-    from portrt.profile.result import BlockProfile, FileProfile
+    from portrt.engines.base import LayerTime
+    from portrt.files.profiling.result import BlockProfile, FileProfile
 
 
 @click.command()
@@ -49,11 +49,11 @@ def command(
     INPUTS as for `portrt run`; without them the inputs are random numbers of the sizes that the
     engines are tuned for.
     """
-    from portrt.cli.run import read_inputs
-    from portrt.package.load import load
-    from portrt.package.signature import flat_signature
-    from portrt.profile.measure import profile
+    from portrt.files.profiling.measure import profile
+    from portrt.files.read_inputs import read_inputs
+    from portrt.graphs.program_inputs import flat_signature
     from portrt.runtime import policy
+    from portrt.runtime.load import load
 
     given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
     with policy(trust=trust or None):
@@ -123,7 +123,7 @@ def _inputs(found: FileProfile) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    from portrt.package.atomic import replacing
+    from portrt.format.atomic import replacing
 
     try:
         with replacing(Path(path)) as file:

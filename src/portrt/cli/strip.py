@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from portrt.cli.tables import size_text
-from portrt.package.edit import strip
+from portrt.files.strip_file import strip
 
 
 @click.command()

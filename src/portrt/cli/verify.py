@@ -30,11 +30,11 @@ def command(
     INPUTS as for `portrt run`; without them each block is given random numbers. Exit code 0: no
     engine was worse than its tolerance; 1: one was, or failed.
     """
-    from portrt.cli.run import read_inputs
-    from portrt.package.load import load
-    from portrt.package.signature import flat_signature
+    from portrt.files.read_inputs import read_inputs
+    from portrt.files.verify_engines import verify
+    from portrt.graphs.program_inputs import flat_signature
     from portrt.runtime import policy
-    from portrt.stored.verify import verify
+    from portrt.runtime.load import load
 
     given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
     with policy(trust=trusts or None):

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from portrt.backends.base import Session
-from portrt.package.manifest import check_blob_sizes, check_digest, decode, labelled_blobs
-from portrt.package.weights import WeightsImage
-from portrt.runtime.measured import measured
-from portrt.runtime.policy import CONTEXT, Policy, effective
-from portrt.runtime.select import Selection, select
-from portrt.runtime.signature import (
+from portrt.engines.base import Session
+from portrt.format.manifest import check_blob_sizes, check_digest, decode, labelled_blobs
+from portrt.runtime.input_check import (
     Shapes,
     check_inputs,
     output_shapes,
     refuse_devices,
     refuse_dtypes,
 )
+from portrt.runtime.output_sizes import measured
+from portrt.runtime.policy import CONTEXT, Policy, effective
+from portrt.runtime.select import Selection, select
+from portrt.weights import WeightsImage
 
 _MOST_KNOWN_SHAPES = 1024
 

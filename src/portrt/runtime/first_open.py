@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from portrt.artifacts import YES, Verdict
-from portrt.backends import registry
-from portrt.backends.base import Session
-from portrt.backends.eager import SourceSession
 from portrt.cache.key import Key
-from portrt.cache.use import open_cache
-from portrt.checking.check import TOLERANCES, arithmetic_of, compare_outputs
+from portrt.cache.store import open_cache
+from portrt.compiler.options.settings import Settings
+from portrt.engines import registry
+from portrt.engines.base import Session
+from portrt.engines.eager import SourceSession
 from portrt.errors import EngineError
-from portrt.package.manifest import EngineSpec, Manifest, check_digest
-from portrt.package.weights import WeightsImage
-from portrt.runtime.samples import random_block_inputs
-from portrt.runtime.signature import output_shapes
-from portrt.settings import Settings
+from portrt.format.manifest import EngineSpec, Manifest, check_digest
+from portrt.numerics.compare import TOLERANCES, arithmetic_of, compare_outputs
+from portrt.runtime.input_check import output_shapes
+from portrt.runtime.random_inputs import random_block_inputs
+from portrt.verdict import YES, Verdict
+from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
 

@@ -110,9 +110,9 @@ def fake_execute_engine(
     """
     import torch
 
-    from portrt.package.manifest import decode
-    from portrt.runtime.signature import check_inputs, output_shapes
-    from portrt.sizes.symbols import SYMBOLIC
+    from portrt.format.manifest import decode
+    from portrt.graphs.symbols import SYMBOLIC
+    from portrt.runtime.input_check import check_inputs, output_shapes
 
     block = decode(manifest)
     check_inputs(block, inputs)

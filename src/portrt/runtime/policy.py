@@ -14,8 +14,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from portrt.arguments import as_names, check_names
+
 # Nothing more at the top: `import torch` imports this module.
 from portrt.errors import SettingsError
+from portrt.targets import backends
+from portrt.targets.trust import TRUSTS
 
 ENV_FALLBACK = "PORTRT_FALLBACK"
 ENV_ENGINES = "PORTRT_ENGINES"
@@ -26,8 +30,6 @@ ENV_CHECK = "PORTRT_CHECK"
 ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS, ENV_CHECK)
 CHECKS = ("first-open", "off")
 REBUILDS = ("never", "missing")
-HOST_CODE = "host-code"
-TRUSTS = (HOST_CODE,)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class Policy:
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
         if all(value is None for value in fields):  # nothing to look up, and nothing to import
             return
-        from portrt.backends import registry
-        from portrt.settings import FALLBACKS
+        from portrt.arguments import FALLBACKS
 
         allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS, "check": CHECKS}
         for field, values in allowed.items():
@@ -73,7 +74,7 @@ class Policy:
                     f"one of {', '.join(map(repr, values))}",
                     f"choose a {field} from the list",
                 )
-        check_names("engine", self.engines or (), registry.names())
+        check_names("engine", self.engines or (), backends.names())
         check_names("trust", self.trust or (), TRUSTS)
         graphs = self.cuda_graphs
         if graphs is not None and (type(graphs) is not int or graphs < 0):
@@ -150,37 +151,10 @@ def cuda_graphs(most: int = 8) -> Iterator[Policy]:
         yield inner
 
 
-def check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Raise SettingsError unless every name is known."""
-    for name in given:
-        if name not in known:
-            raise SettingsError(
-                f"a policy names the {what} {name!r}",
-                f"one of {', '.join(map(repr, known))}",
-                "correct the name",
-            )
-
-
 def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
     """The policy for a block whose manifest has `stored`, in `context`."""
     chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
     return chosen.over(Policy(fallback="eager", rebuild="never", check="off"))
-
-
-def as_names(given: Sequence[str] | str | None, what: str) -> tuple[str, ...] | None:
-    """One name or several, as a tuple; None stays None.
-
-    Raises:
-        SettingsError: It is neither.
-    """
-    if given is None:
-        return None
-    if isinstance(given, str):
-        return (given,)
-    try:
-        return tuple(given)
-    except TypeError as err:
-        raise SettingsError(f"{what} is {given!r}", "names", "give a list of names") from err
 
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
@@ -188,11 +162,10 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
 
     What a file says of its own trust is not read.
     """
-    from portrt.backends import registry
 
     names = as_names(stored.get("engines"), "engines")
     if names is not None:
-        names = tuple(name for name in names if name in registry.names())
+        names = tuple(name for name in names if name in backends.names())
     rebuild = stored.get("rebuild")
     if rebuild not in (None, *REBUILDS):
         rebuild = "never"

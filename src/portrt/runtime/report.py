@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from portrt.runtime.calls import manifests_of
 
 # Nothing more at the top: `import torch` imports this module.
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-    from portrt.artifacts import Verdict
+    from portrt.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
     """
     import torch
 
-    from portrt.artifacts import Verdict
-    from portrt.package.manifest import decode
+    from portrt.format.manifest import decode
     from portrt.runtime.policy import CONTEXT, effective
     from portrt.runtime.select import EAGER, rebuilders, verdict_of
+    from portrt.verdict import Verdict
 
     where = torch.device(device)
     reports = []
@@ -73,24 +74,3 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
         chosen = chosen or fallback
         reports.append(BlockReport(manifest.name, manifest.node_count, chosen, verdicts))
     return reports
-
-
-def manifests_of(program: ExportedProgram | torch.nn.Module) -> list[str]:
-    """The manifests of all engine calls in a program, in call order."""
-    return [str(node.args[2]) for node in engine_calls(program)]
-
-
-def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
-    """The graph nodes that call `execute_engine`."""
-    import torch
-    from torch.export import ExportedProgram
-
-    from portrt.runtime.op import register
-
-    register()  # where torch loads no backends by itself
-    root = program.graph_module if isinstance(program, ExportedProgram) else program
-    for module in root.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:
-                if node.target is torch.ops.portrt.execute_engine.default:
-                    yield node

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from portrt.artifacts import YES, Verdict
-from portrt.backends import registry
-from portrt.backends.base import GraphableSession, Session
-from portrt.backends.eager import SourceSession
+from portrt.engines import registry
+from portrt.engines.base import GraphableSession, Session
+from portrt.engines.eager import SourceSession
 from portrt.errors import (
     BackendUnavailableError,
     EngineError,
@@ -21,11 +20,13 @@ from portrt.errors import (
     OutOfProfileError,
     PackageError,
 )
-from portrt.package.manifest import EngineSpec, Manifest, check_digest
-from portrt.package.weights import WeightsImage
+from portrt.format.manifest import EngineSpec, Manifest, check_digest
 from portrt.runtime.policy import Policy
+from portrt.runtime.profile_fallback import within_profiles
 from portrt.runtime.trust import host_code_verdict
-from portrt.runtime.within_profiles import within_profiles
+from portrt.targets import backends
+from portrt.verdict import YES, Verdict
+from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def with_graphs(session: Session, policy: Policy) -> Session:
 
 def rebuilders(device: torch.device, policy: Policy) -> Iterator[str]:
     """Names of the backends that may build and run an engine here, in order of preference."""
-    for name in registry.names():
+    for name in backends.names():
         backend = registry.backend(name)
         allowed = policy.engines is None or name in policy.engines
         if allowed and backend.can_run(device.type) and backend.can_build():
@@ -164,9 +165,11 @@ def _rebuilt(
     verdicts: list[tuple[str, Verdict]],
 ) -> Selection | None:
     """An engine built here from the source, or None; `verdicts` gets what was tried."""
-    from portrt.stored.rebuild import rebuild  # the builders, which a program that fits never needs
+    from portrt.compiler.building.rebuild import (
+        rebuild,  # the builders, which a program that fits never needs
+    )
 
-    for index, name in enumerate(registry.names(), 1):  # under another policy
+    for index, name in enumerate(backends.names(), 1):  # under another policy
         known = sessions.get((-index, device))
         if known is not None and (policy.engines is None or name in policy.engines):
             known = with_graphs(known, policy)

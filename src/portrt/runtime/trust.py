@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from portrt.runtime.policy import CONTEXT, Policy, effective
+from portrt.targets.trust import HOST_CODE, NOT_TRUSTED
+
 # Nothing more at the top: `import torch` imports the package that this module is in.
-from portrt.artifacts import Verdict
-from portrt.runtime.policy import CONTEXT, HOST_CODE, Policy, effective
+from portrt.verdict import Verdict
 
 if TYPE_CHECKING:
-    from portrt.package.manifest import EngineSpec
+    from portrt.format.manifest import EngineSpec
 
 # SHA-256 of engines that were vouched for in this process, by `load` or because they were built in
 # it. By content, so that it holds for copies of a program, and goes into no file.
@@ -38,13 +40,6 @@ def trusts(what: str, sha256: str) -> bool:
         sha256: The engine's digest, which was checked.
     """
     return _trusts(what, sha256, effective({}, CONTEXT.get()))
-
-
-NOT_TRUSTED = Verdict(
-    False,
-    "it carries host code: refused unless trust='host-code'",
-    "load it with trust='host-code' if you trust whoever made the file",
-)
 
 
 def host_code_verdict(engine: EngineSpec, policy: Policy, verdict: Verdict) -> Verdict:

@@ -30,7 +30,7 @@ def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
     registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
-    from portrt.convert.translations import mapping, quantized, spectral
+    from portrt.compiler.convert.translations import mapping, quantized, spectral
 
     for target, function in (*quantized.built_in(), *mapping.built_in(), *extra):
         registry.register_op(target, function)
@@ -117,7 +117,7 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) 
     from torch.onnx._internal import _lazy_import
     from torch.onnx._internal.exporter import _core, _fx_passes
 
-    from portrt.convert.exact_doubles import exact_doubles
+    from portrt.compiler.convert.exact_doubles import exact_doubles
 
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
     for module in program.graph_module.modules():

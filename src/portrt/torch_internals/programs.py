@@ -9,12 +9,12 @@ from copy import copy
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram, ModuleCallEntry
+from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.utils import _pytree as pytree
 
-from portrt.package.archive import CONSTANTS, MODEL, WEIGHTS, Archive
-from portrt.package.mapped import map_file
+from portrt.format.archive import CONSTANTS, MODEL, WEIGHTS, Archive
+from portrt.format.memory_map import map_file
 
 
 def fuse(
@@ -231,3 +231,17 @@ def with_constants(
     other = copy(program)
     other._constants = {**program.constants, **constants}
     return other
+
+
+def positional_call_graph(signature: ExportGraphSignature) -> list[ModuleCallEntry]:
+    """The calling convention of a block: positional tensors in, a tuple of tensors out."""
+    inputs = [spec.arg for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    outputs = [spec.arg for spec in signature.output_specs]
+    convention = ModuleCallSignature(
+        inputs=inputs,
+        outputs=outputs,
+        in_spec=pytree.tree_structure(((0,) * len(inputs), {})),
+        out_spec=pytree.tree_structure((0,) * len(outputs)),
+        forward_arg_names=None,
+    )
+    return [ModuleCallEntry("", convention)]

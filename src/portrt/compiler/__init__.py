@@ -1,0 +1,1 @@
+"""Compile side, in the order of the data: capture, lower, partition, convert, build, package."""

@@ -1,0 +1,151 @@
+"""ONNX Runtime on the CPU: an engine is a small ONNX graph over the shared weights."""
+
+from __future__ import annotations
+
+import platform
+import time
+
+import torch
+
+from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.onnxruntime.limits import (
+    SAFE_DIVISION,
+    computes_alike,
+    divides_whole_numbers,
+)
+from portrt.compiler.backends.support import supports_dtypes
+from portrt.compiler.convert import NEWEST_OPSET
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.plan import Engine
+from portrt.engines.base import Session
+from portrt.engines.onnxruntime.native import left_alone, open_session
+from portrt.engines.onnxruntime.session import OnnxRuntimeSession, first_line, library_version
+from portrt.errors import BuildError
+from portrt.format.manifest import EngineSpec, Manifest
+from portrt.graphs import nested
+from portrt.targets.backends import INSTALL
+from portrt.targets.machine import Facts
+from portrt.targets.requirements import judge
+from portrt.verdict import Verdict
+from portrt.weights import WeightsImage
+
+_INSTALL = INSTALL["onnxruntime"]
+# The oldest release that reads opset 23; setup asks for it too.
+_OLDEST = "1.23"
+_DTYPES = frozenset(
+    {
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+    }
+)
+
+
+class OnnxRuntimeBackend:
+    """Builds anywhere, runs on any CPU."""
+
+    name = "onnxruntime"
+
+    def can_build(self, python: str | None = None) -> Verdict:  # noqa: ARG002
+        return self._installed()
+
+    def can_run(self, device: str) -> Verdict:
+        if device != "cpu":
+            return Verdict(
+                False, f"it runs on CPU tensors, the inputs are on {device}", "use CPU tensors"
+            )
+        return self._installed()
+
+    def supports(self, node: torch.fx.Node) -> Verdict:
+        able = supports_dtypes(node, _DTYPES, self.name)
+        return able and computes_alike(node, library_version())
+
+    def build(self, material: Material, settings: Settings) -> Engine:  # noqa: ARG002
+        started = time.perf_counter()
+        model = material.convert(NEWEST_OPSET)
+        data, flags = model.data, []
+        if _has_bfloat16(material):
+            from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import widen_bfloat16
+
+            data = widen_bfloat16(data)
+            flags.append("bfloat16 computed in float32")
+        from portrt.compiler.backends.onnxruntime.rewrites.fuse_transposed_matmul import (
+            fuse_transposed_matmul,
+        )
+        from portrt.compiler.backends.onnxruntime.rewrites.group_norm import (
+            group_norm_by_instance_norm,
+        )
+        from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_sums
+
+        data = exact_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
+        # Opening it proves that every operator has a kernel here; the session is not kept.
+        try:
+            open_session(data, model.weights, WeightsImage(material.image), lean=True)
+        except Exception as err:
+            raise BuildError(
+                f"onnxruntime refuses {material.block.name}: {first_line(err)}",
+                "operators and dtypes for which ONNX Runtime has a CPU kernel",
+                "name the operator in torch_executed_ops, or leave onnxruntime out of engines",
+            ) from err
+        return Engine(
+            backend=self.name,
+            data=data,
+            build={
+                "library": "onnxruntime",
+                "version": library_version(),
+                "opset": model.opset,
+                "onnx_nodes": model.nodes,
+                "flags": flags,
+                "weights_in_place": left_alone(data, model.weights),
+                "os": platform.system().lower(),
+                "arch": platform.machine(),
+                "seconds": round(time.perf_counter() - started, 3),
+            },
+            requires={"device": ["cpu"], self.name: _oldest(material)},
+            weights=model.weights,
+        )
+
+    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
+        able = self.can_run(device.type)
+        facts = Facts(versions={self.name: library_version()})
+        return judge(self.name, engine.requires, facts, device.type) if able else able
+
+    def open(
+        self,
+        engine: EngineSpec,
+        manifest: Manifest,
+        data: torch.Tensor,
+        weights: WeightsImage | None,
+        *,
+        device: torch.device,  # noqa: ARG002  (the CPU)
+        lean: bool = False,
+    ) -> Session:
+        return OnnxRuntimeSession(engine, manifest, data, weights, lean=lean)
+
+    def _installed(self) -> Verdict:
+        try:
+            import onnxruntime
+
+            return Verdict(True, f"ONNX Runtime {onnxruntime.__version__}")
+        except Exception as err:
+            reason = f"onnxruntime cannot be imported: {type(err).__name__}: {first_line(err)}"
+            return Verdict(False, reason, _INSTALL)
+
+
+def _oldest(material: Material) -> str:
+    """The oldest release that may run the block."""
+    nodes = nested.all_nodes(material.block.program.graph_module)
+    return SAFE_DIVISION if any(map(divides_whole_numbers, nodes)) else _OLDEST
+
+
+def _has_bfloat16(material: Material) -> bool:
+    nodes = nested.all_nodes(material.block.program.graph_module)
+    values = [node.meta.get("val") for node in nodes]
+    return any(isinstance(v, torch.Tensor) and v.dtype == torch.bfloat16 for v in values)

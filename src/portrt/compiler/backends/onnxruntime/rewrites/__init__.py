@@ -1,0 +1,1 @@
+"""Edits of the ONNX model for ONNX Runtime."""

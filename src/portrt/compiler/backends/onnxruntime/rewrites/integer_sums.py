@@ -1,0 +1,67 @@
+"""Exact sums of whole numbers, for ONNX Runtime: its ReduceSum adds them up as float64.
+
+Sums of int64 beyond 2^53 lose digits there, and one of int32 stops at the largest number instead of
+wrapping round. An int64 is taken apart into its high and low 32 bits, whose sums float64 holds as
+long as fewer than 2^21 numbers are added; an int32 is added as int64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
+
+_INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
+# A sum of what was one of these is exact as it is.
+_NARROW = {
+    *(ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.UINT8),
+    *(ir.DataType.INT16, ir.DataType.UINT16, _INT32),
+}
+_HALF = 2**32
+
+
+def exact_sums(data: bytes) -> bytes:
+    """ModelProto bytes in and out; for ONNX Runtime alone."""
+    import onnx
+
+    if b"ReduceSum" not in data:
+        return data
+    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    found = [node for node in model.graph.all_nodes() if _is_inexact(node)]
+    for node in found:
+        _rewrite(node)
+    rewritten: bytes = ir.to_proto(model).SerializeToString()
+    return rewritten if found else data
+
+
+def _is_inexact(node: ir.Node) -> bool:
+    if node.op_type != "ReduceSum" or node.domain:
+        return False
+    x = node.inputs[0]
+    if x is None or x.dtype not in (_INT32, _INT64):
+        return False
+    made = x.producer()
+    source = made.inputs[0] if made is not None and made.op_type == "Cast" else None
+    return x.dtype == _INT32 or source is None or source.dtype not in _NARROW
+
+
+def _rewrite(node: ir.Node) -> None:
+    x = node.inputs[0]
+    assert x is not None
+    if x.dtype == _INT32:
+        wide = add_node(node, "Cast", [x], [ir.AttrInt64("to", _INT64)])
+        made = add_node(node, "Cast", [_sum_of(node, wide)], [ir.AttrInt64("to", _INT32)])
+    else:
+        half = add_constant(node, ir.tensor(np.int64(_HALF)))
+        low = add_node(node, "Mod", [x, half])  # of the sign of `half`: not negative
+        high = add_node(node, "Div", [add_node(node, "Sub", [x, low]), half])
+        shifted = add_node(node, "Mul", [_sum_of(node, high), half])
+        made = add_node(node, "Add", [shifted, _sum_of(node, low)])
+    replace_node(node, made)
+
+
+def _sum_of(node: ir.Node, x: ir.Value) -> ir.Value:
+    """The same sum of another tensor."""
+    return add_node(node, "ReduceSum", [x, *node.inputs[1:]], list(node.attributes.values()))

@@ -1,0 +1,93 @@
+"""Which calls with int8 and float8 tensors engines hold: conversions, and what lies between them.
+
+ONNX Runtime converts by Cast. TensorRT has such numbers only between QuantizeLinear and
+DequantizeLinear; `convert/explicit_quantization.py` writes these in the place of conversions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from portrt.graphs.quantized_dtypes import LAYOUTS, NARROW
+
+aten = torch.ops.aten
+_CONVERT = aten._to_copy.default
+_FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
+# Largest and smallest number, and whether they are whole.
+_RANGES = {
+    torch.int8: (-128.0, 127.0, True),
+    torch.float8_e4m3fn: (-448.0, 448.0, False),
+}
+_UNKNOWN = (-math.inf, math.inf, False)
+
+
+def converts(node: torch.fx.Node) -> bool:
+    """Whether a node converts between a float dtype and int8 or float8, as ONNX and PyTorch agree.
+
+    They do not for what is out of range: PyTorch makes NaN, or anything; and QuantizeLinear rounds
+    what PyTorch cuts off.
+    """
+    if node.target is not _CONVERT or set(node.kwargs) - {"dtype", "pin_memory"}:
+        return False
+    taken, made = _dtype(node.args[0]), _dtype(node)
+    if taken in NARROW:
+        return made in _FLOATS
+    if made not in NARROW or taken not in _FLOATS:
+        return False
+    low, high, whole = _RANGES[made]
+    least, most, is_whole = _range(node.args[0])
+    return low <= least and most <= high and (is_whole or not whole)
+
+
+def is_between(node: torch.fx.Node) -> bool:
+    """Whether a node hands int8 or float8 on to nothing but nodes that can take it.
+
+    Products of int8 matrices are whole numbers, of which engines have the float32.
+    """
+    if node.target is aten._int_mm.default:
+        signed = all(_dtype(item) == torch.int8 for item in node.args)
+        return signed and all(
+            user.target is _CONVERT and _dtype(user) == torch.float32 for user in node.users
+        )
+    if node.target not in LAYOUTS or _dtype(node) not in NARROW:
+        return False
+    return all(converts(user) or is_between(user) for user in node.users)
+
+
+def _range(node: Any) -> tuple[float, float, bool]:
+    """Bounds of a node's values, and whether all of them are whole, as far as is plain to see."""
+    if isinstance(node, (int, float)):
+        return float(node), float(node), float(node).is_integer()
+    if not isinstance(node, torch.fx.Node):
+        return _UNKNOWN
+    if _dtype(node) in _RANGES:
+        return _RANGES[_dtype(node)]
+    target, args = node.target, node.args
+    if target in LAYOUTS or target is _CONVERT:
+        return _range(args[0])
+    if target is aten.round.default:
+        low, high, _ = _range(args[0])
+        return low, high, True
+    if target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+        return -math.inf, math.inf, _range(args[0])[2] and _range(args[1])[2]
+    if target is aten.full_like.default:
+        return _range(args[1])
+    if target is aten.clamp.default and len(args) == 3:
+        return _clamped(args)
+    return _UNKNOWN
+
+
+def _clamped(args: Any) -> tuple[float, float, bool]:
+    source, low, high = args
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float)) and low <= high):
+        return _UNKNOWN
+    whole = _range(source)[2] and float(low).is_integer() and float(high).is_integer()
+    return float(low), float(high), whole
+
+
+def _dtype(node: Any) -> Any:
+    value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+    return value.dtype if isinstance(value, torch.Tensor) else None

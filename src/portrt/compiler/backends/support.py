@@ -1,0 +1,47 @@
+"""Which nodes a backend can take, by their dtypes."""
+
+from __future__ import annotations
+
+import torch
+
+from portrt.compiler.backends.quantized import converts
+from portrt.graphs import spectral
+from portrt.graphs.quantized_dtypes import NARROW
+from portrt.verdict import Verdict
+
+# What a complex tensor consists of, within an engine.
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
+    """The fake tensors that a node takes and returns."""
+    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
+    flat = [
+        item
+        for value in values
+        for item in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    return [item for item in flat if isinstance(item, torch.Tensor)]
+
+
+def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: str) -> Verdict:
+    """No for a node with a dtype that the backend lacks.
+
+    What a node quantizes to, or takes to dequantize, is no arithmetic in int8 or float8.
+    """
+    quantizes = isinstance(node.target, torch._ops.OpOverload) and (
+        node.target.namespace == "quantized_decomposed"
+    )
+    passed: frozenset[torch.dtype] = frozenset()
+    if quantizes:
+        passed = frozenset({torch.int8, torch.float64})  # per-channel scales
+    elif converts(node):
+        passed = NARROW
+    for tensor in tensors_of(node):
+        if _REAL.get(tensor.dtype) in dtypes and spectral.is_inside(node):
+            continue
+        if tensor.dtype not in dtypes and tensor.dtype not in passed:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            remedy = f"use another dtype there, or leave {name} out of engines"
+            return Verdict(False, f"{name} has no {dtype}", remedy)
+    return Verdict(True)

@@ -1,0 +1,224 @@
+"""Building with TensorRT or TensorRT-RTX: the block as ONNX at an opset that the parser takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.quantized import is_between
+from portrt.compiler.backends.support import supports_dtypes, tensors_of
+from portrt.compiler.backends.tensorrt.explicit_quantization import explicit_quantization
+from portrt.compiler.backends.tensorrt.process import Built, ParserRefusal, build_in_process
+from portrt.compiler.backends.tensorrt.rewrites import rewritten
+from portrt.compiler.convert import OnnxModel
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.plan import Block
+from portrt.compiler.sizes import data_sizes
+from portrt.errors import BuildError, ConvertError
+from portrt.format import size_expr
+from portrt.graphs import nested, spectral
+from portrt.verdict import YES, Verdict
+
+DTYPES = frozenset(
+    {
+        torch.bool,
+        torch.uint8,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+    }
+)
+# The first opset at which attention is an operator of its own; below, it is matrix products and a
+# softmax.
+_ATTENTION_OPSET = 23
+
+
+def supports(node: torch.fx.Node, name: str) -> Verdict:
+    """Whether TensorRT or TensorRT-RTX, called `name`, can hold a node."""
+    if is_between(node):  # int8 and float8 between quantizers
+        return YES
+    if data_sizes.of_tensors(tensors_of(node)):
+        return data_sizes.REFUSED
+    verdict = supports_dtypes(node, DTYPES, name)
+    if verdict and node.target in spectral.TRANSFORMS and not spectral.is_matrix_product(node):
+        length = spectral.length_of(node)
+        what = "of a length that varies" if length is None else f"of length {length}"
+        return Verdict(
+            False,
+            f"{name} has no Fourier transform: a short one of a fixed length is a matrix product, "
+            f"and this is one {what}",
+            f"transform frames of a fixed length, or leave {name} out of engines",
+        )
+    return verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltEngine:
+    """What a builder made of a block.
+
+    Attributes:
+        data: The plan.
+        result: What the worker says of it.
+        build: For the manifest, without what only one of the two libraries has.
+        weights: Names of the weights that the plan lacks.
+    """
+
+    data: bytes
+    result: Mapping[str, Any]
+    build: Mapping[str, Any]
+    weights: tuple[str, ...]
+
+
+def build_engine(
+    material: Material,
+    settings: Settings,
+    *,
+    library: str,
+    install: str,
+    opsets: Sequence[int],
+    options: Mapping[str, Any],
+) -> BuiltEngine:
+    """Build in the worker process, at the newest opset that converter and parser take.
+
+    Args:
+        material: The block.
+        settings: Of this engine.
+        library: Name of the Python module of the builder.
+        install: Command that installs it, for messages.
+        opsets: To be tried, newest first. A lower one is tried when the parser refuses a higher
+            one, and when the builder refuses attention as one operator.
+        options: Further fields of the worker's job.
+
+    Raises:
+        BuildError: The builder refuses the lowest of them too.
+        ConvertError: The block cannot be translated at the lowest.
+    """
+    started = time.perf_counter()
+    profiles = profiles_of(material.block)
+    job = {
+        "module": library,
+        "install": install,
+        "profiles": profiles,
+        "optimization_level": settings.optimization_level,
+        "workspace_size": settings.workspace_size,
+        "version_compatible": settings.version_compatible,
+        "hardware_compatible": settings.hardware_compatible,
+        "compute_capabilities": list(settings.target_compute_capabilities),
+        "plugins": list(settings.plugins),
+        "strip_weights": settings.strip_engine_weights,  # the names, once they are known
+        **options,
+    }
+    model, built = _at_first_opset(material, job, settings, opsets)
+    result = built.result
+    build = {
+        "library": library,
+        "version": result["version"],
+        "opset": model.opset,
+        "onnx_nodes": model.nodes,
+        "layers": result["layers"],
+        "flags": result["flags"],
+        "profiles": profiles,
+        "os": result["os"],
+        "arch": result["arch"],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    # Of the machine that built it; a builder that needs no GPU may have had none.
+    build |= {key: result[key] for key in ("driver", "driver_cuda") if key in result}
+    if result.get("warnings"):
+        build["warnings"] = result["warnings"]
+    stripped = tuple(name for name in model.weights if name in result.get("stripped", ()))
+    return BuiltEngine(built.data, result, build, stripped)
+
+
+def _at_first_opset(
+    material: Material, job: Mapping[str, Any], settings: Settings, opsets: Sequence[int]
+) -> tuple[OnnxModel, Built]:
+    *attempts, last = opsets
+    for opset in attempts:
+        try:
+            return _build(material, job, settings, opset)
+        except (ParserRefusal, ConvertError):
+            continue
+        except BuildError:
+            if not _has_attention(material.block) or opset < _ATTENTION_OPSET:
+                raise
+    return _build(material, job, settings, last)
+
+
+def _build(
+    material: Material, job: Mapping[str, Any], settings: Settings, opset: int
+) -> tuple[OnnxModel, Built]:
+    library = str(job["module"])
+    model = explicit_quantization(material.convert(opset))
+    model = rewritten(model, library, largest_shapes(job["profiles"]))
+    if job["strip_weights"]:
+        job = {**job, "strip_weights": list(model.weights)}
+    built = build_in_process(
+        job,
+        model.data,
+        material.image if model.weights else None,
+        what=f"{material.block.name} for {library}",
+        python=settings.builder_python,
+        timeout_s=settings.build_timeout_s,
+    )
+    return model, built
+
+
+def largest_shapes(profiles: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Input -> the largest shape in any of the profiles."""
+    return {
+        name: list(map(max, *(sizes[name][2] for sizes in (*profiles, profiles[0]))))
+        for name in profiles[0]
+    }
+
+
+def _has_attention(block: Block) -> bool:
+    targets = {node.target for node in nested.all_nodes(block.program.graph_module)}
+    return torch.ops.aten.scaled_dot_product_attention.default in targets
+
+
+def profiles_of(block: Block) -> list[dict[str, list[list[int]]]]:
+    """Input -> smallest, best and largest shape, for each optimization profile.
+
+    Raises:
+        BuildError: A dimension has no upper bound.
+    """
+    sizes = [size for entry in block.inputs for size in entry["shape"] if isinstance(size, dict)]
+    count = max((len(size.get("profiles", ())) for size in sizes), default=0)
+    return [
+        {
+            entry["name"]: [
+                [_size(block, (index, axis), bound, turn) for axis in range(len(entry["shape"]))]
+                for bound in range(3)
+            ]
+            for index, entry in enumerate(block.inputs)
+        }
+        for turn in range(max(count, 1))
+    ]
+
+
+def _size(block: Block, place: tuple[int, int], bound: int, turn: int) -> int:
+    """A size in a profile: its smallest (bound 0), best (1) or largest (2)."""
+    index, axis = place
+    size = block.inputs[index]["shape"][axis]
+    if not isinstance(size, dict):
+        return int(size_expr.evaluate(size, lambda *dim: _size(block, dim, bound, turn)))
+    if size.get("profiles"):
+        return int(size["profiles"][turn][bound])
+    found = size[("min", "opt", "max")[bound]]
+    if found is None:
+        raise BuildError(
+            f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper "
+            "bound",
+            "a largest size for each dynamic dimension, which TensorRT needs",
+            "give torch.export.Dim(..., max=...), portrt.Input(max_shape=...), or "
+            f"profiles=[{{'{block.inputs[index]['name']}[{axis}]': (min, opt, max)}}]",
+        )
+    return int(found)

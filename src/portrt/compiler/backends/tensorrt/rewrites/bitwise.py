@@ -1,0 +1,98 @@
+"""Bitwise operators of int32 and int64, of which TensorRT has none.
+
+Each number is taken apart into bits along a new last axis, 16 bits at a time: `x - x mod 2^k` is
+divisible by `2^k`, so that no number overflows and no division rounds, and sums of 16 bits are
+exact however a library adds. `not x` is `-1 - x`. All of it is exact for every number.
+
+Of bools torch.onnx makes logical operators; uint8, in which TensorRT does not compute, stays in
+PyTorch.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant
+
+_BITS = {ir.DataType.INT32: 32, ir.DataType.INT64: 64}
+_AT_ONCE = 16
+
+
+class _Bitwise(Rule):
+    """A bitwise operator of two tensors."""
+
+    operator: ClassVar[str]
+    logical: ClassVar[str]
+
+    def pattern(self, op: Any, x: Any, y: Any) -> Any:
+        return getattr(op, self.operator)(x, y)
+
+    def check(self, _: Any, x: ir.Value, y: ir.Value) -> bool:
+        if x.dtype not in _BITS or x.shape is None or y.shape is None:
+            return False
+        one, other = self.bounds(x.shape), self.bounds(y.shape)
+        if one is None or other is None:
+            return False
+        pairs = zip_longest(reversed(one), reversed(other), fillvalue=1)
+        return self.is_small([*map(max, pairs), _AT_ONCE])
+
+    def rewrite(self, op: Any, x: ir.Value, y: ir.Value) -> Any:
+        logical = getattr(op, self.logical)
+        dtype = x.dtype
+        assert dtype is not None
+        top = _BITS[dtype] - 1
+        zero = constant(op, 0, dtype)
+        signs = logical(op.Less(x, zero), op.Less(y, zero))
+        found = op.Where(signs, constant(op, -(2**top), dtype), zero)
+        for first in range(0, top, _AT_ONCE):
+            places = range(first, min(first + _AT_ONCE, top))
+            powers = constant(op, [2**k for k in places], dtype)
+            bits = logical(*(_bits(op, value, powers, dtype) for value in (x, y)))
+            low = constant(op, [2 ** (k - first) for k in places], dtype)
+            part = op.ReduceSum(op.Where(bits, low, zero), constant(op, [-1]), keepdims=0)
+            found = op.Add(found, op.Mul(part, constant(op, 2**first, dtype)))
+        return found
+
+
+def _bits(op: Any, x: ir.Value, powers: ir.Value, dtype: ir.DataType) -> Any:
+    """Bools [..., powers]: those bits of two's complement."""
+    x = op.Unsqueeze(x, constant(op, [-1]))
+    shifted = op.Div(op.Sub(x, op.Mod(x, powers)), powers)
+    return op.Equal(op.Mod(shifted, constant(op, 2, dtype)), constant(op, 1, dtype))
+
+
+class And(_Bitwise):
+    refusal = "operator: BitwiseAnd (checkBitwiseAnd): UNSUPPORTED_NODE"
+    operator = "BitwiseAnd"
+    logical = "And"
+
+
+class Or(_Bitwise):
+    refusal = "operator: BitwiseOr (checkBitwiseOr): UNSUPPORTED_NODE"
+    operator = "BitwiseOr"
+    logical = "Or"
+
+
+class Xor(_Bitwise):
+    refusal = "operator: BitwiseXor (checkBitwiseXor): UNSUPPORTED_NODE"
+    operator = "BitwiseXor"
+    logical = "Xor"
+
+
+class Not(Rule):
+    refusal = "operator: BitwiseNot (checkBitwiseNot): UNSUPPORTED_NODE"
+
+    def pattern(self, op: Any, x: Any) -> Any:
+        return op.BitwiseNot(x)
+
+    def check(self, _: Any, x: ir.Value) -> bool:
+        return x.dtype in _BITS
+
+    def rewrite(self, op: Any, x: ir.Value) -> Any:
+        return op.Sub(constant(op, -1, x.dtype), x)
+
+
+RULES = (And, Or, Xor, Not)

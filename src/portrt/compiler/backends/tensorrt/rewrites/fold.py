@@ -1,0 +1,83 @@
+"""Col2Im, the sum of overlapping patches (torch's fold), as shifted tensors that are added.
+
+One dimension of the image after the other: what the patches have at one place is spread by the
+stride, shifted by the place, and added. Nothing but moves and sums: exact, infinities too, which a
+transposed convolution with an identity would turn into NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant, node_of, numbers
+
+# Places in a patch, counted along each dimension; each becomes two nodes.
+_MOST_PLACES = 64
+
+
+class Fold(Rule):
+    refusal = "operator: Col2Im (checkCol2Im): UNSUPPORTED_NODE"
+
+    def pattern(self, op: Any, columns: Any, image_shape: Any, patch_shape: Any) -> Any:
+        return op.Col2Im(columns, image_shape, patch_shape, _outputs=["image"])
+
+    def check(self, _: Any, image_shape: ir.Value, patch_shape: ir.Value, **__: Any) -> bool:
+        if image_shape.const_value is None or patch_shape.const_value is None:
+            return False
+        return sum(_sizes(patch_shape)) <= _MOST_PLACES
+
+    def rewrite(
+        self,
+        op: Any,
+        columns: ir.Value,
+        image_shape: ir.Value,
+        patch_shape: ir.Value,
+        image: ir.Value,
+    ) -> Any:
+        sizes, patch, node = _sizes(image_shape), _sizes(patch_shape), node_of(image)
+        rank = len(patch)
+        strides = numbers(node, "strides", [1] * rank)
+        gaps = numbers(node, "dilations", [1] * rank)
+        pads = numbers(node, "pads", [0] * 2 * rank)
+        reach = [gap * (places - 1) for gap, places in zip(gaps, patch, strict=True)]
+        counts = [
+            (sizes[i] + pads[i] + pads[i + rank] - reach[i] - 1) // strides[i] + 1
+            for i in range(rank)
+        ]
+        # [batch, channels, *patch, *counts]; a 0 leaves the size as it is
+        found = op.Reshape(columns, constant(op, [0, -1, *patch, *counts]))
+        for i in reversed(range(rank)):
+            length = counts[i] * strides[i]
+            if strides[i] > 1:
+                apart = op.Unsqueeze(found, constant(op, [4 + 2 * i]))
+                filled = _pad(op, apart, 4 + 2 * i, 4 + i + rank, 0, strides[i] - 1)
+                shape = [0, 0, *patch[: i + 1], *counts[:i], length, *sizes[i + 1 :]]
+                found = op.Reshape(filled, constant(op, shape))
+            axis, dims = 2 + 2 * i, 2 + i + rank  # once the place in the patch is chosen
+            most = max(length + reach[i], pads[i] + sizes[i])
+            shifted = []
+            for place in range(patch[i]):
+                part = op.Gather(found, constant(op, place), axis=2 + i)
+                before = place * gaps[i]
+                shifted.append(_pad(op, part, axis, dims, before, most - length - before))
+            total = op.Sum(*shifted) if len(shifted) > 1 else shifted[0]
+            ends = [pads[i], pads[i] + sizes[i], axis]
+            found = op.Slice(total, *(constant(op, [end]) for end in ends))
+        return found
+
+
+def _sizes(value: ir.Value) -> list[int]:
+    assert value.const_value is not None
+    return [int(size) for size in value.const_value.numpy()]
+
+
+def _pad(op: Any, x: Any, axis: int, dims: int, before: int, after: int) -> Any:
+    """With zeros along one axis of a tensor of so many dimensions."""
+    pads = [0] * 2 * dims
+    pads[axis], pads[dims + axis] = before, after
+    return op.Pad(x, constant(op, pads)) if before or after else x
+
+
+RULES = (Fold,)

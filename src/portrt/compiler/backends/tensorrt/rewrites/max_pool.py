@@ -1,0 +1,98 @@
+"""MaxPool that also returns where each maximum is.
+
+The values stay one node. The places come from a walk over the window in the order of its elements:
+a later one wins only if it is greater, so that of equal ones the first is found, as in PyTorch.
+What lies outside of the image is minus infinity, and its place -1 gives way to any other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import onnx_ir as ir
+
+from portrt.compiler.backends.tensorrt.rewrites.rule import (
+    Rule,
+    constant,
+    is_used,
+    node_of,
+    numbers,
+)
+
+# Elements of a window; each becomes a few nodes.
+_MOST_ELEMENTS = 64
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+class MaxPoolIndices(Rule):
+    refusal = "doesn't support mode than 1 outputs for MaxPool nodes!"
+
+    def pattern(self, op: Any, x: Any) -> Any:
+        return op.MaxPool(x, _outputs=["values", "indices"])
+
+    def check(self, _: Any, x: ir.Value, values: ir.Value, indices: ir.Value | None = None) -> bool:
+        if indices is None or not is_used(indices):
+            return False
+        given = node_of(values).attributes
+        padding = given["auto_pad"].as_string() if "auto_pad" in given else "NOTSET"
+        by_columns = "storage_order" in given and given["storage_order"].as_int() != 0
+        is_plain = padding == "NOTSET" and not by_columns
+        window = math.prod(given["kernel_shape"].as_ints())
+        return is_plain and window <= _MOST_ELEMENTS and x.dtype in _FLOATS
+
+    def rewrite(self, op: Any, x: ir.Value, values: ir.Value, **_: Any) -> Any:
+        node = node_of(values)
+        pooled = op.MaxPool(x, **node.attributes)
+        kernel = list(node.attributes["kernel_shape"].as_ints())
+        rank = len(kernel)
+        strides = numbers(node, "strides", [1] * rank)
+        gaps = numbers(node, "dilations", [1] * rank)
+        pads = numbers(node, "pads", [0] * 2 * rank)
+        ceil = node.attributes.get("ceil_mode")
+        # In this mode the last window may begin one stride later.
+        beyond = [stride - 1 if ceil and ceil.as_int() else 0 for stride in strides]
+
+        plane = op.Shape(x, start=2)
+        area = op.ReduceProd(plane, keepdims=0)
+        place = op.Reshape(_range(op, area), op.Concat(constant(op, [1, 1]), plane, axis=0))
+        outside = any(pads) or any(beyond)
+        if outside:
+            sides = [
+                0,
+                0,
+                *pads[:rank],
+                0,
+                0,
+                *(a + b for a, b in zip(pads[rank:], beyond, strict=True)),
+            ]
+            x = op.Pad(x, constant(op, sides), constant(op, -math.inf, x.dtype))
+            place = op.Pad(place, constant(op, sides), constant(op, -1))
+
+        last = op.Sub(op.Shape(pooled, start=2), constant(op, [1] * rank))
+        span = op.Add(op.Mul(last, constant(op, strides)), constant(op, [1] * rank))
+        axes, steps = constant(op, list(range(2, 2 + rank))), constant(op, strides)
+        best = best_place = None
+        for offset in itertools.product(*map(range, kernel)):
+            start = constant(op, [o * gap for o, gap in zip(offset, gaps, strict=True)])
+            one, at = (op.Slice(v, start, op.Add(start, span), axes, steps) for v in (x, place))
+            if best is None:
+                best, best_place = one, at
+                continue
+            wins = op.Greater(one, best)
+            if outside:
+                wins = op.Or(wins, op.Less(best_place, constant(op, 0)))
+            best, best_place = op.Where(wins, one, best), op.Where(wins, at, best_place)
+        # ONNX counts through the whole tensor, over batch and channels too.
+        count = op.ReduceProd(op.Shape(x, end=2), keepdims=0)
+        shape = op.Concat(op.Shape(x, end=2), constant(op, [1] * rank), axis=0)
+        first = op.Reshape(op.Mul(_range(op, count), area), shape)
+        return pooled, op.Add(first, best_place)
+
+
+def _range(op: Any, count: Any) -> Any:
+    return op.Range(constant(op, 0), count, constant(op, 1))
+
+
+RULES = (MaxPoolIndices,)

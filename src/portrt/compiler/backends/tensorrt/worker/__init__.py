@@ -1,0 +1,1 @@
+"""The stand-alone builder; see build_engine.py."""

@@ -1,0 +1,1 @@
+"""Block to engines: built, cached, checked."""

@@ -1,0 +1,70 @@
+"""The branches of a block that its sample inputs do not take.
+
+A check of the engine on the sample says nothing of them. So the block is built again with its
+conditions turned round, compared with PyTorch, and thrown away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from portrt import torch_internals
+from portrt.compiler.plan import Block
+from portrt.graphs import nested
+from portrt.torch_internals.programs import positional_call_graph
+
+_COND = torch.ops.higher_order.cond
+_WHILE_LOOP = torch.ops.higher_order.while_loop
+
+# Of branches in branches; 2 ** depth - 1 blocks take all ways through them.
+_MOST_DEPTH = 3
+
+
+def with_conditions_turned(block: Block) -> Iterator[Block]:
+    """The block with other branches taken: each way through its conditions but that of the sample.
+
+    Conditions deeper than three stay, and so do those inside a `while_loop`, which might never end.
+    """
+    old = block.program
+    depth = min(_depth(old.graph_module), _MOST_DEPTH)
+    for turned in range(1, 2**depth):
+        module = nested.copied(old.graph_module)
+        _turn(module, turned)
+        call_graph = positional_call_graph(old.graph_signature)
+        program = torch_internals.program_from_graph(
+            old, module, old.graph_signature, {}, {}, call_graph
+        )
+        yield dataclasses.replace(block, program=program)
+
+
+def _depth(module: torch.fx.GraphModule) -> int:
+    """How deep conditions are inside each other."""
+    found = 0
+    for node in module.graph.nodes:
+        if node.target is not _WHILE_LOOP:
+            inner = nested.graphs_of_call(module, node).values()
+            deepest = max(map(_depth, inner), default=0)
+            found = max(found, deepest + (node.target is _COND))
+    return found
+
+
+def _turn(module: torch.fx.GraphModule, turned: int) -> None:
+    """Negate the predicates of a graph where the last bit says so, and inside it by the next."""
+    for node in list(module.graph.nodes):
+        if node.target is _WHILE_LOOP:
+            continue
+        is_cond = node.target is _COND
+        for inner in nested.graphs_of_call(module, node).values():
+            _turn(inner, turned >> is_cond)
+        predicate = node.args[0] if is_cond else None
+        if turned & 1 and isinstance(predicate, torch.fx.Node):
+            with module.graph.inserting_before(node):
+                negated = module.graph.call_function(
+                    torch.ops.aten.logical_not.default, (predicate,)
+                )
+            negated.meta["val"] = predicate.meta["val"]
+            node.args = (negated, *node.args[1:])
+    module.recompile()

@@ -1,0 +1,65 @@
+"""Which engines are built, and with which settings."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from portrt.compiler.backends.base import Backend
+from portrt.compiler.building.precision import reason_for_float32
+from portrt.compiler.options.settings import EngineRequest, Settings
+from portrt.engines import registry
+from portrt.errors import BackendUnavailableError
+from portrt.targets import backends
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """One engine to build of each block: who builds it, and with which settings."""
+
+    backend: Backend
+    settings: Settings
+
+
+def builders_for(settings: Settings) -> list[Builder]:
+    """The engines that were asked for and can be built here, in order of preference.
+
+    Raises:
+        BackendUnavailableError: A name is unknown, none of them can be built here, or one cannot
+            although `require_engines` is set.
+    """
+    asked = settings.engines or tuple(EngineRequest(name) for name in backends.names())
+    found: list[Builder] = []
+    refused: list[str] = []
+    remedies: list[str] = []
+    for request in asked:
+        backend = registry.backend(request.backend)
+        own = request.settings(settings)
+        verdict = backend.can_build(own.builder_python)
+        if verdict:
+            found.append(Builder(backend, own))
+            reason = reason_for_float32(backend.name, own.precision)
+            if reason:
+                logger.warning("%s engines stay in float32: %s", backend.name, reason)
+            continue
+        refused.append(f"{request.backend}: {verdict}")
+        remedies.append(verdict.remedy)
+        if settings.engines is not None:
+            logger.warning("no %s engine will be built: %s", request.backend, verdict)
+    lines = "".join(f"\n    {line}" for line in refused)
+    remedy = " or ".join(remedy for remedy in remedies if remedy) or "see `portrt doctor`"
+    if not found:
+        raise BackendUnavailableError(
+            f"none of the engines can be built here:{lines}",
+            "at least one backend that can build on this machine",
+            remedy,
+        )
+    if refused and settings.require_engines:
+        raise BackendUnavailableError(
+            f"engines cannot be built here:{lines}",
+            "every engine that was asked for, as require_engines=True wants",
+            remedy,
+        )
+    return found

@@ -1,0 +1,208 @@
+"""check: does an engine give the numbers of the block it was built from?
+
+The oracle is the block itself, run in PyTorch on the sample inputs of the compilation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.compiler.options.precision import PRECISIONS
+from portrt.compiler.package import entries
+from portrt.compiler.plan import Block, Engine, Plan
+from portrt.engines import registry
+from portrt.engines.base import Session
+from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
+from portrt.format import manifest as manifests
+from portrt.format.manifest import Blob
+from portrt.graphs.control_flow import places
+from portrt.numerics.compare import arithmetic_of, compare_outputs
+from portrt.runtime.policy import policy
+from portrt.runtime.random_inputs import random_block_inputs
+from portrt.targets.trust import TRUSTS
+from portrt.torch_internals import run_flat, unchecked_module
+from portrt.weights import WeightsImage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Real inputs of one block, and what PyTorch makes of them."""
+
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+
+
+def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
+    """Run the planned program in PyTorch on its example inputs; what each block took and gave.
+
+    Empty where the program has no example inputs, or does not run on them.
+    """
+    if captured.example_inputs is None:
+        return {}
+    blocks = {block.name: block for block in plan.blocks}
+    found: dict[str, Sample] = {}
+
+    def run(name: str, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        outputs = run_block(blocks[name], plan.tensors, inputs)
+        found[name] = Sample(tuple(inputs), outputs)
+        return outputs
+
+    for place in places(plan.graph_module):
+        if place.calls:  # PyTorch calls what is in its graph by name
+            for node in place.module.graph.find_nodes(op="call_module"):
+                setattr(place.module, str(node.target), _Recorder(str(node.target), run))
+    try:
+        with torch.no_grad():
+            run_flat(plan.program, captured.example_inputs, run)
+    except Exception:
+        logger.warning("engines are not checked: the model fails on its inputs", exc_info=True)
+        return {}
+    return found
+
+
+class _Recorder(torch.nn.Module):
+    """In the place of a block's submodule."""
+
+    def __init__(self, name: str, run: Callable[[str, Sequence[Any]], Any]) -> None:
+        super().__init__()
+        self._name, self._run = name, run
+
+    def forward(self, *inputs: Any) -> Any:
+        return self._run(self._name, inputs)
+
+
+def run_block(
+    block: Block, tensors: Mapping[str, torch.Tensor], inputs: Sequence[Any]
+) -> tuple[torch.Tensor, ...]:
+    """What a block gives in PyTorch; `tensors` are the program's weights by name."""
+    weights = [tensors[name] for name in block.weights]
+    with torch.no_grad():
+        return tuple(unchecked_module(block.program)(*inputs, *weights))
+
+
+def check_engine(
+    block: Block,
+    engine: Engine,
+    image: torch.Tensor,
+    sample: Sample | None,
+    *,
+    accept: bool,
+    label: str = "",
+    trusted: bool = True,
+) -> Mapping[str, Any]:
+    """Compare one engine with its block; the result is for the manifest.
+
+    Args:
+        block: Where the engine comes from.
+        engine: Just built.
+        image: The weights image.
+        sample: What the block took and gave in PyTorch, or None where that is not known.
+        accept: Log numbers worse than the tolerance instead of raising.
+        label: What is compared, for messages; the engine by default.
+        trusted: It may bring code for the CPU along, as what was built here may.
+
+    Raises:
+        BuildError: The engine opens, but fails on the sample.
+        CheckError: An output is worse than its tolerance.
+    """
+    if sample is None:
+        return {"skipped": "there were no sample inputs"}
+    device = sample.inputs[0].device
+    manifest = _manifest(block, engine, image)
+    spec = manifest.engines[0]
+    backend = registry.backend(engine.backend)
+    verdict = backend.accepts(spec, device)
+    if not verdict:
+        return {"skipped": verdict.reason}
+    weights = WeightsImage(image) if engine.weights else None
+    data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
+    try:
+        with policy(trust=TRUSTS if trusted else ()):
+            session = backend.open(spec, manifest, data, weights, device=device, lean=True)
+        try:
+            found = _run(session, sample)
+        except OutOfProfileError:  # the example that was exported is of no size to tune for
+            sample = _sample_in_profile(block, manifest, image, device)
+            found = _run(session, sample)
+    except EngineError as err:
+        raise BuildError(err.happened, err.expected, err.remedy) from err
+
+    def arguments() -> list[torch.Tensor]:
+        held = WeightsImage(image)
+        return [*sample.inputs, *(held.tensor(name).to(device) for name in block.weights)]
+
+    names = [entry["name"] for entry in block.outputs]
+    module = block.program.graph_module
+    rows = compare_outputs(names, found, sample.outputs, arithmetic_of(engine), module, arguments)
+    for row in rows:
+        if not row["ok"]:
+            _report(label or f"the {engine.backend} engine of {block.name}", engine, row, accept)
+    return {"device": device.type, "outputs": rows}
+
+
+def _run(session: Session, sample: Sample) -> list[torch.Tensor]:
+    return session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
+
+
+def _sample_in_profile(
+    block: Block, manifest: manifests.Manifest, image: torch.Tensor, device: torch.device
+) -> Sample:
+    """Random inputs of the sizes that the first profile is tuned for."""
+    inputs = random_block_inputs(manifest, 0)
+    stored = WeightsImage(image)
+    weights = [stored.tensor(name) for name in block.weights]
+    with torch.no_grad():
+        outputs = block.program.module(check_guards=False)(*inputs, *weights)
+    return Sample(
+        tuple(tensor.to(device) for tensor in inputs), tuple(out.to(device) for out in outputs)
+    )
+
+
+def _report(label: str, engine: Engine, row: Mapping[str, Any], accept: bool) -> None:
+    fact = (
+        f"{label} gives other numbers than PyTorch for "
+        f"{row['name']!r}: largest difference {row['max_abs']}, relative {row['max_rel']}"
+    )
+    if accept:
+        logger.warning("%s; accepted", fact)
+        return
+    raise CheckError(
+        fact,
+        f"a relative difference up to {row['tolerance']}",
+        _remedy(engine),
+    )
+
+
+def _remedy(engine: Engine) -> str:
+    if engine.build.get("precision") in PRECISIONS:
+        return (
+            "name the modules or operators that need float32 in autocast_excluded_modules or "
+            "autocast_excluded_ops, or compile with another precision or check='accept'"
+        )
+    return (
+        "find the operator by putting parts of the model into torch_executed_ops and report it, or "
+        "compile with check='accept'"
+    )
+
+
+def _manifest(block: Block, engine: Engine, image: torch.Tensor) -> manifests.Manifest:
+    """A manifest of this engine alone, to open it with."""
+    first = [{"blob": 0, "size": image.numel(), "sha256": "0" * 64}] if engine.weights else []
+    data = Blob.of(len(first), engine.data)
+    text = manifests.compose(
+        name=block.name,
+        inputs=list(block.inputs),
+        outputs=list(block.outputs),
+        weights=first[0] if first else None,  # its digest is not looked at here
+        engines=[entries.engine_entry(engine, data)],
+        blob_count=len(first) + 1,
+    )
+    return manifests.decode(text)

@@ -1,0 +1,64 @@
+"""Engines in the cache: look, else build while others wait, and keep."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from portrt.cache.key import Key
+from portrt.cache.store import Cache, open_cache
+from portrt.compiler.backends.base import Backend, Material
+from portrt.compiler.building.keys import engine_key, key_or_none
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.plan import Engine
+
+logger = logging.getLogger(__name__)
+
+
+def build_engine(backend: Backend, material: Material, settings: Settings) -> Engine:
+    """`backend.build`, or the engine that it built before from the same material.
+
+    Raises:
+        BuildError: As `backend.build`.
+        ConvertError: Likewise.
+    """
+    cache = open_cache(settings)
+    key = key_or_none(lambda: engine_key(backend, material, settings)) if cache else None
+    if cache is None or key is None:
+        return backend.build(material, settings)
+    found = _engine(cache, key, settings)
+    if found is not None:
+        return found
+    cache.explain_miss(key)
+    with cache.building(key, settings.build_timeout_s):
+        found = _engine(cache, key, settings)  # another process may have built it meanwhile
+        if found is not None:
+            return found
+        engine = backend.build(material, settings)
+        if settings.cache_built_engines:
+            replace = not settings.reuse_cached_engines
+            meta = _meta_of(engine, material)
+            cache.put(key, meta, lambda path: path.write_bytes(engine.data), replace=replace)
+    return engine
+
+
+def _engine(cache: Cache, key: Key, settings: Settings) -> Engine | None:
+    found = cache.get(key) if settings.reuse_cached_engines else None
+    if found is None:
+        return None
+    entry, data = found
+    meta = entry.meta
+    logger.info("took the %s engine of %s from the cache", meta["backend"], meta["block"])
+    return Engine(
+        meta["backend"], data, meta["build"], meta["requires"], tuple(meta["weights"]), None
+    )
+
+
+def _meta_of(engine: Engine, material: Material) -> dict[str, Any]:
+    return {
+        "backend": engine.backend,
+        "block": material.block.name,
+        "build": dict(engine.build),
+        "requires": dict(engine.requires),
+        "weights": list(engine.weights),
+    }

@@ -1,0 +1,132 @@
+"""build: Block -> engines, one for each engine that was asked for and can be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+
+from portrt.compiler.backends.base import Material
+from portrt.compiler.building.branches import with_conditions_turned
+from portrt.compiler.building.builders import Builder
+from portrt.compiler.building.check import Sample, check_engine, run_block
+from portrt.compiler.building.engine_cache import build_engine
+from portrt.compiler.building.precision import (
+    lowered_precision,
+    material_in_precision,
+    precision_entry,
+    simulated_check,
+)
+from portrt.compiler.convert import OnnxModel, onnx_from_block
+from portrt.compiler.convert.translations import resolved
+from portrt.compiler.plan import Block, Engine, Plan
+from portrt.errors import BuildError, CheckError, ConvertError
+from portrt.numerics.compare import worst_difference
+from portrt.weights import WeightsImage
+
+logger = logging.getLogger(__name__)
+
+Failure = BuildError | ConvertError
+
+
+def engines_of_block(
+    plan: Plan,
+    block: Block,
+    image: torch.Tensor,
+    builders: Sequence[Builder],
+    sample: Sample | None,
+) -> tuple[list[Engine], list[tuple[str, Failure]]]:
+    """The engines of one block, and backend and error of those that could not be built.
+
+    Args:
+        plan: Whose block it is.
+        block: What to build.
+        image: The weights image of the program.
+        builders: The engines to build.
+        sample: What the block takes and gives in PyTorch; None leaves the engines unchecked.
+
+    Raises:
+        CheckError: An engine gives other numbers than the block.
+        BuildError: An engine could not be built although `require_engines` is set.
+    """
+    extra = resolved(builders[0].settings.translations) if builders else ()
+
+    def material_of(block: Block) -> Material:
+        @lru_cache
+        def convert(opset: int) -> OnnxModel:
+            return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
+
+        return Material(block, plan.tensors, image, convert)
+
+    material = material_of(block)
+    built: list[Engine] = []
+    failures: list[tuple[str, Failure]] = []
+    for builder in builders:
+        try:
+            built.append(_build_one(builder, material, sample))
+            if sample is not None and "outputs" in (built[-1].check or {}):
+                _check_other_branches(builder, block, material_of, sample)
+        except (BuildError, ConvertError) as err:
+            if builder.settings.require_engines:
+                raise
+            failures.append((builder.backend.name, err))
+            logger.warning("no %s engine for %s: %s", builder.backend.name, block.name, err)
+    return built, failures
+
+
+def _engine(builder: Builder, material: Material, sample: Sample | None) -> tuple[Engine, Material]:
+    """An engine, unchecked, and what it was built from."""
+    settings, block, name = builder.settings, material.block, builder.backend.name
+    material = material_in_precision(name, material, settings, sample)
+    engine = build_engine(builder.backend, material, settings)
+    said = precision_entry(name, block, settings)
+    return dataclasses.replace(engine, build={**engine.build, **said}), material
+
+
+def _check_other_branches(
+    builder: Builder, block: Block, material_of: Callable[[Block], Material], sample: Sample
+) -> None:
+    """Compare the branches that the sample does not take with PyTorch, in an engine of their own.
+
+    Raises:
+        CheckError: They give other numbers.
+    """
+    label = f"{block.name}, in branches that the sample inputs do not take,"
+    accept = builder.settings.check == "accept"
+    for turned in with_conditions_turned(block):
+        try:
+            material = material_of(turned)
+            outputs = run_block(turned, material.tensors, sample.inputs)
+            other = Sample(sample.inputs, outputs)
+            engine, material = _engine(builder, material, other)
+            check_engine(turned, engine, material.image, other, accept=accept, label=label)
+        except CheckError:
+            raise
+        except Exception as err:  # inputs that these branches were not made for
+            logger.info("other branches of %s are not checked: %s", block.name, err)
+
+
+def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
+    started = time.perf_counter()
+    settings, block, name = builder.settings, material.block, builder.backend.name
+    engine, material = _engine(builder, material, sample)
+    if settings.check != "off":
+        accept = settings.check == "accept"
+        check = check_engine(block, engine, material.image, sample, accept=accept)
+        if "skipped" in check and sample and lowered_precision(name, block, settings):
+            check = {**check, **simulated_check(engine, material, sample, accept=accept)}
+        engine = dataclasses.replace(engine, check=check)
+    logger.info(
+        "built %s for %s: %d bytes, %s%s, in %.2f s",
+        engine.backend,
+        block.name,
+        len(engine.data),
+        engine.build["precision"],
+        worst_difference(engine.check),
+        time.perf_counter() - started,
+    )
+    return engine

@@ -1,0 +1,247 @@
+"""Which parts the keys of engines and programs are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.cache.key import Key
+from portrt.compiler.backends.base import Backend, Material
+from portrt.compiler.building import fingerprint
+from portrt.compiler.building.fingerprint import UnknownValueError
+from portrt.compiler.convert.translations import resolved
+from portrt.compiler.options.settings import Settings
+from portrt.format.memory_map import drop_pages
+from portrt.graphs import nested
+from portrt.graphs.symbols import Tuned
+from portrt.weights import WeightsImage
+
+if TYPE_CHECKING:
+    from portrt.compiler.building.builders import Builder
+
+logger = logging.getLogger(__name__)
+
+# The code that decides what is in an engine, given its block. Its sources are in the key, so that
+# no change of it can find an engine that was built before.
+_ENGINE_CODE = (
+    "compiler/backends",
+    "compiler/building",
+    "compiler/convert",
+    "engines",
+    "graphs",
+    "torch_internals",
+)
+_PROGRAM_CODE = (".",)
+
+# What decides neither the program nor its engines. Every other field is in a program's key, so
+# that a new one is in it unless it is named here.
+_NOT_IN_PROGRAM = frozenset(
+    {
+        "cache_built_engines",
+        "cache_dir",
+        "dryrun",
+        "output_format",
+        "report",
+        "reuse_cached_engines",
+    }
+)
+_VERSION_QUERY = (
+    "import importlib.metadata as m;"
+    "print(sorted('%s %s' % (d.metadata['Name'], d.version) for d in m.distributions()"
+    " if (d.metadata['Name'] or '').lower().startswith('tensorrt')))"
+)
+
+
+def engine_key(backend: Backend, material: Material, settings: Settings) -> Key:
+    """The key of one engine of one block.
+
+    Raises:
+        UnknownValueError: The block has something that cannot be described, such as an operator
+            that a function of the user's translates.
+    """
+    block = material.block
+    translated = {target for target, _ in resolved(settings.translations)}
+    if any(node.target in translated for node in nested.all_nodes(block.program.graph_module)):
+        raise fingerprint.UnknownValueError("a translation of the user's is in it")
+    return Key.of(
+        "engine",
+        {
+            "graph": fingerprint.graph(block.program.graph_module),
+            "modules": fingerprint.modules(block.program.graph, settings.autocast_excluded_modules),
+            "float32 nodes": [n.name in material.float32_nodes for n in block.program.graph.nodes]
+            if material.float32_nodes
+            else [],
+            "weights": _weights(material),
+            "shapes": [list(block.inputs), list(block.outputs)],
+            "backend": backend.name,
+            "library": _library(backend, settings),
+            "converter": _versions(),
+            "target": target(backend.name),
+            "plugins": [
+                hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in settings.plugins
+            ],
+            "code": code_digest(_ENGINE_CODE),
+            **rebuild_settings(settings),
+        },
+    )
+
+
+def program_key(
+    program: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+    best: Tuned,
+) -> Key:
+    """The key of a whole compiled program, from the captured one.
+
+    Raises:
+        UnknownValueError: The program has something that cannot be described.
+    """
+    if fingerprint.has_foreign_operators(program.graph_module):
+        raise fingerprint.UnknownValueError("an operator is not torch's own")
+    if settings.translations or settings.passes:
+        raise fingerprint.UnknownValueError(
+            "translations or passes of the user's decide what it is"
+        )
+    options = {
+        field.name: repr(_plain(getattr(settings, field.name)))
+        for field in dataclasses.fields(settings)
+        if field.name not in _NOT_IN_PROGRAM
+    }
+    return Key.of(
+        "program",
+        {
+            "graph": fingerprint.graph(program.graph_module),
+            "modules": _modules(program, settings, builders),
+            "signature": fingerprint.signature(program),
+            "weights": fingerprint.weights(program),
+            "examples": fingerprint.examples(program),
+            "best sizes": sorted(f"{symbol}: {size}" for symbol, size in best.items()),
+            "engines": [
+                [
+                    builder.backend.name,
+                    _library(builder.backend, builder.settings),
+                    target(builder.backend.name),
+                    rebuild_settings(builder.settings),
+                ]
+                for builder in builders
+            ],
+            "converter": _versions(),
+            "code": code_digest(_PROGRAM_CODE),
+            **{f"setting {name}": value for name, value in options.items()},
+        },
+    )
+
+
+def _modules(program: ExportedProgram, settings: Settings, builders: Sequence[Builder]) -> Any:
+    """Which nodes are in the modules that the options name."""
+    named = [builder.settings.autocast_excluded_modules for builder in builders]
+    patterns = (settings.torch_executed_modules, *named)
+    return [fingerprint.modules(program.graph, names) for names in patterns]
+
+
+def _file_digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def rebuild_settings(settings: Settings) -> dict[str, Any]:
+    """A part for every field that is marked as forcing a rebuild."""
+    return {
+        f"setting {field.name}": repr(_plain(getattr(settings, field.name)))
+        for field in dataclasses.fields(settings)
+        if field.metadata["rebuilds"]
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Sets in a fixed order, functions by their names."""
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if callable(value):
+        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+def _weights(material: Material) -> Any:
+    """Names, dtypes, shapes and bytes, and where they lie: an ONNX engine refers to the image."""
+    described: list[Any] = []
+    image = WeightsImage(material.image) if material.block.weights else None
+    for name in material.block.weights:
+        assert image is not None
+        dtype, shape, start, size = image.entry(name)
+        part = material.image[start : start + size]
+        digest = fingerprint.bytes_digest(part)
+        drop_pages(part.numpy())
+        described.append([name, str(dtype), list(shape), start, digest])
+    return described
+
+
+def _library(backend: Backend, settings: Settings) -> Any:
+    """The builder's version, as the backend reports it."""
+    found = [backend.can_build(settings.builder_python).reason]
+    if settings.builder_python is not None:
+        found.append(_versions_of(settings.builder_python))
+    return found
+
+
+@lru_cache
+def _versions_of(python: str) -> str:
+    """The TensorRT packages of another interpreter."""
+    try:
+        done = subprocess.run(
+            [python, "-c", _VERSION_QUERY], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as err:
+        raise fingerprint.UnknownValueError(f"{python} does not tell its versions: {err}") from err
+    return done.stdout.strip()
+
+
+@lru_cache
+def _versions() -> dict[str, str]:
+    """What turns a block into ONNX."""
+    found = {"torch": str(torch.__version__), "python": f"{sys.version_info[:2]}"}
+    for name in ("onnx", "onnx-ir", "onnxscript", "portrt"):
+        found[name] = metadata.version(name)
+    return found
+
+
+def target(backend: str) -> dict[str, Any]:
+    """Operating system, CPU, and the GPUs here where the backend may build for them."""
+    found: dict[str, Any] = {"os": platform.system().lower(), "arch": platform.machine()}
+    if backend.startswith("tensorrt") and torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        found["gpus"] = sorted({torch.cuda.get_device_capability(i) for i in range(count)})
+    return found
+
+
+@lru_cache
+def code_digest(names: tuple[str, ...], root: Path | None = None) -> str:
+    """SHA-256 over the sources of some of our folders and files: portrt's build revision."""
+    root = root or Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for name in names:
+        place = root / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def key_or_none(make: Callable[[], Key]) -> Key | None:
+    try:
+        return make()
+    except UnknownValueError as err:
+        logger.debug("not cached: %s", err)
+        return None

@@ -1,0 +1,207 @@
+"""Engines in a lower precision than the model's: what is converted, and how exact it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from portrt.compiler.plan import Block
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+
+from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import (
+    widen_bfloat16,
+    widen_float16,
+)
+from portrt.compiler.building.check import Sample, check_engine
+from portrt.compiler.building.stored_precision import autocast_entry
+from portrt.compiler.convert import OnnxModel
+from portrt.compiler.convert.autocast import AutocastRules, autocast
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.plan import Block, Engine
+from portrt.errors import BuildError
+
+logger = logging.getLogger(__name__)
+
+_WIDEN = {"fp16": widen_float16, "bf16": widen_bfloat16}
+
+
+def lowered_precision(backend: str, block: Block, settings: Settings) -> str | None:
+    """What the engine's float32 is converted to, or None where it keeps the model's dtypes."""
+    wanted = settings.precision
+    if wanted is None or reason_for_float32(backend, wanted):
+        return None
+    return wanted if "fp32" in precision_of_block(block).split("+") else None
+
+
+def precision_entry(backend: str, block: Block, settings: Settings) -> dict[str, Any]:
+    """For the engine's entry: `precision`, why it is not what was asked for, and what was."""
+    lowered = lowered_precision(backend, block, settings)
+    reason = reason_for_float32(backend, settings.precision)
+    found = {"precision": lowered or precision_of_block(block), **autocast_entry(settings)}
+    return {**found, "precision_reason": reason} if reason else found
+
+
+def material_in_precision(
+    backend: str, material: Material, settings: Settings, sample: Sample | None
+) -> Material:
+    """The material with its conversions in the precision that the engine is to have.
+
+    Args:
+        backend: Whose engine it is.
+        material: In the dtypes of the model.
+        settings: Of the engine.
+        sample: Real inputs: what becomes too large for float16 on them stays in float32.
+    """
+    precision = lowered_precision(backend, material.block, settings)
+    if precision is None:
+        return material
+    large = frozenset[str]()
+    if precision == "fp16" and sample is not None:
+        large = _too_large(material, sample, settings.autocast_max_output_threshold)
+    rules = AutocastRules(
+        precision,
+        sorted(settings.autocast_excluded_modules),
+        settings.autocast_excluded_ops,
+        large,
+    )
+
+    @lru_cache
+    def largest_weight(name: str) -> float:
+        return _largest_finite(material.tensors[name].detach())
+
+    @lru_cache
+    def convert(opset: int) -> OnnxModel:
+        return autocast(material.convert(opset), rules, largest_weight)
+
+    return Material(material.block, material.tensors, material.image, convert, large)
+
+
+def _too_large(material: Material, sample: Sample, limit: float) -> frozenset[str]:
+    """Nodes of the block, inputs among them, whose values on the sample are beyond the limit."""
+    found: dict[str, float] = {}
+
+    class Measure(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+                found[n.name] = _largest_finite(value)
+            return value
+
+    block = material.block
+    weights = [material.tensors[name] for name in block.weights]
+    try:
+        with torch.no_grad():
+            Measure(block.program.graph_module).run(*sample.inputs, *weights)
+    except Exception:
+        logger.warning("the values in %s cannot be measured", block.name, exc_info=True)
+        return frozenset()
+    large = {name: value for name, value in found.items() if value > limit}
+    if large:
+        words = ", ".join(f"{name} ({value:.1e})" for name, value in large.items())
+        logger.info("in float32 as their values are large: %s of %s", words, block.name)
+    return frozenset(large)
+
+
+def _largest_finite(tensor: torch.Tensor) -> float:
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def simulated_check(
+    engine: Engine, material: Material, sample: Sample, *, accept: bool
+) -> Mapping[str, Any]:
+    """How exact an engine's precision is, where the engine itself cannot run.
+
+    ONNX Runtime computes the same ONNX model in float32 and rounds after each operator.
+
+    Args:
+        engine: Just built, in a lowered precision.
+        material: What it was built from.
+        sample: What the block took and gave in PyTorch.
+        accept: As in `check_engine`.
+
+    Returns:
+        For the manifest: "simulated", with an entry for each output, or the reason why not.
+
+    Raises:
+        CheckError: An output is worse than the tolerance of the precision.
+    """
+    precision = engine.build["precision"]
+    model = material.convert(engine.build["opset"])
+    rounded = dataclasses.replace(
+        engine,
+        backend="onnxruntime",
+        data=_WIDEN[precision](model.data),
+        requires={"device": ["cpu"]},
+        weights=model.weights,
+    )
+    inputs, outputs = (
+        tuple(tensor.cpu() for tensor in part) for part in (sample.inputs, sample.outputs)
+    )
+    label = f"{material.block.name}, rounded to {precision} as the {engine.backend} engine would,"
+    try:
+        check = check_engine(
+            material.block,
+            rounded,
+            material.image,
+            Sample(inputs, outputs),
+            accept=accept,
+            label=label,
+        )
+    except BuildError as err:
+        return {"simulated": err.happened}
+    return {"simulated": check.get("outputs", check.get("skipped"))}
+
+
+# (backend, precision) -> why its engines stay in float32.
+KEPT_IN_FLOAT32 = {
+    ("onnxruntime", "bf16"): "ONNX Runtime has no bfloat16 kernels for a CPU",
+}
+
+
+def reason_for_float32(backend: str, precision: str | None) -> str:
+    """Why an engine of this backend stays in float32 although it was asked for less, or ""."""
+    return "" if precision is None else KEPT_IN_FLOAT32.get((backend, precision), "")
+
+
+def precision_of_block(block: Block) -> str:
+    """The floating-point and quantized dtypes that a block computes in, such as "fp32+int8"."""
+    import torch
+
+    from portrt.graphs import nested
+
+    names = {
+        torch.float64: "fp64",
+        torch.float32: "fp32",
+        torch.bfloat16: "bf16",
+        torch.float16: "fp16",
+        torch.float8_e4m3fn: "fp8",
+    }
+    every = nested.all_nodes(block.program.graph_module)
+    nodes = [node for node in every if node.op == "call_function"]
+    values = [node.meta.get("val") for node in nodes]  # what computes: a quantizer may have float64
+    dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
+    found = [name for dtype, name in names.items() if dtype in dtypes]
+    if any("quantize" in str(node.target) for node in nodes):
+        found += ["int8"] if dtypes & {torch.int8, torch.uint8} else []
+    elif any(map(_rounds_to_int8, nodes)):
+        found += ["int8"]
+    return "+".join(found) or "integer"
+
+
+def _rounds_to_int8(node: Any) -> bool:
+    """Whether a node takes a float tensor and gives int8, as quantizers in plain arithmetic do."""
+    import torch
+
+    taken = [source.meta.get("val") for source in node.all_input_nodes]
+    made = node.meta.get("val")
+    return getattr(made, "dtype", None) == torch.int8 and any(
+        isinstance(value, torch.Tensor) and value.is_floating_point() for value in taken
+    )

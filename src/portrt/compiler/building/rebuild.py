@@ -1,0 +1,176 @@
+"""rebuild: an engine for this machine, from the source that lies in the program; no model code."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from portrt import torch_internals
+from portrt.compiler.building.builders import Builder
+from portrt.compiler.building.check import Sample, check_engine
+from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.building.stored_precision import with_stored_precision
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.plan import Block, Engine, Plan
+from portrt.engines import registry
+from portrt.engines.eager import SourceSession, program_from_source
+from portrt.errors import PortrtError
+from portrt.format.manifest import Blob, Dimension, EngineSpec, Manifest, check_digest
+from portrt.runtime.input_check import output_shapes
+from portrt.runtime.policy import Policy
+from portrt.runtime.random_inputs import random_block_inputs
+from portrt.runtime.select import rebuilders
+from portrt.runtime.trust import vouch
+from portrt.targets import backends
+from portrt.verdict import Verdict
+from portrt.weights import WeightsImage, image_from_tensors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """An engine that is not in the program.
+
+    Attributes:
+        spec: Its entry, as a manifest would have it. The index of its blob is negative.
+        data: Its bytes, 1-D uint8 on the CPU.
+    """
+
+    spec: EngineSpec
+    data: torch.Tensor
+
+
+def rebuild(
+    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, policy: Policy
+) -> tuple[Rebuilt | None, tuple[tuple[str, Verdict], ...]]:
+    """Build the first engine that this machine can build and run, check it, and keep it cached.
+
+    It has the precision of the block's stored engines.
+
+    Args:
+        manifest: The block; it has its source.
+        blobs: The blobs of its call.
+        device: Where the inputs are.
+        policy: Which backends may run.
+
+    Returns:
+        The engine, or None, and a verdict for each backend that was tried.
+
+    Raises:
+        PackageError: The source is not what the manifest describes.
+    """
+    assert manifest.source is not None
+    check_digest(
+        blobs[manifest.source.index].numpy(), manifest.source, f"the source of {manifest.name}"
+    )
+    if manifest.weights is not None:  # an engine may keep them for good
+        label = f"the weights of {manifest.name}"
+        check_digest(blobs[manifest.weights.index].numpy(), manifest.weights, label)
+    verdicts: list[tuple[str, Verdict]] = []
+    for name in rebuilders(device, policy):
+        index = backends.names().index(name) + 1
+        builder = Builder(registry.backend(name), Settings(require_engines=True))
+        found = _in_thread(manifest, blobs, device, builder)
+        if isinstance(found, Engine):
+            data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)
+            spec = _spec(found, -index)
+            vouch(spec.data.sha256)  # it was built here
+            return Rebuilt(spec, data), tuple(verdicts)
+        logger.warning("%s was not rebuilt for %s: %s", name, manifest.name, found.reason)
+        verdicts.append((f"{name}, rebuilt", found))
+    return None, tuple(verdicts)
+
+
+def _spec(engine: Engine, index: int) -> EngineSpec:
+    blob = Blob(index, len(engine.data), str(Blob.of(0, engine.data)["sha256"]))
+    return EngineSpec(
+        engine.backend, blob, engine.build, engine.requires, engine.weights, engine.check
+    )
+
+
+def _in_thread(
+    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, builder: Builder
+) -> Engine | Verdict:
+    """In a thread of its own, since the caller is within a torch operator, whose modes would reach
+    the export and the translation."""
+    results: list[Engine | Verdict] = []
+
+    def run() -> None:
+        try:
+            with torch_internals.without_torch_noise():
+                results.append(_build_and_check(manifest, blobs, device, builder))
+        except PortrtError as err:
+            results.append(Verdict(False, f"it could not be rebuilt: {err.happened}", err.remedy))
+        except Exception as err:  # of torch's exporter: the source can still run
+            logger.exception("rebuilding %s", manifest.name)
+            reason = f"it could not be rebuilt: {type(err).__name__}: {err}"
+            results.append(Verdict(False, reason))
+
+    thread = threading.Thread(target=run, name="portrt-rebuild")
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def _build_and_check(
+    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, builder: Builder
+) -> Engine | Verdict:
+    assert manifest.source is not None
+    settings = with_stored_precision(builder.settings, manifest.engines, builder.backend.name)
+    builder = Builder(builder.backend, settings)
+    source = blobs[manifest.source.index]
+    image = image_from_tensors({})
+    if manifest.weights is not None:
+        image = blobs[manifest.weights.index]
+    weights = WeightsImage(image)
+    block = _block(manifest, source)
+    tensors = {name: weights.tensor(name) for name in block.weights}
+    session = SourceSession(manifest, source, weights, device)
+    samples = [_sample(manifest, session, bound, device) for bound in ("best", "least")]
+    plan = Plan(block.program, block.program.graph_module, (block,), tensors, ())
+    (engine,), _ = engines_of_block(plan, block, image, [builder], samples[0])
+    check = engine.check or {}
+    if "outputs" not in check:
+        return Verdict(False, f"it could not be checked: {check.get('skipped', 'no reason given')}")
+    check_engine(block, engine, image, samples[1], accept=False)
+    return engine
+
+
+def _block(manifest: Manifest, source: torch.Tensor) -> Block:
+    """The block, as `partition` made it when the program was compiled."""
+    return Block(
+        name=manifest.name,
+        program=program_from_source(manifest.name, source),
+        weights=manifest.source_weights,
+        inputs=tuple(_entry(spec) for spec in manifest.inputs),
+        outputs=tuple(_entry(spec) for spec in manifest.outputs),
+        node_count=manifest.node_count,
+    )
+
+
+def _entry(spec: Any) -> dict[str, Any]:
+    """An input or output as the manifest's JSON has it."""
+    shape = [_size_entry(size) if isinstance(size, Dimension) else size for size in spec.shape]
+    return {"name": spec.name, "dtype": spec.dtype, "shape": shape}
+
+
+def _size_entry(size: Dimension) -> dict[str, Any]:
+    entry = {"min": size.least, "opt": size.best, "max": size.most, "symbol": size.symbol}
+    return {**entry, "profiles": [list(item) for item in size.profiles]} if size.profiles else entry
+
+
+def _sample(manifest: Manifest, session: SourceSession, bound: str, device: torch.device) -> Sample:
+    """Random inputs of the best or the smallest sizes, and what the source makes of them.
+
+    Raises:
+        EngineError: The source fails on them.
+    """
+    inputs = random_block_inputs(manifest, 0, device, bound)
+    outputs = session.run(inputs, output_shapes(manifest, inputs))
+    return Sample(inputs, tuple(outputs))

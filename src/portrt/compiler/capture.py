@@ -1,0 +1,162 @@
+"""capture: nn.Module or ExportedProgram -> ExportedProgram."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from portrt import torch_internals
+from portrt.compiler.inputs import Input
+from portrt.errors import CaptureError, SettingsError
+from portrt.graphs.recurrent import whole_recurrent_layers
+from portrt.graphs.torch_error import TorchError
+
+logger = logging.getLogger(__name__)
+
+_DimHint = type(torch.export.Dim.AUTO)
+_COLLECTIONS = (torch.export.ShapesCollection, torch.export.AdditionalInputs)
+
+
+def capture(
+    model: torch.nn.Module | ExportedProgram,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    strict: bool = False,
+) -> ExportedProgram:
+    """Export `model` with `torch.export`; an ExportedProgram is taken as it is.
+
+    Args:
+        model: In eval mode, or else it is captured as it is, with a warning.
+        args: Positional arguments: tensors or `Input`s (nested in containers, if the model takes
+            those), and whatever else `torch.export` takes.
+        kwargs: Keyword arguments, likewise.
+        dynamic_shapes: As `torch.export.export` takes it. Only where no `Input` is dynamic.
+        strict: As `torch.export.export` takes it.
+
+    Raises:
+        CaptureError: torch could not export the model; its error is the cause.
+        SettingsError: The arguments do not fit the model or each other.
+    """
+    started = time.perf_counter()
+    if isinstance(model, ExportedProgram):
+        if dynamic_shapes is not None:
+            raise SettingsError(
+                "dynamic_shapes was given together with an ExportedProgram",
+                "an ExportedProgram alone: it already knows its dynamic shapes",
+                "give dynamic_shapes to torch.export.export, or give the nn.Module to compile",
+            )
+        return _admitting_one(model)
+    if not isinstance(model, torch.nn.Module):
+        raise SettingsError(
+            f"the model is a {type(model).__module__}.{type(model).__qualname__}",
+            "a torch.nn.Module or a torch.export.ExportedProgram",
+            "wrap a function in a module whose forward calls it",
+        )
+    if args is None and kwargs is None:
+        raise SettingsError(
+            "no inputs were given",
+            "inputs=[...], or arg_inputs=(...) and kwarg_inputs={...}: tensors or portrt.Input",
+            "give one example tensor, or one portrt.Input, for each argument of the model",
+        )
+    if isinstance(args, (torch.Tensor, Input)):
+        raise SettingsError(
+            f"inputs is one {type(args).__name__}",
+            "a list or tuple with one entry for each positional argument",
+            "write inputs=[x]",
+        )
+    args, kwargs = tuple(args or ()), dict(kwargs or {})
+    if dynamic_shapes is None:
+        dynamic_shapes = _dynamic_shapes_of_inputs(model, args, kwargs)
+    elif any(isinstance(leaf, Input) and leaf.dynamic_axes for leaf in _leaves((args, kwargs))):
+        raise SettingsError(
+            "dynamic_shapes was given together with a dynamic portrt.Input",
+            "one of the two",
+            "use Input(shape=...) or tensors beside dynamic_shapes",
+        )
+    example_args, example_kwargs = _examples((args, kwargs))
+    if model.training:
+        logger.warning("the model is in training mode; it is compiled as it is. Call .eval() first")
+    try:
+        with torch.no_grad(), whole_recurrent_layers():
+            program = torch.export.export(
+                model, example_args, example_kwargs, dynamic_shapes=dynamic_shapes, strict=strict
+            )
+    except Exception as err:
+        told = TorchError.of(err)
+        raise CaptureError(
+            f"torch.export could not capture {type(model).__qualname__}: {told}",
+            "a model that torch.export.export takes with these inputs",
+            "; ".join((*told.advice, "torch.export.draft_export(model, args) lists every cause")),
+        ) from err
+    seconds = time.perf_counter() - started
+    logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)
+    if isinstance(dynamic_shapes, _COLLECTIONS):
+        collection: Any = dynamic_shapes  # torch's method has no types
+        dynamic_shapes = collection.dynamic_shapes(model, example_args, example_kwargs)
+    hints = any(isinstance(leaf, _DimHint) for leaf in _leaves(dynamic_shapes))
+    return _admitting_one(program) if hints else program
+
+
+def _admitting_one(program: ExportedProgram) -> ExportedProgram:
+    """The program, with dynamic sizes from 2 taken as sizes from 1.
+
+    torch.export writes 2 for a range that nobody gave (`Dim.AUTO`), while its program takes 1 too.
+    """
+    ranges = {
+        symbol: type(bounds)(1, bounds.upper) if bounds.lower == 2 else bounds
+        for symbol, bounds in program.range_constraints.items()
+    }
+    return torch_internals.with_ranges(program, ranges)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return pytree.tree_leaves(tree)
+
+
+def _examples(tree: Any) -> Any:
+    """The tree with an example in the place of each `Input`.
+
+    A tensor that is given twice becomes two: torch.export takes one object for one input, and the
+    program would not look at the other.
+    """
+    leaves, spec = pytree.tree_flatten(tree)
+    made: list[Any] = []
+    for seed, leaf in enumerate(leaves):
+        if isinstance(leaf, Input):
+            made.append(leaf.example(seed))
+        elif isinstance(leaf, torch.Tensor) and any(leaf is other for other in made):
+            made.append(leaf.clone())
+        else:
+            made.append(leaf)
+    return pytree.tree_unflatten(made, spec)
+
+
+def _dynamic_shapes_of_inputs(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The dynamic_shapes that the `Input`s ask for, or None when none of them is dynamic."""
+    if not any(isinstance(leaf, Input) and leaf.dynamic_axes for leaf in _leaves((args, kwargs))):
+        return None
+    dims: dict[str, Any] = {}
+
+    def shapes_of(leaf: Any) -> Any:
+        return leaf.dynamic_shapes(dims) if isinstance(leaf, Input) else None
+
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as err:
+        raise SettingsError(
+            f"the inputs do not fit {type(model).__qualname__}.forward: {err}",
+            f"arguments for forward{inspect.signature(model.forward)}",
+            "give the inputs in the order of the signature, or by name in kwarg_inputs",
+        ) from err
+    return pytree.tree_map(shapes_of, dict(bound.arguments))

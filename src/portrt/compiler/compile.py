@@ -1,0 +1,323 @@
+"""compile: capture -> lower -> partition -> convert -> build -> package."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+from portrt.compiler.building.builders import Builder, builders_for
+from portrt.compiler.building.check import sample_blocks
+from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.capture import capture
+from portrt.compiler.convert import translation
+from portrt.compiler.convert.translations import resolved
+from portrt.compiler.lower import lower
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.package.assemble import assemble
+from portrt.compiler.partition import partition
+from portrt.compiler.plan import Block, Engine, Plan
+from portrt.compiler.program_cache import build_program
+from portrt.compiler.reports.coverage import coverage, deliver, one_line, say
+from portrt.compiler.sizes.tuning import sizes_to_tune_for
+from portrt.errors import BuildError, ConvertError, SettingsError
+from portrt.format.compile_report import MissingEngine, report_of_manifest
+from portrt.format.manifest import decode, parse
+from portrt.graphs import nested
+from portrt.graphs.module_path import ModulePath, say_what_names_nothing
+from portrt.graphs.node_names import nodes_named
+from portrt.graphs.symbols import Tuned
+from portrt.runtime.calls import manifests_of
+from portrt.runtime.module import module_of
+from portrt.runtime.trust import vouch
+from portrt.verdict import YES, Verdict
+from portrt.weights import image_from_tensors
+
+logger = logging.getLogger(__name__)
+
+_IRS = ("default", "dynamo")
+
+# So many nodes that fail to convert are found one by one; then their whole blocks are given up.
+_MOST_TRIES = 8
+
+
+@overload
+def compile(  # noqa: A001
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = ...,
+    inputs: Sequence[Any] | None = ...,
+    *,
+    output_format: Literal["exported_program"],
+    **options: Any,
+) -> ExportedProgram: ...
+
+
+@overload
+def compile(  # noqa: A001
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = ...,
+    inputs: Sequence[Any] | None = ...,
+    *,
+    output_format: Literal["module"] = ...,
+    **options: Any,
+) -> torch.nn.Module: ...
+
+
+def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT expect
+    module: torch.nn.Module | ExportedProgram,
+    ir: str = "default",
+    inputs: Sequence[Any] | None = None,
+    *,
+    arg_inputs: Sequence[Any] | None = None,
+    kwarg_inputs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    profiles: Sequence[Mapping[str, int | tuple[int, int, int]]] | None = None,
+    **options: Any,
+) -> torch.nn.Module | ExportedProgram:
+    """Compile a model into a program that calls engines and saves as a torch.export program.
+
+    Args:
+        module: The model, in eval mode, or a program that `torch.export` made of one.
+        ir: "default" or "dynamo"; both mean torch.export.
+        inputs: Example tensors or `Input`s, one for each positional argument. Any shapes and
+            dtypes that the model takes; the program takes these, and, where an `Input` or
+            `dynamic_shapes` gives a range, any size in it.
+        arg_inputs: Another name for `inputs`.
+        kwarg_inputs: Example keyword arguments.
+        dynamic_shapes: As `torch.export.export` takes it, instead of dynamic `Input`s.
+        profiles: Ranges of sizes that TensorRT tunes engines for, such as those of a decoder's
+            first call and of its steps: for each a mapping from the name of a size to that size, or
+            to (min, opt, max) within its range. Names are those of `torch.export.Dim`s and of
+            `Input(shared_dims=...)`, or "x[0]" for dimension 0 of input `x`. A size that is not
+            named has its whole range. ONNX Runtime takes all sizes in any case.
+        **options: The fields of `Settings`, and Torch-TensorRT's options, of which those without
+            meaning here are named in the log.
+
+    Returns:
+        With `output_format="exported_program"` an ExportedProgram, for `torch.export.save`; with
+        "module", the default, its module. Weights are constants: later changes to `module` do not
+        reach the program. The model itself is not changed. With `dryrun` the model as captured.
+
+    Raises:
+        SettingsError: An option or an input specification cannot be used.
+        CaptureError: torch.export cannot capture the model.
+        PartitionError: Nodes stay in PyTorch although `require_full_compilation` was set.
+        BackendUnavailableError: An engine name is unknown, or none of `engines` can be built here.
+        CheckError: An engine gives other numbers than PyTorch on the sample inputs.
+        BuildError: No engine of any block could be built, although engines were asked for by name
+            or `require_full_compilation` was set.
+    """
+    started = time.perf_counter()
+    settings = Settings.from_options(options)
+    _check_ir(ir)
+    if inputs is not None and arg_inputs is not None:
+        raise SettingsError(
+            "both inputs and arg_inputs were given", "one of them", "leave one of them out"
+        )
+    args = inputs if arg_inputs is None else arg_inputs
+    builders = builders_for(settings)
+    with torch_internals.without_torch_noise():
+        captured = capture(
+            module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
+        )
+        _check_module_names(captured, settings, builders)
+        tuned = sizes_to_tune_for(
+            captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
+        )
+        program = _compiled(captured, settings, builders, tuned)
+        logger.info("compiled in %.2f s", time.perf_counter() - started)
+        return program if settings.output_format == "exported_program" else module_of(program)
+
+
+def _compiled(
+    captured: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+    best: Tuned,
+) -> ExportedProgram:
+    """The program with engines; with `dryrun` the captured one, after printing the plan."""
+    if not settings.dryrun:
+
+        def build() -> tuple[ExportedProgram, bool]:
+            return _build(captured, settings, builders, best)
+
+        program = build_program(captured, settings, builders, best, build)
+        for text in manifests_of(program):
+            for engine in decode(text).engines:
+                vouch(engine.data.sha256)  # it was built here
+            found = report_of_manifest(parse(text))
+            if found is not None:
+                deliver(found, settings.report)
+        return program
+    from portrt.compiler.reports.dryrun import print_plan
+
+    plan = _plan(captured, settings, builders, best, {})
+    report = coverage(plan)
+    print_plan(plan, [item.backend.name for item in builders], report)
+    if settings.report is not True:  # it was printed
+        deliver(report, settings.report)
+    return captured
+
+
+def _check_module_names(
+    captured: ExportedProgram, settings: Settings, builders: Sequence[Builder]
+) -> None:
+    """Warn of names of modules that are none; a model that came captured may have lost them."""
+    paths = [ModulePath.of(node.meta) for node in captured.graph.nodes]
+    excluded = {name for b in builders for name in b.settings.autocast_excluded_modules}
+    say_what_names_nothing("torch_executed_modules", settings.torch_executed_modules, paths)
+    say_what_names_nothing("autocast_excluded_modules", excluded, paths)
+
+
+def _check_ir(ir: str) -> None:
+    if ir not in _IRS:
+        raise SettingsError(
+            f"ir is {ir!r}",
+            f"one of {', '.join(map(repr, _IRS))}: portrt captures with torch.export",
+            "for TorchScript output compile, then portrt.save(..., output_format='torchscript')",
+        )
+
+
+def _plan(
+    captured: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+    best: Tuned,
+    excluded: Mapping[str, Verdict],
+) -> Plan:
+    extra = resolved(settings.translations)
+
+    def supports(node: torch.fx.Node) -> Verdict:
+        translated = translation(node, translations=extra)
+        verdicts = (translated, *(item.backend.supports(node) for item in builders))
+        return next((verdict for verdict in verdicts if not verdict), YES)
+
+    return partition(lower(captured, settings), settings, supports, excluded, best)
+
+
+def _build(
+    captured: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+    best: Tuned,
+) -> tuple[ExportedProgram, bool]:
+    """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
+
+    Returns:
+        The program, and whether it has every engine that was asked for.
+    """
+    excluded: dict[str, Verdict] = {}
+    for tries in itertools.count(1):
+        plan = _plan(captured, settings, builders, best, excluded)
+        if tries == 1:
+            say(coverage(plan))
+        missing: list[MissingEngine] = []
+        image = image_from_tensors(plan.tensors)
+        samples = sample_blocks(plan, captured) if _wants_samples(builders) else {}
+        engines: dict[str, list[Engine]] = {}
+        refused: dict[str, Verdict] = {}
+        for block in plan.blocks:
+            engines[block.name], failures = engines_of_block(
+                plan, block, image, builders, samples.get(block.name)
+            )
+            missing += [
+                MissingEngine(block.name, backend, one_line(failure.happened))
+                for backend, failure in failures
+            ]
+            if not engines[block.name]:
+                errors = [failure for _, failure in failures]
+                refused |= _nodes_to_exclude(block, errors, whole=tries >= _MOST_TRIES)
+        if not refused:
+            break
+        excluded |= refused
+    if not plan.blocks:
+        _say_that_nothing_is_compiled(excluded, settings, builders)
+    policy = {"fallback": settings.fallback}
+    if settings.check == "first-open":
+        policy["check"] = settings.check
+    report = coverage(plan, missing)
+    if not plan.blocks:  # no manifest has it
+        deliver(report, settings.report)
+    program = assemble(
+        plan, image if plan.tensors else None, engines, policy, report=report.to_json()
+    )
+    _copy_what_is_shared(program, captured)
+    complete = all(len(made) == len(builders) for made in engines.values())
+    return program, complete and not excluded
+
+
+def _wants_samples(builders: Sequence[Builder]) -> bool:
+    return any(b.settings.check != "off" or b.settings.precision == "fp16" for b in builders)
+
+
+def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) -> None:
+    """Give the program its own copies of the model's tensors, such as buffers that calls change."""
+    pairs = (
+        (program.state_dict, captured.state_dict),
+        (program.constants, captured.constants),
+    )
+    seen: dict[int, Any] = {}  # tied tensors stay tied
+    for own, theirs in pairs:
+        for name, held in own.items():
+            if name in theirs and isinstance(held, torch.Tensor):
+                own[name] = copy.deepcopy(held, seen)
+
+
+def _nodes_to_exclude(
+    block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
+) -> dict[str, Verdict]:
+    """Node -> why not: the nodes that the failures are about if known, else the whole block."""
+    names = {
+        node.name
+        for node in nested.all_nodes(block.program.graph_module)
+        if nested.is_operator(node)
+    }
+    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
+    remedy = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
+    known = set().union(*(_nodes_at_fault(failure, names) for failure in failures))
+    known = known or _control_flow(block)  # of which builders know little
+    excluded = known if known and not whole else names
+    logger.warning(
+        "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
+        ", ".join(sorted(known)) if excluded is known else "all",
+        len(names),
+        block.name,
+        f"{reason} (do: {remedy})",
+    )
+    return dict.fromkeys(excluded, Verdict(False, reason, remedy))
+
+
+def _control_flow(block: Block) -> set[str]:
+    return {
+        node.name
+        for node in block.program.graph.nodes
+        if isinstance(node.target, torch._ops.HigherOrderOperator)
+    }
+
+
+def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[str]:
+    """The nodes of a block that a failure names."""
+    if isinstance(failure, ConvertError):
+        return {failure.node} & names if failure.node else set()
+    return nodes_named(failure.happened, names)
+
+
+def _say_that_nothing_is_compiled(
+    excluded: Mapping[str, Verdict], settings: Settings, builders: Sequence[Builder]
+) -> None:
+    """A warning; where engines were asked for by name and failed, a BuildError."""
+    if excluded and (settings.engines is not None or settings.require_full_compilation):
+        reasons = dict.fromkeys(f"{it.reason} (do: {it.remedy})" for it in excluded.values())
+        raise BuildError(
+            "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
+            f"an engine by {' or '.join(item.backend.name for item in builders)}",
+            "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
+        )
+    logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")

@@ -1,0 +1,274 @@
+"""A block's program -> a small ONNX model whose weights stay in the weights image."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
+
+from portrt import torch_internals
+from portrt.compiler.convert.opset_17 import to_opset_17
+from portrt.compiler.convert.origins import Origin, decomposed_from, name_after_origins
+from portrt.compiler.convert.translations import Translations
+from portrt.compiler.convert.wrong_translations import wrong_translation
+from portrt.compiler.plan import Block
+from portrt.errors import ConvertError
+from portrt.graphs import nested
+from portrt.graphs.recurrent import run_decompositions, whole_recurrent_layers
+from portrt.torch_internals import NEWEST_OPSET
+from portrt.torch_internals.programs import positional_call_graph
+from portrt.verdict import YES, Verdict
+from portrt.weights import WeightsImage
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+logger = logging.getLogger(__name__)
+
+# Where the model says that its weights are: the weights image, beside the model.
+WEIGHTS_LOCATION = "weights.safetensors"
+
+_REMEDY = "give a translation of your own in translations, see docs/extending.md"
+
+# The oldest opset that torch.onnx writes.
+_OLDEST_WRITTEN = 18
+
+# Smaller weights are copied into the model: shape inference wants to read them.
+_SMALL_WEIGHT_BYTES = 128
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A serialized ONNX model.
+
+    Attributes:
+        data: ModelProto bytes. Initializers larger than 128 bytes that are weights of the program
+            are external: location `WEIGHTS_LOCATION`, offset and length in the weights image, and
+            the name that they have there.
+        weights: Names of these initializers.
+        opset: Version of the default operator set.
+        nodes: Number of ONNX nodes.
+        origins: Name of an ONNX node -> the operator call that it was made from.
+    """
+
+    data: bytes
+    weights: tuple[str, ...]
+    opset: int
+    nodes: int
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+
+
+def translation(
+    node: torch.fx.Node, opset: int = NEWEST_OPSET, translations: Translations = ()
+) -> Verdict:
+    """Whether torch.onnx translates this node, and rightly, or one of the user's translations."""
+    if any(node.target is target for target, _ in translations):
+        return YES
+    wrong = wrong_translation(node)
+    if wrong:
+        return Verdict(False, wrong, _REMEDY)
+    if torch_internals.has_onnx_translation(node, opset):
+        return YES
+    return Verdict(False, "torch.onnx has no translation for it", _REMEDY)
+
+
+def onnx_from_block(
+    block: Block,
+    tensors: Mapping[str, torch.Tensor],
+    image: WeightsImage,
+    opset: int,
+    translations: Translations = (),
+) -> OnnxModel:
+    """Translate a block.
+
+    Args:
+        block: What to translate; not modified.
+        tensors: The program's weights by name.
+        image: Where these weights lie.
+        opset: ONNX operator set to write, 17 to `NEWEST_OPSET`. Operators that need a newer one
+            are decomposed.
+        translations: Beside those of torch.onnx; they come first.
+
+    Raises:
+        ConvertError: torch.onnx failed; its error is the cause.
+    """
+    from portrt.compiler.convert.output_types import round_outputs
+
+    started = time.perf_counter()
+    weights = {name: tensors[name] for name in block.weights}
+    program = whole = _with_weights(block, weights)
+    written = max(opset, _OLDEST_WRITTEN)
+    try:
+        if not _is_translated(program, written, translations):
+            table = torch_internals.onnx_decompositions(written, translations)
+            with torch_internals.oblivious_to_size_one():
+                program = run_decompositions(program, table)
+        # The exporter runs the graph on fake tensors, whose sizes are the whole program's: what it
+        # takes for granted of them would become a guard.
+        with whole_recurrent_layers(), torch_internals.unguarded():
+            model = torch_internals.onnx_ir_from_program(program, written, translations)
+        _name_inputs(model, block)  # decomposing renames them
+        _simplify(model)
+        _name_inputs(model, block)  # and so does what makes an output of an input
+        round_outputs(model, [entry["dtype"] for entry in block.outputs])
+        if opset < written:
+            to_opset_17(model)
+    except Exception as err:
+        raise ConvertError(
+            f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
+            "operators that torch.onnx translates",
+            "name the operator in torch_executed_ops to keep it in PyTorch",
+            node=_node_name(program, err, decomposed=program is not whole),
+        ) from err
+    external = _externalize(model, weights, image)
+    origins = name_after_origins(model, program, block.program, decomposed=program is not whole)
+    data = _serialize(model, origins)
+    logger.info(
+        "converted %s to %d ONNX nodes (opset %d) in %.2f s",
+        block.name,
+        len(model.graph),
+        opset,
+        time.perf_counter() - started,
+    )
+    return OnnxModel(data, external, opset, len(model.graph), origins)
+
+
+def _name_inputs(model: onnx_ir.Model, block: Block) -> None:
+    """Give the model's inputs the names that they have in the block."""
+    wanted = [entry["name"] for entry in block.inputs]
+    for value in model.graph.outputs:
+        if value.name in wanted and not value.is_graph_input():
+            value.name = f"{value.name}_out"
+    for value, name in zip(model.graph.inputs, wanted, strict=True):
+        value.name = name
+
+
+def _is_translated(program: ExportedProgram, opset: int, translations: Translations) -> bool:
+    return all(
+        torch_internals.has_onnx_translation(node, opset, translations)
+        for node in nested.all_nodes(program.graph_module)
+        if nested.is_operator(node)
+    )
+
+
+def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> ExportedProgram:
+    """The block's program with its trailing inputs turned into buffers, on a graph of its own."""
+    program = block.program
+    specs = list(program.graph_signature.input_specs)
+    first_weight = len(specs) - len(block.weights)
+    for index, name in enumerate(block.weights, first_weight):
+        specs[index] = InputSpec(InputKind.BUFFER, specs[index].arg, name, persistent=True)
+    signature = ExportGraphSignature(specs, list(program.graph_signature.output_specs))
+    module = nested.copied(program.graph_module)
+    call_graph = positional_call_graph(signature)
+    return torch_internals.program_from_graph(program, module, signature, weights, {}, call_graph)
+
+
+def _simplify(model: onnx_ir.Model) -> None:
+    """Fold what does not depend on inputs or weights, and drop what is not used.
+
+    Not `ONNXProgram.optimize()`: it folds weights into new ones (transposed, or with a batch norm
+    multiplied in), which would be stored beside the originals. The engines' own optimizers do the
+    same when they open or build, in memory.
+    """
+    import onnx_ir.passes.common as common
+    from onnxscript import optimizer
+
+    def should_fold(node: onnx_ir.Node) -> bool | None:
+        for value in node.inputs:
+            if value is not None and value.is_initializer() and _is_large(value.const_value):
+                return False
+        return None
+
+    common.InlinePass()(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
+    for clean_up in (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+    ):
+        clean_up(model)
+
+
+def _is_large(value: onnx_ir.TensorProtocol | None) -> bool:
+    return value is not None and value.nbytes > _SMALL_WEIGHT_BYTES
+
+
+def _externalize(
+    model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], image: WeightsImage
+) -> tuple[str, ...]:
+    """Make the initializers that are weights refer to the image; return their names."""
+    import onnx_ir
+
+    names = {id(tensor): name for name, tensor in weights.items()}
+    external = []
+    for value in list(model.graph.initializers.values()):
+        tensor = torch_internals.torch_tensor_of(value.const_value)
+        name = None if tensor is None else names.get(id(tensor))
+        if name is None or value.const_value is None:
+            continue
+        _, shape, offset, length = image.entry(name)
+        if length <= _SMALL_WEIGHT_BYTES:
+            continue
+        value.const_value = onnx_ir.ExternalTensor(
+            WEIGHTS_LOCATION,
+            offset,
+            length,
+            value.const_value.dtype,
+            shape=onnx_ir.Shape(shape),
+            name=name,
+            base_dir="",
+        )
+        value.name = name
+        external.append(name)
+    return tuple(external)
+
+
+def _serialize(model: onnx_ir.Model, origins: Mapping[str, Origin]) -> bytes:
+    import onnx_ir
+
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        # Stack traces and class hierarchies: larger than the graph, and full of the user's paths.
+        node.metadata_props.clear()
+        origin = origins.get(node.name or "")
+        if origin is not None:
+            node.metadata_props["torch_node"] = origin.node
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    data: bytes = onnx_ir.to_proto(model).SerializeToString()
+    return data
+
+
+def _innermost(err: BaseException) -> str:
+    while err.__cause__ is not None:
+        err = err.__cause__
+    text = str(err).strip().splitlines()
+    return text[0] if text else type(err).__name__
+
+
+def _node_name(
+    program: ExportedProgram, err: BaseException | None, *, decomposed: bool
+) -> str | None:
+    """The block's node that an exporter error speaks of ("... translating node %name : ...")."""
+    nodes = {node.name: node for node in nested.all_nodes(program.graph_module)}
+    while err is not None:
+        _, found, rest = str(err).partition("translating node %")
+        node = nodes.get(rest.split(" ", 1)[0]) if found else None
+        if node is not None:
+            return (decomposed_from(node) or None) if decomposed else node.name
+        err = err.__cause__
+    return None

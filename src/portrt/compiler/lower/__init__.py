@@ -1,0 +1,74 @@
+"""lower: fewer kinds of operators, same meaning. The list below is the order of the passes."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from torch.export import ExportedProgram
+
+from portrt.compiler.convert.translations import resolved
+from portrt.compiler.lower.decompose import decompose
+from portrt.compiler.lower.distinct_operands import distinct_operands
+from portrt.compiler.lower.drop_metadata_asserts import drop_metadata_asserts
+from portrt.compiler.lower.drop_size_asserts import drop_size_asserts
+from portrt.compiler.lower.hoist_sizes import hoist_sizes
+from portrt.compiler.lower.keep_attention import whole_attention
+from portrt.compiler.lower.lift_nested_constants import lift_nested_constants
+from portrt.compiler.lower.low_precision import narrow_numbers
+from portrt.compiler.lower.name_nested_nodes import name_nested_nodes
+from portrt.compiler.lower.shape_conditions import shape_conditions
+from portrt.compiler.lower.unalias_constants import unalias_constants
+from portrt.compiler.lower.user_passes import run_user_passes
+from portrt.compiler.lower.view_to_reshape import view_to_reshape
+from portrt.compiler.options.settings import Settings
+from portrt.graphs import nested
+
+logger = logging.getLogger(__name__)
+
+GRAPH_PASSES = (
+    drop_metadata_asserts,
+    whole_attention,
+    hoist_sizes,
+    shape_conditions,
+    view_to_reshape,
+    narrow_numbers,
+)
+
+
+def lower(program: ExportedProgram, settings: Settings | None = None) -> ExportedProgram:
+    """Decompose, then run each of `GRAPH_PASSES` on the graph and on those of its branches.
+
+    The user's passes come last, and see the graph itself.
+
+    Args:
+        program: Not changed.
+        settings: translations, passes and check.
+
+    Raises:
+        LowerError: A pass of the user's fails, or leaves a graph that is none of an export.
+        CheckError: A pass of the user's changes what the model computes.
+    """
+    started = time.perf_counter()
+    settings = settings or Settings()
+    program = distinct_operands(lift_nested_constants(unalias_constants(program)))
+    lowered = decompose(program, resolved(settings.translations))
+    for target, _ in resolved(settings.translations):
+        if _calls(program, target) and not _calls(lowered, target):
+            logger.warning(
+                "the translation of %s is not used: torch takes the operator apart", target
+            )
+    drop_size_asserts(lowered)
+    for graph_pass in GRAPH_PASSES:
+        for graph_module in nested.graph_modules(lowered.graph_module):
+            graph_pass(graph_module)
+    name_nested_nodes(lowered.graph_module)
+    if settings.passes:
+        run_user_passes(lowered, settings)
+    seconds = time.perf_counter() - started
+    logger.info("lowered to %d nodes in %.2f s", len(lowered.graph.nodes), seconds)
+    return lowered
+
+
+def _calls(program: ExportedProgram, target: object) -> bool:
+    return any(node.target is target for node in nested.all_nodes(program.graph_module))

@@ -1,0 +1,75 @@
+"""Decompose to operators that torch.onnx translates; composite ones that it takes stay whole."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+import torch.onnx.ops
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+from portrt.compiler.convert.translations import Translations
+from portrt.compiler.lower import grouped_matmul
+from portrt.compiler.lower.complex_numbers import complex_to_real, has_complex_tensors
+from portrt.compiler.lower.decompositions import DECOMPOSITIONS, quantized
+from portrt.compiler.lower.flat_inputs import through_flat_inputs
+from portrt.errors import LowerError
+from portrt.graphs.recurrent import run_decompositions
+from portrt.graphs.torch_error import TorchError
+
+logger = logging.getLogger(__name__)
+
+# It stays whole, so that engines multiply it into the convolution before it, unless the program
+# itself calls it and may read the statistics that torch.onnx gets wrong.
+_BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
+
+
+def decompose(program: ExportedProgram, translations: Translations = ()) -> ExportedProgram:
+    """A functional copy of `program`; attention, norms and GELU stay one node each.
+
+    So does what one of `translations` takes.
+    """
+    table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET, translations)
+    taken = {target for target, _ in translations}
+    own = {
+        **DECOMPOSITIONS,
+        **grouped_matmul.decompositions(),
+        **quantized.decompositions(),
+        **torch.onnx.ops.aten_decompositions(),  # torch's ONNX operators, as torch computes them
+    }
+    table.update({op: made for op, made in own.items() if op not in taken})
+    if not any(node.target is _BATCH_NORM for node in program.graph.nodes):
+        table.pop(_BATCH_NORM, None)  # of a batch norm layer, whose statistics nothing reads
+    table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
+    return through_flat_inputs(program, lambda flat: _decomposed(flat, table))
+
+
+def _decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:
+    lowered: ExportedProgram
+    with torch_internals.oblivious_to_size_one():
+        try:
+            lowered = run_decompositions(program, table)
+            if has_complex_tensors(lowered):
+                lowered = run_decompositions(complex_to_real(lowered), table)
+        except Exception as err:
+            reason = f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}"
+            logger.warning(
+                "torch fails to decompose the model, so it is compiled whole: %s", reason
+            )
+            lowered = _functional(program)
+    return lowered
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program with nothing decomposed but what writes to its inputs."""
+    try:
+        return run_decompositions(program, {})
+    except Exception as err:
+        told = TorchError.of(err)
+        raise LowerError(
+            f"torch cannot make the captured model free of writes to tensors: {told}",
+            "a program that ExportedProgram.run_decompositions takes",
+            "; ".join((*told.advice, "call torch.export.export and run_decompositions yourself")),
+        ) from err

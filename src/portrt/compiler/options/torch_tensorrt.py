@@ -1,0 +1,45 @@
+"""Torch-TensorRT's options: what has no meaning here, and its ways to ask for a precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from portrt.compiler.options.precision import precision_of_enabled, spelled
+
+# Torch-TensorRT options that have no meaning here. They are accepted, so that a call can be moved
+# with only the import changed, and named once in the log with the reason.
+WITHOUT_MEANING = {
+    "device": "the program runs on the device of its inputs",
+    "autocast_excluded_nodes": "name modules or operators in autocast_excluded_modules and _ops",
+    "autocast_max_depth_of_reduction": "reductions stay in float32",
+    "autocast_calibration_dataloader": "operators are chosen by rule, see `precision`",
+    "use_explicit_typing": "engines are always strongly typed",
+    "use_python_runtime": "the file is the same for both runtimes; the one that is there is used",
+    "immutable_weights": "weights are constants of the program",
+    "truncate_double": "float64 nodes stay in PyTorch where a backend lacks them",
+    "pass_through_build_failures": "a failed engine is left out with its reason",
+    "use_fast_partitioner": "there is one partitioner",
+    "enable_experimental_decompositions": "the decompositions of torch.onnx are used",
+    "assume_dynamic_shape_support": "dynamic shapes are always supported",
+    "debug": "use the logger named 'portrt'",
+    "lazy_engine_init": "engines are always opened at their first call",
+    "make_refittable": "this version does not refit engines",
+    "offload_module_to_cpu": "engines are built in another process",
+}
+
+
+# Torch-TensorRT's ways to ask for a precision.
+PRECISION_SYNONYMS = ("enabled_precisions", "enable_autocast", "autocast_low_precision_type")
+
+
+def with_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `precision` in the place of Torch-TensorRT's ways to ask for one."""
+    found = dict(options)
+    enabled, autocast, wanted = (found.pop(name, None) for name in PRECISION_SYNONYMS)
+    chosen = None
+    if autocast:
+        chosen = spelled(wanted) or "fp16"  # their default
+    elif enabled is not None:
+        chosen = precision_of_enabled(enabled)
+    return found if chosen is None else {"precision": chosen, **found}

@@ -1,0 +1,195 @@
+"""package: engine calls in the place of the blocks, and the result as one ExportedProgram."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    TensorArgument,
+)
+
+from portrt import torch_internals
+from portrt.compiler.package import entries
+from portrt.compiler.plan import Block, Engine, Plan
+from portrt.compiler.sizes import data_sizes
+from portrt.format import manifest as manifests
+from portrt.format.manifest import Blob
+from portrt.graphs import nested
+from portrt.graphs.control_flow import Place, hand_in, places
+from portrt.graphs.program_inputs import output_specs
+from portrt.runtime.op import register
+
+_STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+def assemble(
+    plan: Plan,
+    image: torch.Tensor | None,
+    engines: Mapping[str, Sequence[Engine]],
+    policy: Mapping[str, Any],
+    *,
+    with_sources: bool = True,
+    report: Mapping[str, Any] | None = None,
+) -> ExportedProgram:
+    """The compiled program.
+
+    Args:
+        plan: Its graph is used up.
+        image: The weights image of all blocks, or None where no block has weights.
+        engines: Block name -> its engines, in order of preference.
+        policy: What the program asks of the place where it runs.
+        with_sources: Store the blocks as they were before conversion; False where nobody knows.
+        report: What the compilation left to PyTorch; kept with the first block.
+    """
+    register()
+    graph = plan.graph_module.graph
+    blobs = _Blobs(graph, image)
+    calls = {
+        node.target: (place, node)
+        for place in places(plan.graph_module)
+        for node in place.module.graph.nodes
+        if node.op == "call_module"
+    }
+    for block in plan.blocks:
+        source = source_from_block(block) if with_sources else None
+        place, call = calls[block.name]
+        _replace_call(place, call, block, source, engines[block.name], blobs, policy, report)
+        report = None
+        delattr(place.module, block.name)
+    for place in places(plan.graph_module):
+        place.module.recompile()
+    return _program(plan, blobs)
+
+
+class _Blobs:
+    """The constants that are added to the program, and their placeholders."""
+
+    def __init__(self, graph: torch.fx.Graph, image: torch.Tensor | None) -> None:
+        self._graph = graph
+        self._first_input = next(iter(graph.nodes))
+        self.constants: dict[str, torch.Tensor] = {}
+        self.specs: list[InputSpec] = []
+        self._fake_mode = torch_internals.fake_mode_of(graph)
+        self.weights = None if image is None else self.add("portrt_weights", image)
+        self.weights_entry = {} if image is None else Blob.of(0, image.numpy())
+
+    def add(self, name: str, data: torch.Tensor) -> torch.fx.Node:
+        """A placeholder for `data`, before all others."""
+        with self._graph.inserting_before(self._first_input):
+            node = self._graph.placeholder(f"c_{name}")
+        node.meta["val"] = self._fake_mode.from_tensor(data, static_shapes=True)
+        self.constants[name] = data
+        self.specs.append(InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(node.name), name))
+        return node
+
+
+def _replace_call(
+    place: Place,
+    call: torch.fx.Node,
+    block: Block,
+    source: bytes | None,
+    engines: Sequence[Engine],
+    blobs: _Blobs,
+    policy: Mapping[str, Any],
+    report: Mapping[str, Any] | None,
+) -> None:
+    nodes: list[torch.fx.Node] = []
+    has_weights = bool(block.weights)
+    if has_weights:
+        assert blobs.weights is not None
+        nodes.append(blobs.weights)
+
+    def add(label: str, data: bytes) -> dict[str, Any]:
+        nodes.append(blobs.add(f"portrt_{block.name}_{label}", _tensor_from_bytes(data)))
+        return Blob.of(len(nodes) - 1, data)
+
+    source_entry = None if source is None else add("source", source)
+    engine_entries = [
+        entries.engine_entry(engine, add(f"engine_{index}_{engine.backend}", engine.data))
+        for index, engine in enumerate(engines)
+    ]
+    text = manifests.compose(
+        name=block.name,
+        producer={"portrt": _own_version(), "torch": str(torch.__version__)},
+        inputs=list(block.inputs),
+        outputs=list(block.outputs),
+        weights=blobs.weights_entry if has_weights else None,
+        source=source_entry,
+        source_weights=list(block.weights),
+        node_count=block.node_count,
+        engines=engine_entries,
+        policy=dict(policy),
+        **({} if report is None else {"report": dict(report)}),
+        blob_count=len(nodes),
+    )
+    manifests.decode(text)  # what is written can be read
+    call.op = "call_function"
+    call.target = torch.ops.portrt.execute_engine.default
+    call.args = (list(call.args), [hand_in(place, node) for node in nodes], text)
+    call.meta["val"] = list(call.meta["val"])
+
+
+def source_from_block(block: Block) -> bytes:
+    """The block as a torch.export archive whose weights are inputs, with every device the CPU."""
+    from torch.export.passes import move_to_device_pass
+
+    program = move_to_device_pass(block.program, "cpu")
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _tensor_from_bytes(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _own_version() -> str:
+    return metadata.version("portrt")
+
+
+def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
+    """Drop what the blocks took over, and put graph, signature and tensors together."""
+    old, graph = plan.program, plan.graph_module.graph
+    for node in reversed(list(graph.nodes)):
+        if torch_internals.is_symbolic_call(node) and node.op == "call_function" and not node.users:
+            graph.erase_node(node)
+    by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    specs = []
+    # What calls change is kept, even where nothing reads it.
+    changed = {*old.graph_signature.buffers_to_mutate.values()}
+    changed |= {*old.graph_signature.parameters_to_mutate.values()}
+    for spec in old.graph_signature.input_specs:
+        unused = spec.kind in _STORED and not by_name[spec.arg.name].users
+        if unused and spec.target not in changed:
+            graph.erase_node(by_name[spec.arg.name])
+        else:
+            specs.append(spec)
+    specs = blobs.specs + specs
+    kept = {spec.target for spec in specs if spec.target is not None}
+    signature = ExportGraphSignature(specs, output_specs(old, graph))
+    plan.graph_module.recompile()
+    constants = {k: v for k, v in old.constants.items() if k in kept}
+    program = torch_internals.program_from_graph(
+        old,
+        plan.graph_module,
+        signature,
+        {k: v for k, v in old.state_dict.items() if k in kept},
+        {**constants, **blobs.constants},
+    )
+    # Sizes that the data decides and that only engines see now have no symbol any more.
+    nodes = nested.all_nodes(plan.graph_module)
+    seen = {s for node in nodes for s in data_sizes.symbols_of(node.meta.get("val"))}
+    ranges = {
+        symbol: bounds
+        for symbol, bounds in old.range_constraints.items()
+        if symbol in seen or not torch_internals.is_unbacked(symbol)
+    }
+    return torch_internals.with_ranges(program, ranges)

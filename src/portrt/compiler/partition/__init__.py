@@ -1,0 +1,5 @@
+"""partition: lowered program -> Plan."""
+
+from portrt.compiler.partition.cut import partition
+
+__all__ = ["partition"]

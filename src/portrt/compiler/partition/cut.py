@@ -1,0 +1,211 @@
+"""partition: lowered program -> Plan: the nodes that go to engines, and a reason for each other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from portrt import torch_internals
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition.group import Group, groups_of
+from portrt.compiler.partition.plan import plan_of
+from portrt.compiler.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
+from portrt.compiler.plan import LeftOut, Plan
+from portrt.errors import PartitionError
+from portrt.graphs import control_flow, nested
+from portrt.graphs.module_path import ModulePath
+from portrt.graphs.source_line import source_line
+from portrt.graphs.symbols import Tuned
+from portrt.verdict import Verdict
+from portrt.weights import storable
+
+logger = logging.getLogger(__name__)
+
+Judged = Callable[[torch.fx.GraphModule], dict[torch.fx.Node, Verdict]]
+
+
+def partition(
+    program: ExportedProgram,
+    settings: Settings,
+    supports: Supports,
+    excluded: Mapping[str, Verdict] | None = None,
+    best: Tuned | None = None,
+) -> Plan:
+    """Group the nodes that every requested backend takes.
+
+    Args:
+        program: Lowered; its graph is cut, so do not use it afterwards.
+        settings: min_block_size, torch_executed_ops and require_full_compilation.
+        supports: Verdict of the requested backends on one node.
+        excluded: Node name -> why not, for nodes that were tried and refused.
+        best: Symbol -> size that engines are tuned for, where it is not the example's.
+
+    Raises:
+        PartitionError: A node stays in PyTorch although the settings forbid it.
+    """
+    started = time.perf_counter()
+    weights = _weights(program)
+
+    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
+        return verdicts_of(module, settings, supports, excluded or {})
+
+    left_out = _cut(program.graph_module, judged, weights, settings)
+    if settings.require_full_compilation and left_out:
+        raise PartitionError(
+            f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
+            "every node in an engine, as require_full_compilation=True asks",
+            "change the model, or compile with require_full_compilation=False",
+        )
+    plan = plan_of(program, weights, left_out, best or {})
+    logger.info(
+        "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
+        len(plan.blocks),
+        sum(block.node_count for block in plan.blocks),
+        len(left_out),
+        time.perf_counter() - started,
+    )
+    for item in left_out:
+        logger.debug("in PyTorch: %s (%s): %s", item.node, item.target, item.reason)
+    return plan
+
+
+def _cut(
+    graph_module: torch.fx.GraphModule,
+    judged: Judged,
+    weights: Mapping[str, Any],
+    settings: Settings,
+    prefix: str = "",
+) -> list[LeftOut]:
+    """Make blocks of a graph, and of the graphs inside it that stay in PyTorch.
+
+    Returns:
+        The nodes that are in none.
+    """
+    verdicts = judged(graph_module)
+    groups, dropped = groups_of(graph_module, verdicts, weights, settings, is_branch=bool(prefix))
+    left_out = [_left_out(node, verdict) for node, verdict in dropped]
+    refused = {node.name: verdict for node, verdict in verdicts.items() if not verdict}
+    groups = [_with_graphs(group, graph_module) for group in groups]
+    torch_internals.fuse(graph_module, groups, f"{prefix}block_")
+    _drop_unused_graphs(graph_module)
+    for call in list(graph_module.graph.nodes):  # others than before: fusing sorts a copy
+        inner: list[LeftOut] = []
+        engines = 0
+        for branch, path in _branches(graph_module, call, prefix):
+            handed = {
+                own.name: weights[outer.name]
+                for own, outer in control_flow.handed_in(call, branch)
+                if outer.name in weights
+            }
+            inner += _cut(branch, judged, handed, settings, path)
+            branch.recompile()
+            engines += sum(node.op == "call_module" for node in branch.graph.nodes)
+        if call.name in refused:
+            left_out.append(_left_out(call, refused[call.name], _said_of(engines)))
+        left_out += inner
+    return left_out
+
+
+def _branches(
+    graph_module: torch.fx.GraphModule, call: torch.fx.Node, prefix: str
+) -> list[tuple[torch.fx.GraphModule, str]]:
+    """The graphs of a call, each with the prefix of the names of its blocks.
+
+    None where they take numbers beside tensors, such as the count of a loop; nor where the data
+    decides a size in one, which torch does not read again from a file with calls of engines there.
+    """
+    graphs = (
+        nested.graphs_of_call(graph_module, call) if call.target in control_flow.OPERANDS else {}
+    )
+    taken = [
+        node.meta.get("val")
+        for graph in graphs.values()
+        for node in control_flow.placeholders(graph)
+    ]
+    if not all(isinstance(value, torch.Tensor) for value in taken):
+        return []
+    for graph in graphs.values():
+        values = [node.meta.get("val") for node in nested.all_nodes(graph)]
+        if any(torch_internals.is_data_dependent(value) for value in values if value is not None):
+            return []
+    return [(graph, f"{prefix}{reader.target}_") for reader, graph in graphs.items()]
+
+
+def _said_of(engines: int) -> str:
+    """For the reason of a call that stays in PyTorch: how many blocks its graphs have."""
+    if not engines:
+        return ""
+    return f"; the rest of its branches is in {engines} block{'' if engines == 1 else 's'}"
+
+
+def _with_graphs(group: Group, graph_module: torch.fx.GraphModule) -> Group:
+    """A group, with nodes of its own that read the graphs that its nodes are called with."""
+    readers = []
+    for node in group:
+        for reader in nested.graphs_of_call(graph_module, node):
+            with graph_module.graph.inserting_before(node):
+                own = graph_module.graph.node_copy(reader)
+            node.replace_input_with(reader, own)
+            if not reader.users:
+                graph_module.graph.erase_node(reader)
+                own.name = reader.name
+            readers.append(own)
+    return readers + group
+
+
+def _drop_unused_graphs(graph_module: torch.fx.GraphModule) -> None:
+    """Forget the branches that went to blocks."""
+    used = {str(n.target) for n in graph_module.graph.nodes if n.op in ("call_module", "get_attr")}
+    for name in [name for name, _ in graph_module.named_children() if name not in used]:
+        delattr(graph_module, name)
+
+
+def _table(left_out: Iterable[LeftOut]) -> str:
+    return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
+
+
+def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> LeftOut:
+    return LeftOut(
+        node=node.name,
+        target=_target_name(node),
+        reason=f"{verdict.reason}{more}",
+        remedy=verdict.remedy,
+        source=source_line(node.meta.get("stack_trace")),
+        module=ModulePath.of(node.meta).innermost,
+        asked=verdict.reason.endswith(OPTIONS_THAT_LEAVE_OUT),
+    )
+
+
+def _target_name(node: torch.fx.Node) -> str:
+    if isinstance(node.target, (str, torch._ops.OpOverload)):
+        return str(node.target)
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
+    """Placeholder name -> (name, tensor) of everything that no call changes."""
+    signature = program.graph_signature
+    mutated = set(signature.buffers_to_mutate.values())
+    found = {}
+    for spec in signature.input_specs:
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            continue
+        assert spec.target is not None
+        held = program.state_dict.get(spec.target)
+        tensor = program.constants.get(spec.target) if held is None else held
+        if spec.target not in mutated and _is_plain(tensor):
+            found[spec.arg.name] = (spec.target, tensor)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor, of no subclass, that a weights image can hold."""
+    if not isinstance(value, torch.Tensor) or not storable(value.dtype):
+        return False
+    return type(value.detach()) is torch.Tensor and value.layout is torch.strided

@@ -1,0 +1,187 @@
+"""For each node: can any engine hold it, and if not, why."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from portrt import torch_internals
+from portrt.compiler.options.settings import Settings, operator_name
+from portrt.compiler.partition.higher_order import verdict_on_graphs, verdict_on_kind
+from portrt.compiler.sizes import data_sizes
+from portrt.graphs import nested, symbols
+from portrt.graphs.module_path import ModulePath
+from portrt.verdict import YES, Verdict
+
+# How the reasons of what the user left out end.
+OPTIONS_THAT_LEAVE_OUT = ("torch_executed_ops", "torch_executed_modules")
+
+Supports = Callable[[torch.fx.Node], Verdict]
+
+
+def verdicts_of(
+    graph_module: torch.fx.GraphModule,
+    settings: Settings,
+    supports: Supports,
+    excluded: Mapping[str, Verdict],
+) -> dict[torch.fx.Node, Verdict]:
+    """A verdict for each node that computes tensors; sizes are computed where they are needed.
+
+    A control-flow operator is in an engine together with its branches, or not at all.
+    """
+    device = _main_device(graph_module)
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    known = symbols.dimensions_of(placeholders)
+    found_by_data = set(data_sizes.known_symbols(graph_module.graph))
+
+    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
+        found: dict[torch.fx.Node, Verdict] = {}
+        for node in module.graph.nodes:
+            if node.op != "call_function" or torch_internals.is_symbolic_call(node):
+                continue
+            if node.target is operator.getitem:
+                found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
+            elif node.name in excluded:
+                found[node] = excluded[node.name]
+            else:
+                found[node] = _verdict(node, settings, device, known, found_by_data) and supports(
+                    node
+                )
+            inner = nested.graphs_of_call(module, node)
+            if inner and found[node]:
+                found[node] = verdict_on_graphs(inner, judged)
+        _keep_complex_tensors_inside(found)
+        return found
+
+    return judged(graph_module)
+
+
+def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
+    """Leave out, with the reason of the first, nodes that would hand a complex tensor over.
+
+    An engine takes and gives real tensors: what makes a complex one and all that take it are in the
+    same engine, or none of them is.
+    """
+    chains = [
+        [node, *node.users]
+        for node in found
+        if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].is_complex()
+    ]
+    outside = Verdict(False, "it gives a complex tensor to what is not in an engine")
+    while any(
+        any(found.get(node) for node in chain) and not all(found.get(node) for node in chain)
+        for chain in chains
+    ):
+        for chain in chains:
+            refused = [found.get(node, outside) for node in chain if not found.get(node)]
+            for node in chain if refused else ():
+                if found.get(node):
+                    found[node] = refused[0]
+
+
+def _verdict(
+    node: torch.fx.Node,
+    settings: Settings,
+    device: torch.device,
+    known: symbols.Dimensions,
+    found_by_data: set[Any],
+) -> Verdict:
+    """Whether any engine could hold the node."""
+    asked = _asked_for(node, settings)
+    if not asked:
+        return asked
+    kind = _verdict_on_operator(node) if _is_plain(node) else verdict_on_kind(node)
+    return kind and _verdict_on_values(node, device, known, found_by_data)
+
+
+def _is_plain(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload)
+
+
+def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
+    """No where an option of the user's keeps the node in PyTorch."""
+    if nested.is_operator(node):
+        name = operator_name(node.target)
+        if settings.torch_executed_ops & {name, name.rpartition(".")[0]}:
+            return Verdict(
+                False, "named in torch_executed_ops", "leave it out of torch_executed_ops"
+            )
+    module = ModulePath.of(node.meta).match(settings.torch_executed_modules)
+    if module is not None:
+        return Verdict(
+            False,
+            f"{module!r} is named in torch_executed_modules",
+            "leave the module out of torch_executed_modules",
+        )
+    return YES
+
+
+def _verdict_on_operator(node: torch.fx.Node) -> Verdict:
+    target: Any = node.target
+    if target._schema.is_mutable:
+        return Verdict(
+            False, "it writes to its inputs", "use the operator that returns a new tensor"
+        )
+    if torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node):
+        return Verdict(
+            False,
+            "it draws random numbers from torch's generator",
+            "take the random numbers as an input",
+        )
+    return YES
+
+
+def _verdict_on_values(
+    node: torch.fx.Node,
+    device: torch.device,
+    known: symbols.Dimensions,
+    found_by_data: set[Any],
+) -> Verdict:
+    """Whether it takes and returns tensors whose sizes are known, or found by an operator."""
+    value = node.meta.get("val")
+    values = [value] if isinstance(value, torch.Tensor) else list(value or ())
+    tensors = [item for item in values if isinstance(item, torch.Tensor)]
+    if not tensors or len(tensors) != len(values):
+        return Verdict(False, "it does not return tensors alone")
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]  # no graphs
+    taken = [source.meta.get("val") for source in sources]
+    taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
+    sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
+    sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
+    if not symbols.unbacked_symbols(sizes) <= found_by_data:
+        return data_sizes.REFUSED
+    for size in sizes:
+        if not data_sizes.has_tree(size, known):
+            return Verdict(
+                False,
+                f"the size {size} is no whole-number arithmetic on input sizes",
+                "make the dimension static, or compute the size from those of the inputs",
+            )
+    if any(item.device != device for item in tensors):
+        return Verdict(
+            False,
+            f"it runs on {tensors[0].device}, the model on {device}",
+            "put the whole model on one device",
+        )
+    return YES
+
+
+def _drops_nothing(node: torch.fx.Node) -> bool:
+    """Whether an operator that could drop out at random is told not to, as attention usually is."""
+    found = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
+    given = {} if found is None else found.kwargs
+    rate = given.get("dropout_p", given.get("dropout"))
+    return rate == 0.0 or given.get("train") is False
+
+
+def _main_device(graph_module: torch.fx.GraphModule) -> torch.device:
+    """The device of most of the graph's tensors, or the CPU."""
+    counts: dict[torch.device, int] = {}
+    for node in graph_module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            counts[value.device] = counts.get(value.device, 0) + 1
+    return max(counts, key=lambda device: counts[device]) if counts else torch.device("cpu")

@@ -1,0 +1,98 @@
+"""Frozen data that the stages hand to each other. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A node that stays in PyTorch, and why.
+
+    Attributes:
+        node: Its name.
+        target: Its operator.
+        reason: Why.
+        remedy: What would change it, or "".
+        source: The line of the user's model, or "".
+        module: The path of its module in the model.
+        asked: Whether an option of the user's says so.
+    """
+
+    node: str
+    target: str
+    reason: str
+    remedy: str = ""
+    source: str = ""
+    module: str = ""
+    asked: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A group of nodes that goes to engines, as a program of its own.
+
+    Attributes:
+        name: Unique in the program.
+        program: The nodes as they were, weights lifted to trailing user inputs. Its inputs are the
+            block's inputs in call order, then `weights` in order. Functional; every device is CPU.
+        weights: Names of the weights, as they are named in the weights image.
+        input_names: Names of the block's inputs, in call order.
+        inputs: One entry an input: dtype name and dimensions, as the manifest stores them.
+        outputs: One entry an output, likewise; a dynamic dimension is an expression tree.
+        node_count: Operator calls in the block.
+    """
+
+    name: str
+    program: ExportedProgram
+    weights: tuple[str, ...]
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...]
+    node_count: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What partition decided: a graph with one call per block, and what stays in PyTorch.
+
+    Attributes:
+        program: The lowered program, before anything was cut out of it.
+        graph_module: Its graph with one `call_module` node per block, named like the block.
+        blocks: The blocks, in the order of their calls.
+        tensors: The weights of all blocks by name.
+        left_out: The nodes that stay in PyTorch, each with its reason.
+    """
+
+    program: ExportedProgram
+    graph_module: torch.fx.GraphModule
+    blocks: tuple[Block, ...]
+    tensors: Mapping[str, torch.Tensor]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One built engine of one block.
+
+    Attributes:
+        backend: Name of the backend that built it and that will run it.
+        data: The engine itself.
+        build: What it was built with: library, version, flags, opset, precision, profiles, seconds.
+        requires: What it needs to run: device type, and, where they matter, operating system, CPU,
+            compute capabilities.
+        weights: Names of the tensors of the weights image that it takes when it is opened.
+        check: How its numbers compared with eager, or why they could not be compared.
+    """
+
+    backend: str
+    data: bytes
+    build: Mapping[str, Any] = field(default_factory=dict)
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
+    check: Mapping[str, Any] | None = None

@@ -1,0 +1,97 @@
+"""Whole compiled programs in the cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.cache.key import Key
+from portrt.cache.store import Cache, open_cache
+from portrt.compiler.building.keys import key_or_none, program_key
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.package.save import save
+from portrt.errors import PortrtError
+from portrt.graphs.symbols import Tuned
+
+if TYPE_CHECKING:
+    from portrt.compiler.building.builders import Builder
+
+logger = logging.getLogger(__name__)
+
+
+def build_program(
+    captured: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+    best: Tuned,
+    build: Callable[[], tuple[ExportedProgram, bool]],
+) -> ExportedProgram:
+    """What `build` makes of a captured program, or what it made of an equal one before.
+
+    Args:
+        captured: Not changed.
+        settings: Of the compilation.
+        builders: The engines to build.
+        best: Sizes that engines are tuned for.
+        build: Gives the compiled program, and whether it is all that was asked for: what failed may
+            succeed another time, and is not kept.
+    """
+    cache = open_cache(settings)
+    key = None
+    if cache is not None:
+        key = key_or_none(lambda: program_key(captured, settings, builders, best))
+    if cache is None or key is None:
+        return build()[0]
+    found = _program(cache, key, settings)
+    if found is not None:
+        return found
+    cache.explain_miss(key)
+    with cache.building(key, settings.build_timeout_s):
+        found = _program(cache, key, settings)
+        if found is not None:
+            return found
+        program, complete = build()
+        if settings.cache_built_engines and complete:
+            _keep_program(cache, key, program, settings, builders)
+    return program
+
+
+def _program(cache: Cache, key: Key, settings: Settings) -> ExportedProgram | None:
+    """The program, its tensors mapped from the file in the cache."""
+    from portrt.runtime.load import load  # not needed where nothing is found
+
+    entry = cache.get_file(key) if settings.reuse_cached_engines else None
+    if entry is None:
+        return None
+    try:
+        program = load(entry.data)
+    except PortrtError as err:
+        logger.warning("the cached program cannot be read, and is compiled again: %s", err)
+        return None
+    logger.info("took the compiled program from the cache")
+    return program
+
+
+def _keep_program(
+    cache: Cache,
+    key: Key,
+    program: ExportedProgram,
+    settings: Settings,
+    builders: Sequence[Builder],
+) -> None:
+    tensors = [t for t in program.constants.values() if isinstance(t, torch.Tensor)]
+    tensors += program.state_dict.values()
+    if sum(t.numel() * t.element_size() for t in tensors) > cache.limit_bytes:
+        return
+
+    def write(path: Path) -> None:
+        save(program, path, progress=False)
+
+    replace = not settings.reuse_cached_engines
+    meta = {"backends": [builder.backend.name for builder in builders]}
+    cache.put(key, meta, write, replace=replace)

@@ -1,0 +1,142 @@
+"""Plan -> what is in engines and what is not; said before anything is built."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from portrt.compiler.plan import LeftOut, Plan
+from portrt.format.atomic import replacing
+from portrt.format.compile_report import (
+    BlockCoverage,
+    CompileReport,
+    Fallback,
+    MissingEngine,
+    fallback_lines,
+)
+from portrt.graphs import nested
+from portrt.graphs.control_flow import places
+from portrt.graphs.flops import flops_of
+
+logger = logging.getLogger(__name__)
+
+_GETITEM = "getitem"
+_MOST_FALLBACKS = 100  # the report lies in the manifest, which each call of the program hands over
+_MOST_CHARS = 400
+_SAID = 10
+
+
+def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport:
+    """The report of a plan whose blocks are still in it."""
+    blocks = tuple(
+        BlockCoverage(
+            block.name, block.node_count, _flops(nested.all_nodes(block.program.graph_module))
+        )
+        for block in plan.blocks
+    )
+    nodes = {
+        node.name: node for place in places(plan.graph_module) for node in place.module.graph.nodes
+    }
+    left = [item for item in plan.left_out if item.target != _GETITEM]
+    flops = {item.node: flops_of(nodes[item.node]) for item in left if item.node in nodes}
+    in_engines, in_pytorch = sum(b.flops for b in blocks), sum(flops.values())
+    count = sum(block.nodes for block in blocks)
+    return CompileReport(
+        nodes=count + len(left),
+        nodes_in_engines=count,
+        flops=in_engines + in_pytorch,
+        flops_in_engines=in_engines,
+        blocks=blocks,
+        fallbacks=_fallbacks(left, flops),
+        missing_engines=tuple(missing),
+    )
+
+
+def _flops(nodes: Iterable[torch.fx.Node]) -> int:
+    return sum(flops_of(node) for node in nodes if node.op == "call_function")
+
+
+def _fallbacks(left: Sequence[LeftOut], flops: Mapping[str, int]) -> tuple[Fallback, ...]:
+    groups: dict[tuple[str, str, str], list[LeftOut]] = {}
+    for item in left:
+        groups.setdefault((item.target, item.reason, item.source), []).append(item)
+    found = [
+        Fallback(
+            operator=one_line(items[0].target),
+            count=len(items),
+            flops=sum(flops.get(item.node, 0) for item in items),
+            reason=one_line(items[0].reason),
+            remedy=one_line(items[0].remedy),
+            source=one_line(items[0].source),
+            module=one_line(items[0].module),
+            asked=items[0].asked,
+        )
+        for items in groups.values()
+    ]
+    found.sort(key=lambda item: -item.flops)
+    kept, rest = found[:_MOST_FALLBACKS], found[_MOST_FALLBACKS:]
+    if rest:
+        reason = f"{len(rest)} further groups of calls"
+        count, total = sum(r.count for r in rest), sum(r.flops for r in rest)
+        kept.append(Fallback("others", count, total, reason, "", "", "", False))
+    return tuple(kept)
+
+
+def one_line(text: str) -> str:
+    """Text that can stand in a manifest."""
+    short = " ".join(text.split())[:_MOST_CHARS]
+    return "".join(char if char.isprintable() else "?" for char in short)
+
+
+def say(report: CompileReport) -> None:
+    """Say at compile time what stays in PyTorch: as a warning, unless the user asked for it."""
+    unasked = [item for item in report.fallbacks if not item.asked]
+    said = unasked or list(report.fallbacks)
+    text = "".join(
+        f"\n  {line}" for item in said[:_SAID] for line in fallback_lines(item, report.flops)
+    )
+    if len(said) > _SAID:
+        text += f"\n  and {len(said) - _SAID} more: see the report"
+    level = logging.WARNING if unasked else logging.INFO
+    if said:
+        logger.log(level, "%s; in PyTorch:%s", report.summary(), text)
+    else:
+        logger.info("%s", report.summary())
+
+
+def deliver(report: CompileReport, target: Any) -> None:
+    """Print the report (True), write it as JSON to a path, or call a function with it.
+
+    Raises:
+        SaveError: The file cannot be written.
+    """
+    if callable(target):
+        target(report)
+    elif isinstance(target, str):
+        _write(report, Path(os.fspath(target)))
+    elif target:
+        from rich.console import Console
+
+        console = Console(highlight=False, markup=False, soft_wrap=True)
+        for line in report.lines():
+            console.print(line)
+
+
+def _write(report: CompileReport, path: Path) -> None:
+    from portrt.errors import SaveError
+
+    try:
+        with replacing(path) as file:
+            file.write(json.dumps(report.to_json(), indent=2).encode() + b"\n")
+    except OSError as err:
+        raise SaveError(
+            f"the report could not be written to {str(path)!r}: {err}",
+            "a folder that is there and writable",
+            "correct the path given as report",
+        ) from err

@@ -1,0 +1,82 @@
+"""dryrun: what would be compiled, as text on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from portrt.compiler.plan import Plan
+from portrt.format.compile_report import CompileReport, fallback_lines
+
+# A file has no width; names that are not broken can be searched for.
+_WIDTH_OF_FILES = 160
+
+
+def print_plan(plan: Plan, engine_names: Sequence[str], report: CompileReport) -> None:
+    """Print the blocks that engines would take, and each node left to PyTorch with its reason.
+
+    Args:
+        plan: What partition decided.
+        engine_names: Backends that each block would be built for.
+        report: Coverage, and what is not covered.
+    """
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
+    total = sum(block.node_count for block in plan.blocks)
+    console.print(
+        f"{len(plan.blocks)} blocks with {total} operators for {', '.join(engine_names)}; "
+        f"{len(plan.left_out)} nodes in PyTorch. Nothing was built."
+    )
+    if plan.blocks:
+        console.print(_blocks(plan))
+    console.print(f"{report.summary()}.")
+    if report.fallbacks:
+        console.print("In PyTorch:")
+    for item in report.fallbacks:
+        for line in fallback_lines(item, report.flops):
+            console.print(f"  {line}", soft_wrap=True)
+
+
+def _blocks(plan: Plan) -> Table:
+    table = _table("In engines", "block", "operators", "inputs", "outputs")
+    for block in plan.blocks:
+        outputs, inputs = (
+            _tensors(block.outputs, block.inputs),
+            _tensors(block.inputs, block.inputs),
+        )
+        table.add_row(block.name, str(block.node_count), inputs, outputs)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _tensors(entries: Iterable[Mapping[str, Any]], inputs: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for entry in entries:
+        sizes = ", ".join(_size(size, inputs) for size in entry["shape"])
+        lines.append(f"{entry['name']}: {entry['dtype']}({sizes})")
+    return "\n".join(lines)
+
+
+def _size(size: Any, inputs: Sequence[Mapping[str, Any]]) -> str:
+    """A size as text: "3", "s0[1..8]", or an expression of such."""
+    if isinstance(size, dict):
+        most = "" if size["max"] is None else size["max"]
+        return f"{size['symbol']}[{size['min']}..{most}]"
+    if not isinstance(size, list):
+        return str(size)
+    name, *arguments = size
+    if name == "dim":
+        index, axis = arguments
+        named = inputs[index]["shape"][axis]
+        return named["symbol"] if isinstance(named, dict) else _size(named, inputs)
+    return f"{name}({', '.join(_size(argument, inputs) for argument in arguments)})"

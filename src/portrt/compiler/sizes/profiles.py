@@ -1,0 +1,95 @@
+"""Optimization profiles whose ranges are given by the names of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from portrt.compiler.sizes.named_sizes import NamedSize
+from portrt.errors import SettingsError
+from portrt.graphs.symbols import Tuned
+
+Range = tuple[int, int, int]
+
+_EXAMPLE = 'profiles=[{"batch": 1, "length": (2, 128, 512)}, {"batch": (1, 8, 32), "length": 1}]'
+
+
+def profiles_of_names(profiles: Any, sizes: Mapping[str, NamedSize], tuned: Tuned) -> Tuned:
+    """Symbol -> (smallest, best, largest) in each profile.
+
+    Args:
+        profiles: A list with a mapping for each profile: name -> a size, or a range
+            (smallest, best, largest). A size that a profile does not name has its whole range.
+        sizes: The names that there are.
+        tuned: What sizes are best where a profile does not name them: the `Input`s'.
+
+    Raises:
+        SettingsError: A name is none, a range is none or not within the program's, two names of one
+            size have different ranges, or a size without a largest one is not named.
+    """
+    if not isinstance(profiles, (list, tuple)) or not profiles:
+        raise _bad(f"profiles is {profiles!r}", "a list with a mapping for each profile")
+    made = [_profile(index, profile, sizes, tuned) for index, profile in enumerate(profiles)]
+    return {symbol: tuple(ranges[symbol] for ranges in made) for symbol in made[0]}
+
+
+def _profile(
+    index: int, profile: Any, sizes: Mapping[str, NamedSize], tuned: Tuned
+) -> dict[Any, Range]:
+    if not isinstance(profile, Mapping):
+        raise _bad(f"profile {index} is {profile!r}", "a mapping from names of sizes to ranges")
+    found: dict[Any, Range] = {}
+    for name, given in profile.items():
+        if name not in sizes:
+            known = ", ".join(map(repr, sizes)) or "none, since no size of the model varies"
+            raise _bad(f"profile {index} names {name!r}", f"one of the sizes that vary: {known}")
+        symbol, ranges = sizes[name].symbol, _range(index, name, given, sizes[name])
+        if found.setdefault(symbol, ranges) != ranges:
+            raise _bad(
+                f"profile {index} gives {name!r} another range than another name of that size",
+                "one range for one size",
+            )
+    for name, size in sizes.items():
+        if size.symbol not in found:
+            found[size.symbol] = _whole_range(index, name, size, tuned)
+    return found
+
+
+def _range(index: int, name: str, given: Any, size: NamedSize) -> Range:
+    """Of the size's symbol."""
+    ends = (given,) * 3 if isinstance(given, int) else given
+    whole = isinstance(ends, (tuple, list)) and [type(end) for end in ends] == [int] * 3
+    if not whole or not ends[0] <= ends[1] <= ends[2]:
+        raise _bad(
+            f"profile {index} gives {name!r} as {given!r}",
+            "a size, or (min, opt, max) with min <= opt <= max",
+        )
+    apart = [divmod(end - size.offset, size.scale) for end in ends]
+    if any(rest for _, rest in apart):
+        raise _bad(
+            f"profile {index} gives {name!r} as {given!r}",
+            f"sizes that are {size.scale} times a whole number plus {size.offset}",
+        )
+    low, best, high = (number for number, _ in apart)
+    if low < size.least or (size.most is not None and high > size.most):
+        most = "any size" if size.most is None else size.scale * size.most + size.offset
+        raise _bad(
+            f"profile {index} gives {name!r} as {given!r}",
+            f"a range within the program's, {size.scale * size.least + size.offset} to {most}",
+        )
+    return low, best, high
+
+
+def _whole_range(index: int, name: str, size: NamedSize, tuned: Tuned) -> Range:
+    if size.symbol in tuned:
+        return tuned[size.symbol][0]
+    if size.most is None:
+        raise _bad(
+            f"profile {index} does not name {name!r}, which has no largest size",
+            "a range for every size that has no largest one",
+        )
+    return size.least, min(max(size.best, size.least), size.most), size.most
+
+
+def _bad(happened: str, expected: str) -> SettingsError:
+    return SettingsError(happened, expected, f"write for example {_EXAMPLE}")

@@ -1,0 +1,1 @@
+"""Run side: opens stored engines and runs them. Imports no compiler."""

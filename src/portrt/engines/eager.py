@@ -1,0 +1,128 @@
+"""The source of a block, run in PyTorch: the last resort, and the oracle of every engine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from importlib import import_module
+
+import torch
+
+from portrt.engines.base import LayerTime, fits
+from portrt.errors import EngineError, PackageError, brief
+from portrt.format.manifest import Manifest
+from portrt.torch_internals import unchecked_module
+from portrt.weights import WeightsImage
+
+
+class SourceSession:
+    """Runs the source on the device of its inputs.
+
+    Args:
+        manifest: The block.
+        source: Its source blob, whose digest was checked: a torch.export archive.
+        weights: The weights of the program; moved to the device once.
+        device: Where the inputs are.
+
+    Raises:
+        PackageError: The source is not a program, or the weights it names are missing.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        source: torch.Tensor,
+        weights: WeightsImage | None,
+        device: torch.device,
+    ) -> None:
+        program = program_from_source(manifest.name, source)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        self._module = unchecked_module(program)
+        self._name = manifest.name
+        self._device = device
+        self._dtypes = [getattr(torch, spec.dtype) for spec in manifest.outputs]
+        self._weights = []
+        for name in manifest.source_weights:
+            assert weights is not None  # decode() checked it
+            self._weights.append(weights.tensor(name).to(device))
+
+    @property
+    def module(self) -> torch.fx.GraphModule:
+        """The source; it takes the inputs and the weights."""
+        return self._module
+
+    @property
+    def weights(self) -> Sequence[torch.Tensor]:
+        """The weights, on the device."""
+        return self._weights
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        taken = {tensor.untyped_storage().data_ptr() for tensor in (*inputs, *self._weights)}
+        try:
+            with torch.no_grad():
+                results = self._module(*inputs, *self._weights)
+        except Exception as err:
+            raise EngineError(
+                f"the source of {self._name} failed in PyTorch: {err}",
+                "inputs for which the model itself runs",
+                "run the uncompiled model on these inputs; if it works, report the model",
+            ) from err
+        found = [(tuple(result.shape), result.dtype) for result in results]
+        wanted = list(zip(shapes, self._dtypes, strict=True))
+        if len(found) != len(wanted) or not all(
+            fits(shape, size) and dtype == kind
+            for (shape, dtype), (size, kind) in zip(found, wanted, strict=True)
+        ):
+            raise EngineError(
+                f"the source of {self._name} gave {brief(found, 400)}",
+                f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as its manifest says",
+                "compile the model again, and report it",
+            )
+        outputs: list[torch.Tensor] = []
+        for result in results:
+            address = result.untyped_storage().data_ptr()
+            # An operator must not return its inputs, or one tensor twice, and torch.compile builds
+            # on the strides that the fake kernel promised.
+            if address in taken or not result.is_contiguous():
+                result = result.clone(memory_format=torch.contiguous_format)
+            taken.add(result.untyped_storage().data_ptr())
+            outputs.append(result)
+        return outputs
+
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """The time of each node, run one by one."""
+        from portrt.engines.node_times import WARM_UP, NodeTimes
+
+        self.run(inputs, shapes)  # refuses what it would refuse in a call
+        times = NodeTimes(self._module, self._device)
+        with torch.no_grad():
+            for call in range(WARM_UP + calls):
+                if call == WARM_UP:
+                    times.forget()
+                times.run_once([*inputs, *self._weights])
+        return times.layers()
+
+
+def program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:
+    """The program of a source blob, whose digest was checked.
+
+    Raises:
+        PackageError: It is none that this version of torch reads.
+    """
+    try:
+        if b"quantized_decomposed" in source.numpy().tobytes():
+            import_module("torch.ao.quantization.fx._decomposed")  # it defines the operators
+        return torch.export.load(io.BytesIO(source.numpy().tobytes()))
+    except Exception as err:
+        raise PackageError(
+            f"the source of {name} cannot be read by torch {torch.__version__}: {err}",
+            "a torch.export archive that this version of torch reads",
+            "use the torch version that wrote the file, or a newer one",
+        ) from err

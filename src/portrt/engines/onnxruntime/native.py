@@ -1,0 +1,163 @@
+"""A session of ONNX Runtime over the weights image, with as few copies of it as there can be.
+
+Where the image lies in a mapped file, ONNX Runtime maps the weights from that file itself: it
+copies none of them, and lets go of each when it has put it into the order in which its kernels
+read. From memory it takes them too; those that its optimizer may change it copies.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from portrt.engines.onnxruntime.types import value_over
+from portrt.format.memory_map import Region, region_at
+from portrt.weights import WeightsImage
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[[Any], None]
+
+# Below, copies do not matter, and the import of onnx, which moves a model to another file, does.
+_LARGE_BYTES = 64 << 20
+
+# Tried with 1.23 and 1.32. Weights of others, such as Add and DequantizeLinear, it transposes
+# in place, to have fewer transpositions.
+_LEAVE_ALONE = {"Conv", "Gather", "Gemm", "MatMul"}
+
+
+def open_session(
+    data: bytes,
+    names: Sequence[str],
+    image: WeightsImage | None,
+    *,
+    in_place: Sequence[int] = (),
+    lean: bool,
+    prepare: Prepare | None = None,
+) -> tuple[Any, Any]:
+    """A session, and what must live as long as it does.
+
+    Args:
+        data: The model, whose weights are external.
+        names: Of the weights that it takes.
+        image: Where they are.
+        in_place: Places in `names` of those that it leaves as they are, see `left_alone`. From
+            memory the others are copied.
+        lean: For a single run: the weights are used as they lie, and not copied into the order in
+            which the kernels read.
+        prepare: Is given the session's options, to set more of them.
+    """
+
+    def options() -> Any:
+        found = _options(lean=lean)
+        if prepare is not None:
+            prepare(found)
+        return found
+
+    session = None
+    if image is not None and names and image.size >= _LARGE_BYTES:
+        session = _over_file(data, names, image, options())
+    if session is not None:
+        return session, None
+    values = _values(names, image)
+    chosen = options()
+    if values:
+        # These it copies for good. `add_initializer` makes it use the very memory, but undoes what
+        # its optimizer does to a weight in place.
+        chosen.add_external_initializers(list(values), list(values.values()))
+        for place in in_place:
+            chosen.add_initializer(names[place], values[names[place]])
+    return _session(data, chosen), values
+
+
+def _over_file(data: bytes, names: Sequence[str], image: WeightsImage, options: Any) -> Any | None:
+    """A session that maps the weights from the file that the image is in, or None."""
+    region = region_at(image.address, image.size)
+    if region is None or not region.is_there():
+        return None
+    moved = _moved(data, names, image, region)
+    if moved is None:
+        return None
+    folder = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(folder, str(region.path.parent))
+    try:
+        session = _session(moved, options)
+    except Exception as err:  # a place that it does not read from; its reason if it is another
+        logger.debug("the weights are not mapped from %s: %s", region.path, err)
+        return None
+    # Asked again, since the file may have been replaced meanwhile.
+    return session if region.is_there() else None
+
+
+def _moved(data: bytes, names: Sequence[str], image: WeightsImage, region: Region) -> bytes | None:
+    """The model with its weights at their places in the file; None where it has others as well."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    start = image.address - region.address
+    wanted = set(names)
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        if tensor.name not in wanted:
+            return None
+        _, shape, offset, size = image.entry(tensor.name)
+        if tuple(tensor.dims) != shape:
+            return None
+        place = {"location": region.path.name, "offset": start + offset, "length": size}
+        del tensor.external_data[:]
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+    moved: bytes = model.SerializeToString()
+    return moved
+
+
+def left_alone(data: bytes, names: Sequence[str]) -> list[int]:
+    """Places in `names` of the weights that ONNX Runtime's optimizer leaves as they are.
+
+    By who takes them. Read once, where an engine is built: a session should not wait for onnx.
+    """
+    import onnx
+
+    takers: dict[str, set[str]] = {}
+    graphs = [onnx.load_model_from_string(data).graph]
+    while graphs:
+        for node in graphs.pop().node:
+            for name in node.input:
+                takers.setdefault(name, set()).add(node.op_type)
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return [place for place, name in enumerate(names) if takers.get(name, {"none"}) <= _LEAVE_ALONE]
+
+
+def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
+    """The weights as ONNX Runtime's values: views of the image, without memory of their own."""
+    if not names:
+        return {}
+    assert image is not None  # decode() checked it
+    return {name: value_over(image.tensor(name)) for name in names}
+
+
+def _options(*, lean: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # int8 stays int8: the change to uint8 fails behind a product that became a Gemm.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    # Products with int8 weights in float32; else it rounds the other factor to int8 unasked.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if lean:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def _session(data: bytes, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,205 @@
+"""An opened ONNX Runtime engine: torch memory in and out, weights used where they lie."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from portrt.engines.base import UNKNOWN, LayerTime
+from portrt.engines.onnxruntime.native import open_session
+from portrt.engines.onnxruntime.types import ELEMENT_TYPES, TYPE_NAMES
+from portrt.errors import EngineError, PackageError
+from portrt.format.manifest import EngineSpec, Manifest
+from portrt.weights import WeightsImage
+
+# ONNX Runtime wants an address for an output without elements, too; torch has none.
+_nothing = torch.empty(64, dtype=torch.uint8)
+
+
+_NOWHERE = _nothing.data_ptr()
+
+
+class OnnxRuntimeSession:
+    """torch memory in and out, weights used where they lie.
+
+    Args:
+        engine: As for `Backend.open`.
+        manifest: Likewise.
+        data: Likewise.
+        weights: Likewise.
+        lean: Likewise.
+        prepare: Changes the options of the native session before it is made.
+    """
+
+    def __init__(
+        self,
+        engine: EngineSpec,
+        manifest: Manifest,
+        data: torch.Tensor,
+        weights: WeightsImage | None,
+        *,
+        lean: bool = False,
+        prepare: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._opened = (engine, manifest, data, weights)
+        try:
+            model = data.numpy().tobytes()
+            # What the session reads, and does not own.
+            self._session, self._weights = open_session(
+                model,
+                engine.weights,
+                weights,
+                in_place=_in_place(engine),
+                lean=lean,
+                prepare=prepare,
+            )
+        except PackageError:
+            raise
+        except Exception as err:
+            raise EngineError(
+                f"ONNX Runtime {library_version()} cannot open the engine of {manifest.name}: "
+                f"{first_line(err)}",
+                f"an engine as ONNX Runtime {engine.build.get('version', '?')} built it",
+                "update onnxruntime, or compile the model again",
+            ) from err
+        _check_signature(self._session, manifest)
+        taken = {item.name for item in self._session.get_inputs()}
+        self._inputs = [
+            (index, spec.name, _element_type(spec.dtype))
+            for index, spec in enumerate(manifest.inputs)
+            if spec.name in taken
+        ]
+        self._outputs = [
+            (item.name, getattr(torch, spec.dtype), _element_type(spec.dtype))
+            for item, spec in zip(self._session.get_outputs(), manifest.outputs, strict=True)
+        ]
+        self._name = manifest.name
+        # The binding's native half: the public IOBinding makes an OrtDevice in every bind call,
+        # which doubles what a small call costs.
+        self._cpu = _cpu_device()
+        self._native_run = self._session._sess.run_with_iobinding
+        self._bindings: list[Any] = []  # idle ones; append and pop are atomic
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        try:
+            binding = self._bindings.pop()
+        except IndexError:
+            binding = self._session.io_binding()._iobinding
+        cpu = self._cpu
+        kept, outputs = [], []
+        try:
+            for index, name, element_type in self._inputs:
+                tensor = inputs[index]
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    kept.append(tensor)
+                binding.bind_input(name, cpu, element_type, tensor.shape, tensor.data_ptr())
+            for (name, dtype, element_type), shape in zip(self._outputs, shapes, strict=True):
+                if UNKNOWN in shape:  # ONNX Runtime's memory, copied when the size is known
+                    binding.bind_output(name, cpu)
+                    continue
+                output = torch.empty(shape, dtype=dtype)
+                outputs.append(output)
+                address = output.data_ptr() or _NOWHERE
+                binding.bind_output(name, cpu, element_type, shape, address)
+            self._native_run(binding, None)
+            if len(outputs) < len(shapes):
+                outputs = self._copied_outputs(binding)
+        except Exception as err:
+            raise EngineError(
+                f"ONNX Runtime failed in {self._name}: {first_line(err)}",
+                "inputs for which the model itself runs",
+                "run the uncompiled model on these inputs; if it works, report the model",
+            ) from err
+        self._bindings.append(binding)
+        return outputs
+
+    def _copied_outputs(self, binding: Any) -> list[torch.Tensor]:
+        """All outputs of a run, those in torch's memory too; the binding lets go of them."""
+        outputs = []
+        for value, (_, dtype, _) in zip(binding.get_outputs(), self._outputs, strict=True):
+            output = torch.empty(value.shape(), dtype=dtype)
+            if output.numel():
+                ctypes.memmove(output.data_ptr(), value.data_ptr(), output.nbytes)
+            outputs.append(output)
+        binding.clear_binding_outputs()
+        return outputs
+
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """Time each node of the optimized graph, in a second session.
+
+        ONNX Runtime's clock counts whole microseconds, and rounds down.
+        """
+        from portrt.engines.node_times import WARM_UP
+        from portrt.engines.onnxruntime.layer_times import read_trace, write_to
+
+        with TemporaryDirectory(prefix="portrt-profile-") as folder:
+            room = Path(folder)
+            twin = OnnxRuntimeSession(*self._opened, prepare=lambda opts: write_to(opts, room))
+            for _ in range(WARM_UP + calls):
+                twin.run(inputs, shapes)
+            trace = Path(twin._session.end_profiling())
+            return read_trace(trace, room, self._opened[2].numpy().tobytes(), skip=WARM_UP)
+
+
+def _in_place(engine: EngineSpec) -> list[int]:
+    """Which of its weights the session uses where they lie; none, where the file does not say."""
+    found = engine.build.get("weights_in_place")
+    places = range(len(engine.weights))
+    if not isinstance(found, list):
+        return []
+    return [place for place in found if isinstance(place, int) and place in places]
+
+
+def _cpu_device() -> Any:
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    device = native.OrtDevice
+    return device(device.cpu(), device.default_memory(), 0)
+
+
+def _check_signature(session: Any, manifest: Manifest) -> None:
+    """Raise EngineError unless an engine takes and gives what the manifest says.
+
+    The addresses of torch's tensors are handed over by name and dtype; sizes are checked by ONNX
+    Runtime at each run.
+    """
+    given = {spec.name: _type_name(spec.dtype) for spec in manifest.inputs}
+    taken = {item.name: item.type for item in session.get_inputs()}
+    made = [item.type for item in session.get_outputs()]
+    wanted = [_type_name(spec.dtype) for spec in manifest.outputs]
+    fits = all(given.get(name) == kind for name, kind in taken.items())
+    if not fits or made != wanted:
+        raise EngineError(
+            f"the onnxruntime engine of {manifest.name} takes {taken} and gives {made}",
+            f"inputs among {given} and outputs {wanted}, as its manifest says",
+            "compile the model again",
+        )
+
+
+def _type_name(dtype: str) -> str:
+    return TYPE_NAMES.get(getattr(torch, dtype), dtype)
+
+
+def _element_type(dtype: str) -> int:
+    return ELEMENT_TYPES[getattr(torch, dtype)]
+
+
+def library_version() -> str:
+    """Of the module that is in use, whichever of its packages it came from."""
+    return str(getattr(sys.modules.get("onnxruntime"), "__version__", "unknown"))
+
+
+def first_line(err: BaseException) -> str:
+    text = str(err).strip()
+    return text.splitlines()[0] if text else type(err).__name__

@@ -1,0 +1,76 @@
+"""The inputs and outputs of a block beside those of its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from portrt.engines.tensorrt.engine import Binding, OpenedEngine
+from portrt.errors import EngineError
+from portrt.format.manifest import EngineSpec, Manifest
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the block, and its binding.
+
+    Attributes:
+        index: Its place in the block's call.
+        name: Its binding.
+        dtype: The block's.
+        binding: The engine's side.
+    """
+
+    index: int
+    name: str
+    dtype: torch.dtype
+    binding: Binding
+
+    @property
+    def other_type(self) -> bool:
+        """Whether the engine has int32 where the block has int64."""
+        return self.dtype != self.binding.dtype
+
+
+def ports_of(
+    opened: OpenedEngine, spec: EngineSpec, manifest: Manifest
+) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """The block's inputs that the engine takes, and its outputs.
+
+    Raises:
+        EngineError: The engine has others.
+    """
+    names = spec.build.get("bindings") or {}
+    inputs = _ports(manifest.inputs, names.get("inputs"), opened.inputs)
+    outputs = _ports(manifest.outputs, names.get("outputs"), opened.outputs)
+    right = len(inputs) == len(opened.inputs) and len(outputs) == len(manifest.outputs)
+    right = right and len(opened.outputs) == len(outputs)
+    for port in (*inputs, *outputs):
+        wide = port.dtype == torch.int64 and port.binding.dtype == torch.int32
+        right = right and (port.dtype == port.binding.dtype or wide)
+    if not right:
+        raise EngineError(
+            f"the engine of {manifest.name} takes {_listed(opened.inputs)} and gives "
+            f"{_listed(opened.outputs)}",
+            f"inputs among {[(item.name, item.dtype) for item in manifest.inputs]} and outputs "
+            f"{[(item.name, item.dtype) for item in manifest.outputs]}, as its manifest says",
+            "compile the model again; for an adopted plan, correct the names of its bindings",
+        )
+    return inputs, outputs
+
+
+def _ports(specs: Sequence[Any], names: Any, bindings: dict[str, Binding]) -> tuple[Port, ...]:
+    listed = isinstance(names, list) and len(names) == len(specs)
+    wanted = [str(name) for name in names] if listed else [spec.name for spec in specs]
+    return tuple(
+        Port(index, name, getattr(torch, spec.dtype), bindings[name])
+        for index, (spec, name) in enumerate(zip(specs, wanted, strict=True))
+        if name in bindings
+    )
+
+
+def _listed(bindings: dict[str, Binding]) -> list[tuple[str, str]]:
+    return [(item.name, str(item.dtype).removeprefix("torch.")) for item in bindings.values()]

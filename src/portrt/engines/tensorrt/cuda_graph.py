@@ -1,0 +1,187 @@
+"""A CUDA graph with copies inside, whose far ends are moved from launch to launch.
+
+A graph reads and writes at fixed addresses, the caller's tensors lie elsewhere in each call. With
+the copies in the graph a call is one launch; beside it, they would be a launch each. And nothing
+here gives the interpreter's lock away, for which the threads of a server wait longer than a launch
+takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from portrt.engines.tensorrt.cuda_driver import cuda_driver, current_context
+
+_MEMCPY_NODE = 1  # CU_GRAPH_NODE_TYPE_MEMCPY
+
+_Size, _Pointer = ctypes.c_size_t, ctypes.c_void_p
+
+
+class _Memcpy3D(ctypes.Structure):
+    """CUDA_MEMCPY3D of cuda.h."""
+
+    _fields_ = (
+        ("srcXInBytes", _Size),
+        ("srcY", _Size),
+        ("srcZ", _Size),
+        ("srcLOD", _Size),
+        ("srcMemoryType", ctypes.c_int),
+        ("srcHost", _Pointer),
+        ("srcDevice", _Size),
+        ("srcArray", _Pointer),
+        ("reserved0", _Pointer),
+        ("srcPitch", _Size),
+        ("srcHeight", _Size),
+        ("dstXInBytes", _Size),
+        ("dstY", _Size),
+        ("dstZ", _Size),
+        ("dstLOD", _Size),
+        ("dstMemoryType", ctypes.c_int),
+        ("dstHost", _Pointer),
+        ("dstDevice", _Size),
+        ("dstArray", _Pointer),
+        ("reserved1", _Pointer),
+        ("dstPitch", _Size),
+        ("dstHeight", _Size),
+        ("WidthInBytes", _Size),
+        ("Height", _Size),
+        ("Depth", _Size),
+    )
+
+
+class GraphCopy:
+    """A copy in an instantiated graph.
+
+    Moving an end holds for the launches that follow, not for those that are on their way.
+
+    Args:
+        executable: The graph's `cudaGraphExec_t`.
+        node: The copy's node in the graph that it was instantiated from.
+        parameters: What the node copies now.
+        context: The CUDA context of its memory.
+    """
+
+    def __init__(
+        self, executable: int, node: int, parameters: _Memcpy3D, context: ctypes.c_void_p
+    ) -> None:
+        self._parameters = parameters
+        self._arguments = (
+            _Pointer(executable),
+            _Pointer(node),
+            ctypes.byref(parameters),
+            context,
+        )
+        self._set = cuda_driver().cuGraphExecMemcpyNodeSetParams
+
+    def read_from(self, address: int) -> bool:
+        """Copy from another address; False if the driver refuses it."""
+        parameters = self._parameters
+        before = parameters.srcDevice
+        if before == address:
+            return True
+        parameters.srcDevice = address
+        if self._set(*self._arguments) == 0:
+            return True
+        parameters.srcDevice = before
+        return False
+
+    def write_to(self, address: int) -> bool:
+        """Copy to another address; False if the driver refuses it."""
+        parameters = self._parameters
+        before = parameters.dstDevice
+        if before == address:
+            return True
+        parameters.dstDevice = address
+        if self._set(*self._arguments) == 0:
+            return True
+        parameters.dstDevice = before
+        return False
+
+
+def record_copy(source: torch.Tensor, target: torch.Tensor, stream: int) -> None:
+    """Put a copy into the graph that the stream is being captured for.
+
+    Args:
+        source: Contiguous, on the GPU, with at least one element.
+        target: Contiguous, of as many bytes.
+        stream: The captured one.
+
+    Raises:
+        RuntimeError: The driver refuses it.
+    """
+    addresses = (_Size(target.data_ptr()), _Size(source.data_ptr()))
+    _check(
+        cuda_driver().cuMemcpyDtoDAsync_v2(*addresses, _Size(source.nbytes), _Pointer(stream)),
+        "copy",
+    )
+
+
+class CudaGraph:
+    """A captured graph, instantiated.
+
+    Args:
+        graph: Captured, and kept (`keep_graph=True`).
+
+    Raises:
+        RuntimeError: The driver refuses to instantiate it.
+    """
+
+    def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
+        graph.instantiate()
+        self._graph = graph
+        self._executable = graph.raw_cuda_graph_exec()
+        self._given = _Pointer(self._executable)
+        self._launch = cuda_driver().cuGraphLaunch
+
+    def launch(self, stream: ctypes.c_void_p) -> None:
+        """As the graph's `replay`, on a stream.
+
+        Raises:
+            RuntimeError: The driver refuses.
+        """
+        code = self._launch(self._given, stream)
+        if code:
+            _check(code, "launch the graph")
+
+    def copies(self, ends: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[GraphCopy]:
+        """The copies that `record_copy` put into it.
+
+        Args:
+            ends: Source and target of each, as recorded; no two the same.
+
+        Raises:
+            RuntimeError: The graph does not have them, or the driver refuses to tell.
+        """
+        driver, context = cuda_driver(), current_context()
+        found: dict[tuple[int, int], GraphCopy] = {}
+        for node in self._nodes():
+            kind = ctypes.c_int()
+            _check(driver.cuGraphNodeGetType(_Pointer(node), ctypes.byref(kind)), "tell a type")
+            if kind.value != _MEMCPY_NODE:
+                continue
+            parameters = _Memcpy3D()
+            _check(
+                driver.cuGraphMemcpyNodeGetParams(_Pointer(node), ctypes.byref(parameters)),
+                "tell what a node copies",
+            )
+            key = (int(parameters.srcDevice), int(parameters.dstDevice))
+            found[key] = GraphCopy(self._executable, node, parameters, context)
+        try:
+            return [found[source.data_ptr(), target.data_ptr()] for source, target in ends]
+        except KeyError:
+            raise RuntimeError("the graph does not have the copies that were recorded") from None
+
+    def _nodes(self) -> list[int]:
+        driver, raw, count = cuda_driver(), _Pointer(self._graph.raw_cuda_graph()), _Size()
+        _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "list the nodes")
+        nodes = (_Size * count.value)()
+        _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "list the nodes")
+        return list(nodes)
+
+
+def _check(code: int, what: str) -> None:
+    if code:
+        raise RuntimeError(f"the CUDA driver does not {what}: error {code}")

@@ -1,0 +1,54 @@
+"""What a session says when a call fails: the sizes and the memory, and TensorRT's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from portrt.engines.tensorrt.bindings import Port
+from portrt.engines.tensorrt.libraries import Library
+from portrt.errors import EngineError
+
+
+def failure(block: str, lib: Library, sizes: Any) -> EngineError:
+    """TensorRT refuses the sizes, or the run."""
+    return EngineError(
+        f"{lib.name} {lib.version} failed in {block} on inputs of the sizes "
+        f"{[tuple(size) for size in sizes] if sizes else sizes}{lib.words()}",
+        "inputs for which the engine was built; in a CUDA graph, sizes that ran before",
+        "call it once with these sizes before capturing; else report the model",
+    )
+
+
+def out_of_memory(block: str, device: torch.device, bytes_wanted: int) -> EngineError:
+    """There is no block of that size for the activations, or none for the outputs."""
+    free, total = torch.cuda.mem_get_info(device)
+    return EngineError(
+        f"{block} found too little GPU memory: its activations take "
+        f"{bytes_wanted / 2**20:.1f} MiB, {free / 2**20:.0f} of {total / 2**20:.0f} MiB are "
+        "free, and torch has no block of that size",
+        "memory for the activations and the outputs",
+        "free tensors, use smaller inputs, or build with a smaller workspace_size",
+    )
+
+
+def other_shape(block: str, port: Port, found: Sequence[int], wanted: Sequence[int]) -> EngineError:
+    """The engine and the manifest do not agree."""
+    return EngineError(
+        f"the engine of {block} makes {tuple(found)} of output {port.name!r}",
+        f"{tuple(wanted)}, as the manifest says",
+        "compile the model again; for an adopted plan, correct the output's shape",
+    )
+
+
+def overflow(block: str, inputs: Iterable[Port]) -> EngineError:
+    """int64 numbers were lost where the engine has int32."""
+    names = ", ".join(repr(port.name) for port in inputs if port.other_type)
+    return EngineError(
+        f"this call or an earlier one of {block} was given numbers that int32 does not "
+        f"hold, in {names}: its outputs are wrong",
+        "numbers from -2**31 to 2**31 - 1, since the engine has int32 there",
+        "use an engine of TensorRT 10 or later, which has int64, or let it run in PyTorch",
+    )

@@ -1,0 +1,113 @@
+"""bench: what a file's calls cost, beside its source in eager PyTorch and a bare session.
+
+Each contender runs in a process of its own, in turn, several times: what one leaves in memory, in
+threads or in caches does not change another's figures, and a slow minute meets all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from portrt import errors
+from portrt.errors import EngineError, PortrtError, SettingsError
+from portrt.runtime.select import EAGER
+
+BARE = "bare onnxruntime"
+_MOST_SECONDS = 3600
+
+
+def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+    """Figures as plain values for `json.dumps`, seconds and calls a second.
+
+    Args:
+        job: "path", "inputs" (files, as `portrt run` takes them), "shapes" and "seed" (of random
+            inputs), "engine" (what every block must run as, or None), "device", "trust", "threads"
+            (that call at once for the throughput) and "seconds" (of each measurement).
+        rounds: Processes of each contender.
+
+    Raises:
+        SettingsError: Less than one thread or round, no time, or more than an hour.
+        PortrtError: The program cannot run; the error is that of its call.
+    """
+    threads, seconds = job["threads"], job["seconds"]
+    if threads < 1 or rounds < 1 or not 0 < seconds <= _MOST_SECONDS:
+        raise SettingsError(
+            f"{threads} threads, {rounds} rounds and {seconds} seconds were asked for",
+            f"at least one thread and one round, and more than 0 to {_MOST_SECONDS} seconds",
+            "give other numbers",
+        )
+    jobs = {"program": {**job, "bare": False}}
+    if job["engine"] != EAGER:
+        jobs[EAGER] = {**job, "bare": False, "engine": EAGER}
+    if job["device"] == "cpu" and job["engine"] in (None, "onnxruntime"):
+        jobs[BARE] = {**job, "bare": True}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, one in jobs.items():
+            if not found[name] or "error" not in found[name][-1]:
+                found[name].append(_run(one))
+            if "error" in found["program"][-1]:
+                raise _error(found["program"][-1]["error"])
+    cuda = torch.device(job["device"]).type == "cuda"
+    own = f"torch {torch.__version__}, {torch.get_num_threads()} threads within a call"
+    where = torch.cuda.get_device_name(job["device"]) if cuda else platform.machine()
+    return {
+        "file": Path(job["path"]).name,
+        "device": job["device"],
+        "machine": f"{where}, {own}",
+        "threads": threads,
+        "rounds": rounds,
+        "contenders": {name: _summary(answers) for name, answers in found.items()},
+    }
+
+
+def _run(job: Mapping[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "portrt.files.bench.contender"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        words = (f"the process crashed: {last}", "figures", "run the file with `portrt run`")
+        return {"error": [EngineError.__name__, *words]}
+    return answer
+
+
+def _error(told: Sequence[str]) -> PortrtError:
+    """The error that the other process raised."""
+    kind, *words = told
+    found: type[PortrtError] = getattr(errors, kind, EngineError)
+    return found(*words)
+
+
+def _summary(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each figure is the median over rounds of a round's own."""
+    if "error" in answers[-1]:
+        return {"reason": answers[-1]["error"][1]}
+    rounds = [sorted(answer["latencies"]) for answer in answers]
+
+    def percentile(share: float) -> Any:
+        return statistics.median(lat[min(int(share * len(lat)), len(lat) - 1)] for lat in rounds)
+
+    return {
+        "engines": answers[-1]["engines"],
+        "calls": sum(map(len, rounds)),
+        "median_seconds": statistics.median(map(statistics.median, rounds)),
+        "p90_seconds": percentile(0.9),
+        "p99_seconds": percentile(0.99),
+        "calls_per_second": statistics.median(answer["calls_per_second"] for answer in answers),
+    }

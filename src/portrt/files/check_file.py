@@ -1,0 +1,318 @@
+"""check: will a file run on a machine? From its zip directory and JSON alone: no torch in here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portrt.arguments import as_names, check_names
+from portrt.errors import SettingsError
+from portrt.format.archive import Archive, engine_calls
+from portrt.format.manifest import EngineSpec, Manifest
+from portrt.targets.backends import known_libraries
+from portrt.targets.machine import Facts
+from portrt.targets.requirements import judge
+from portrt.targets.this_machine import arch_name, this_machine
+from portrt.targets.trust import HOST_CODE, NOT_TRUSTED, TRUSTS
+from portrt.targets.versions import same_release
+from portrt.verdict import YES, Verdict
+
+# From best to worst.
+OUTCOMES = ("engine", "fallback", "cannot")
+DEVICES = ("cuda", "cpu")
+
+_OS = {"macos": "darwin", "win": "windows", "win32": "windows"}
+_SYSTEMS = ("linux", "windows", "darwin")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine to judge for. What is None, or not among `versions`, is taken to fit.
+
+    Attributes:
+        os: "linux", "windows" or "darwin".
+        arch: "x86_64", "aarch64" and so on.
+        compute_capability: Of its NVIDIA GPU, such as "8.9"; None for a machine without one.
+        device: Where the inputs will be, "cpu" or "cuda"; None takes what suits the file best.
+        versions: Library -> version, such as "tensorrt_rtx": "1.7"; "none" where it is not
+            installed. Of the three that run TensorRT engines, those not named are not there where
+            one is.
+        cuda: The newest CUDA that the GPU's driver knows, such as "12.4".
+        lean_library: Release of a TensorRT lean library file there; "none" where there is none.
+    """
+
+    os: str | None = None
+    arch: str | None = None
+    compute_capability: str | None = None
+    device: str | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cuda: str | None = None
+    lean_library: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """A target from "os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7".
+
+        Raises:
+            SettingsError: A key is unknown, stands twice, or has a value that it cannot have.
+        """
+        values: dict[str, str] = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            key, _, value = (piece.strip() for piece in part.partition("="))
+            key = {"compute_capability": "sm"}.get(key, key)
+            if key not in (*_PARSERS, *known_libraries()) or not value or key in values:
+                raise _bad_target(text, f"{part!r} cannot be read")
+            values[key] = value
+        fields: dict[str, Any] = {
+            name: parse(text, values.pop(key))
+            for key, (name, parse) in _PARSERS.items()
+            if key in values
+        }
+        for library, version in values.items():
+            if version != "none":
+                _parse_version(text, library, version)
+        return cls(**fields, versions=values)
+
+    def facts(self) -> Facts:
+        """What engines are judged by."""
+        versions = {name: "" if v == "none" else v for name, v in self.versions.items()}
+        no_gpu = "no GPU was named for that machine (sm=...)"
+        lean = None if self.lean_library is None else self._lean_library
+        return Facts(self.os, self.arch, self.compute_capability, no_gpu, versions, self.cuda, lean)
+
+    def _lean_library(self, built: str) -> str | Verdict:
+        there = str(self.lean_library)
+        if there != "none" and same_release(built, there):
+            return there
+        return Verdict(
+            False,
+            f"it needs a lean runtime library of tensorrt {built}, and {there} is there",
+            "put one there, and name it in PORTRT_TENSORRT_LEAN",
+        )
+
+    def __str__(self) -> str:
+        parts = {
+            "os": self.os,
+            "arch": self.arch,
+            "sm": self.compute_capability and self.compute_capability.replace(".", ""),
+            "device": self.device,
+            "cuda": self.cuda,
+            "lean_library": self.lean_library,
+            **self.versions,
+        }
+        return (
+            ",".join(f"{name}={value}" for name, value in parts.items() if value) or "any machine"
+        )
+
+
+def _bad_target(text: str, fact: str) -> SettingsError:
+    keys = ", ".join((*_PARSERS, *known_libraries()))
+    return SettingsError(
+        f"the target {text!r} is not understood: {fact}",
+        f"KEY=VALUE,... with the keys {keys}, each once",
+        "write it as in os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7",
+    )
+
+
+def _parse_os(text: str, value: str) -> str:
+    name = _OS.get(value.lower(), value.lower())
+    if name not in _SYSTEMS:
+        raise _bad_target(text, f"os={value!r} is none of {', '.join(_SYSTEMS)}")
+    return name
+
+
+def _parse_arch(_text: str, value: str) -> str:
+    return arch_name(value)
+
+
+def _parse_capability(text: str, value: str) -> str:
+    found = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", value)
+    if not found:
+        raise _bad_target(text, f"sm={value!r} is no compute capability such as 89 or 8.9")
+    return f"{found[1]}.{found[2]}"
+
+
+def _parse_device(text: str, value: str) -> str:
+    if value not in DEVICES:
+        raise _bad_target(text, f"device={value!r} is none of {', '.join(DEVICES)}")
+    return value
+
+
+def _parse_version(text: str, key: str, value: str) -> str:
+    if not re.match(r"\d", value):
+        raise _bad_target(text, f"{key}={value!r} is no version")
+    return value
+
+
+def _parse_cuda(text: str, value: str) -> str:
+    return _parse_version(text, "cuda", value)
+
+
+def _parse_lean_library(text: str, value: str) -> str:
+    return value if value == "none" else _parse_version(text, "lean_library", value)
+
+
+_PARSERS = {
+    "os": ("os", _parse_os),
+    "arch": ("arch", _parse_arch),
+    "sm": ("compute_capability", _parse_capability),
+    "device": ("device", _parse_device),
+    "cuda": ("cuda", _parse_cuda),
+    "lean_library": ("lean_library", _parse_lean_library),
+}
+
+
+@dataclass(frozen=True)
+class EngineVerdict:
+    """One stored engine.
+
+    Attributes:
+        backend: Its name.
+        verdict: Yes, or no with the reason and what would change it.
+    """
+
+    backend: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class BlockVerdict:
+    """One block.
+
+    Attributes:
+        name: Its name.
+        outcome: "engine", "fallback" (its source runs in PyTorch) or "cannot".
+        runs_as: Backend of the engine that runs it, "eager", or "".
+        engines: Every stored engine, in order of preference.
+        source: Whether PyTorch may run its source.
+    """
+
+    name: str
+    outcome: str
+    runs_as: str
+    engines: tuple[EngineVerdict, ...]
+    source: Verdict
+
+
+@dataclass(frozen=True)
+class FileVerdict:
+    """A file on one machine.
+
+    Attributes:
+        path: The file.
+        target: The machine, in words.
+        device: Where the inputs are, "cpu" or "cuda".
+        outcome: The worst of its blocks: "engine", "fallback" or "cannot". A program without
+            blocks runs in PyTorch: "fallback".
+        blocks: In the order of their calls.
+    """
+
+    path: str
+    target: str
+    device: str
+    outcome: str
+    blocks: tuple[BlockVerdict, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+
+def check(
+    path: str | os.PathLike[str],
+    target: Target | str | None = None,
+    *,
+    trust: Sequence[str] | str | None = None,
+) -> FileVerdict:
+    """Judge from a file alone whether it will run on a machine, and as what.
+
+    Reads the zip directory and JSON: not the engines, whatever their size. Nothing is opened or
+    run, so a yes says that nothing known is in the way.
+
+    Args:
+        path: The file.
+        target: The machine, as a `Target` or as text for `Target.parse`; None is this machine, of
+            which environment variables such as PORTRT_FALLBACK are not asked.
+        trust: As `load` will be given it.
+
+    Raises:
+        LoadError: The file is no torch.export archive, or damaged.
+        PackageError: A manifest in it is malformed.
+        SettingsError: The target cannot be read, or the trust is unknown.
+    """
+    trusts = as_names(trust, "trust") or ()
+    check_names("trust", trusts, TRUSTS)
+    trusted = HOST_CODE in trusts
+    if isinstance(target, str):
+        target = Target.parse(target)
+    manifests = [call.manifest for call in engine_calls(Archive(os.fspath(path)))]
+    facts = this_machine() if target is None else target.facts()
+    name = _describe(facts) if target is None else str(target)
+    device = None if target is None else target.device
+    devices = [device] if device else _devices(facts)
+    found = [_file(str(path), name, kind, manifests, facts, trusted) for kind in devices]
+    return min(found, key=lambda verdict: OUTCOMES.index(verdict.outcome))
+
+
+def _devices(facts: Facts) -> list[str]:
+    """Where inputs can be; the first of equals is told."""
+    return list(DEVICES) if facts.compute_capability else ["cpu"]
+
+
+def _describe(facts: Facts) -> str:
+    parts = [f"os={facts.os}", f"arch={facts.arch}"]
+    if facts.compute_capability:
+        parts.append(f"sm={facts.compute_capability.replace('.', '')}")
+    parts += [f"cuda={facts.cuda}"] if facts.cuda else []
+    parts += [f"{name}={version or 'none'}" for name, version in facts.versions.items()]
+    return f"this machine ({','.join(parts)})"
+
+
+def _file(
+    path: str, target: str, device: str, manifests: list[Manifest], facts: Facts, trusted: bool
+) -> FileVerdict:
+    blocks = tuple(_block(manifest, facts, device, trusted) for manifest in manifests)
+    worst = max((OUTCOMES.index(block.outcome) for block in blocks), default=1)
+    return FileVerdict(path, target, device, OUTCOMES[worst], blocks)
+
+
+def _block(manifest: Manifest, facts: Facts, device: str, trusted: bool) -> BlockVerdict:
+    engines = tuple(
+        EngineVerdict(engine.backend, _engine(engine, manifest, facts, device, trusted))
+        for engine in manifest.engines
+    )
+    source = _source(manifest)
+    runs = next((engine.backend for engine in engines if engine.verdict), "")
+    if runs:
+        return BlockVerdict(manifest.name, "engine", runs, engines, source)
+    outcome, runs = ("fallback", "eager") if source else ("cannot", "")
+    return BlockVerdict(manifest.name, outcome, runs, engines, source)
+
+
+def _engine(
+    engine: EngineSpec, manifest: Manifest, facts: Facts, device: str, trusted: bool
+) -> Verdict:
+    allowed = manifest.policy.get("engines")
+    if allowed is not None and engine.backend not in allowed:
+        listed = ", ".join(map(str, allowed)) or "no engine"
+        return Verdict(False, f"the policy allows {listed}", "load it with engines=...")
+    verdict = judge(engine.backend, engine.requires, facts, device)
+    own = engine.requires["device"]
+    if device in own:
+        refused = engine.requires.get("host_code") and not trusted
+        return NOT_TRUSTED if verdict and refused else verdict
+    # What is in the way on its own device says more than that this is another one.
+    elsewhere = judge(engine.backend, engine.requires, facts, str(own[0]))
+    return verdict if elsewhere else elsewhere
+
+
+def _source(manifest: Manifest) -> Verdict:
+    if manifest.source is None:
+        return Verdict(False, "the source was stripped", "use a file that was not stripped")
+    if manifest.policy.get("fallback") == "error":
+        return Verdict(False, "the policy forbids PyTorch", "load it with fallback='eager'")
+    return YES

@@ -1,0 +1,199 @@
+"""extract: an engine, an ONNX model, a source or the weights out of a compiled file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from portrt.errors import PackageError, PortrtError, SettingsError
+from portrt.format.archive import Record
+from portrt.format.atomic import copy_bytes, replacing
+from portrt.format.editor import CallDraft, Draft, cannot_write
+from portrt.format.memory_map import map_file
+
+KINDS = ("plan", "onnx", "source", "weights")
+
+_CHUNK_BYTES = 8 << 20
+
+
+def extract(
+    path: str | os.PathLike[str],
+    what: str,
+    output: str | os.PathLike[str],
+    *,
+    engine: str | None = None,
+    block: str | None = None,
+) -> None:
+    """Write one part of a compiled file to a file of its own, in a form that others read.
+
+    Args:
+        path: The file.
+        what: "plan": the bytes of an engine, as its library made them. "onnx": the block as an
+            ONNX model, with its weights beside it in `output` + ".safetensors"; the stored
+            onnxruntime engine where there is one, else translated from the source. "source": the
+            block as a torch.export archive, which takes its inputs and then its weights. "weights":
+            the weights of all blocks, as a safetensors file.
+        output: The file to write; replaced whole or not at all.
+        engine: For a plan, whose; needed where a block has several engines.
+        block: Name of the block; needed where the file has several, but for weights.
+
+    Raises:
+        LoadError: The file is no torch.export archive, or damaged.
+        PackageError: What is asked for is not in the file, or damaged.
+        SettingsError: `what` is unknown, or which block or engine is meant is not clear.
+        ConvertError: The source has no ONNX form.
+        SaveError: The output cannot be written; what was there is unchanged.
+    """
+    if what not in KINDS:
+        raise SettingsError(
+            f"what is {what!r}", f"one of {', '.join(map(repr, KINDS))}", "choose one of them"
+        )
+    draft = Draft(os.fspath(path))
+    target = Path(output)
+    if what == "weights":
+        _write_blob(draft, *_weights(draft, block), "the weights image", target)
+        return
+    call = _call(draft, block)
+    if what == "plan":
+        entry = _engine(call, engine)
+        label = f"engine {entry['backend']} of {call.name}"
+        _write_blob(draft, call, entry["data"], label, target)
+    elif what == "source":
+        if call.entry["source"] is None:
+            raise _missing(f"no source of {call.name}: it was stripped")
+        _write_blob(draft, call, call.entry["source"], f"the source of {call.name}", target)
+    else:
+        _write_onnx(draft, call, target)
+
+
+def _call(draft: Draft, block: str | None) -> CallDraft:
+    if block is not None:
+        return draft.call(block)
+    if len(draft.calls) > 1:
+        raise SettingsError(
+            f"the file has {len(draft.calls)} blocks",
+            f"one of {', '.join(call.name for call in draft.calls)}",
+            "name the block: block=... (--block)",
+        )
+    return draft.calls[0]
+
+
+def _engine(call: CallDraft, backend: str | None) -> dict[str, Any]:
+    engines = call.entry["engines"]
+    found = [item for item in engines if backend in (None, item["backend"])]
+    stored = ", ".join(item["backend"] for item in engines) or "none"
+    if not found:
+        raise _missing(f"no engine {backend or ''} of {call.name}; stored are: {stored}")
+    if backend is None and len(found) > 1:
+        raise SettingsError(
+            f"{call.name} has several engines: {stored}", "one of them", "name it: engine=..."
+        )
+    engine: dict[str, Any] = found[0]  # of several of one backend, the preferred one
+    return engine
+
+
+def _weights(draft: Draft, block: str | None) -> tuple[CallDraft, dict[str, Any]]:
+    calls = draft.calls if block is None else [draft.call(block)]
+    held = [call for call in calls if call.entry["weights"] is not None]
+    if not held:
+        raise _missing("no weights: no block in it takes any from outside")
+    if len({call.record(call.entry["weights"]) for call in held}) > 1:
+        return _call(draft, block), {}  # an error that lists the blocks
+    return held[0], held[0].entry["weights"]
+
+
+def _missing(fact: str) -> PackageError:
+    return PackageError(
+        f"the file has {fact}",
+        "a file that holds what is to be extracted",
+        "see `portrt inspect`, or compile the model again",
+    )
+
+
+def _write_blob(
+    draft: Draft, call: CallDraft, blob: Mapping[str, Any], label: str, target: Path
+) -> None:
+    """Copy a blob whose digest is right."""
+    record = call.record(blob)
+    _check_digest(draft, record, blob, label)
+    try:
+        with draft.archive.path.open("rb") as source, replacing(target) as file:
+            copy_bytes(source, record.offset, record.size, file)
+    except OSError as err:
+        raise cannot_write(target, record.size, err) from err
+
+
+def _check_digest(draft: Draft, record: Record, blob: Mapping[str, Any], label: str) -> None:
+    digest = hashlib.sha256()
+    with draft.archive.path.open("rb") as file:
+        file.seek(record.offset)
+        left = record.size
+        while left and (part := file.read(min(_CHUNK_BYTES, left))):
+            digest.update(part)
+            left -= len(part)
+    if digest.hexdigest() != blob["sha256"]:
+        raise PackageError(
+            f"{label} is damaged: its SHA-256 is {digest.hexdigest()[:16]}...",
+            f"{blob['sha256'][:16]}..., as its manifest says",
+            "get the file again from where it was made, or compile the model again",
+        )
+
+
+def _write_onnx(draft: Draft, call: CallDraft, target: Path) -> None:
+    """Weights first: who finds the model finds all of it."""
+    model, takes_weights = _onnx_model(draft, call, f"{target.name}.safetensors")
+    if takes_weights:
+        beside = target.with_name(f"{target.name}.safetensors")
+        _write_blob(draft, call, call.entry["weights"], "the weights image", beside)
+    try:
+        with replacing(target) as file:
+            file.write(model)
+    except PortrtError:
+        raise
+    except OSError as err:
+        raise cannot_write(target, len(model), err) from err
+
+
+def _onnx_model(draft: Draft, call: CallDraft, location: str) -> tuple[bytes, bool]:
+    """The model with its weights at `location`, and whether it has any there."""
+    import onnx
+
+    from portrt.compiler.convert import WEIGHTS_LOCATION
+
+    model = onnx.load_from_string(_onnx_bytes(draft, call))
+    takes_weights = False
+    for tensor in model.graph.initializer:
+        for item in tensor.external_data:
+            if item.key == "location":
+                if item.value != WEIGHTS_LOCATION:
+                    raise PackageError(
+                        f"the engine of {call.name} has weights at {item.value!r:.80}",
+                        f"weights at {WEIGHTS_LOCATION!r} alone",
+                        "get the file again from where it was made",
+                    )
+                item.value, takes_weights = location, True
+    return model.SerializeToString(), takes_weights
+
+
+def _onnx_bytes(draft: Draft, call: CallDraft) -> bytes:
+    for engine in call.entry["engines"]:
+        if engine["backend"] == "onnxruntime":
+            record = call.record(engine["data"])
+            _check_digest(draft, record, engine["data"], f"engine onnxruntime of {call.name}")
+            with draft.archive.path.open("rb") as file:
+                file.seek(record.offset)
+                return file.read(record.size)
+    if call.entry["source"] is None:
+        raise _missing(f"neither an onnxruntime engine nor the source of {call.name}")
+    from portrt import torch_internals
+    from portrt.compiler.building.stored_block import stored_block
+    from portrt.compiler.convert import NEWEST_OPSET, onnx_from_block
+    from portrt.weights import WeightsImage
+
+    stored = stored_block(call, map_file(str(draft.archive.path)))
+    with torch_internals.without_torch_noise():
+        image = WeightsImage(stored.image)
+        return onnx_from_block(stored.block, stored.tensors, image, NEWEST_OPSET).data

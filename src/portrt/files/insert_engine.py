@@ -1,0 +1,196 @@
+"""add_engine: engines for a compiled file, built from the source blocks in it; no model code."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from portrt import torch_internals
+from portrt.compiler.building.builders import Builder, builders_for
+from portrt.compiler.building.check import Sample
+from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.building.stored_block import StoredBlock, stored_block
+from portrt.compiler.building.stored_precision import FIELDS, with_stored_precision
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS as SYNONYMS
+from portrt.compiler.package.entries import engine_entry
+from portrt.compiler.plan import Engine, Plan
+from portrt.errors import PackageError, SettingsError
+from portrt.format.editor import CallDraft, Draft
+from portrt.format.manifest import check_digest
+from portrt.format.memory_map import map_file
+from portrt.runtime.random_inputs import random_block_inputs
+
+logger = logging.getLogger(__name__)
+
+# Options with which the caller states a precision.
+_SAID = (*FIELDS, *SYNONYMS)
+
+
+def add_engine(
+    path: str | os.PathLike[str],
+    engine: str | Mapping[str, Any],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    first: bool = False,
+    progress: bool | None = None,
+    **settings: Any,
+) -> None:
+    """Build one more engine for every block of a compiled file, from the sources in it.
+
+    Args:
+        path: The file. Every block must have its source.
+        engine: A backend, or a mapping with "backend" and options, as `engines` of `compile` has.
+        output: The file to write; None replaces `path`, when the new file is complete.
+        first: Prefer the new engine to those that are there; else it is the last choice.
+        progress: Show a progress bar while writing; None shows it on a terminal, for a large file.
+        **settings: Other fields of `Settings` that an engine is built with. Without a precision,
+            and what goes with it, the engine has that of the stored ones; precision=None gives it
+            the model's own dtypes.
+
+    Raises:
+        LoadError: The file is no torch.export archive, or damaged.
+        PackageError: A manifest or a source in it is damaged, the source was stripped, or it calls
+            no engine.
+        SettingsError: An option is unknown or has a value that cannot be used.
+        BackendUnavailableError: The engine cannot be built here.
+        BuildError: The builder refused a block. The file is unchanged, as after any other error.
+        ConvertError: A block has no ONNX form at the opsets that the builder reads.
+        CheckError: The engine gives other numbers than the source, and `check` is "error".
+        SaveError: The file cannot be written; what was there is unchanged.
+    """
+    started = time.perf_counter()
+    chosen = _settings(engine, settings)
+    draft = Draft(os.fspath(path))
+    draft.check_editable()
+    _check_sources(draft)
+    (builder,) = builders_for(chosen)
+    with _DigestCheck(draft) as mapped, torch_internals.without_torch_noise():
+        said = any(name in given for given in (settings, _options(engine)) for name in _SAID)
+        built = [_build(call, mapped, builder, as_stored=not said) for call in draft.calls]
+        building = time.perf_counter() - started
+    for call, made in zip(draft.calls, built, strict=True):
+        _add(draft, call, made, first=first)
+        if chosen.check == "first-open":
+            call.entry["policy"]["check"] = chosen.check
+    draft.write(Path(path if output is None else output), progress)
+    logger.info(
+        "added %s to %d blocks in %.2f s, %.2f s of it building",
+        builder.backend.name,
+        len(built),
+        time.perf_counter() - started,
+        building,
+    )
+
+
+def _options(engine: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return engine if isinstance(engine, Mapping) else {}
+
+
+def _settings(engine: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Settings:
+    if not isinstance(engine, (str, Mapping)):
+        raise SettingsError(
+            f"engine is {engine!r}", "one backend", "call add_engine once for each engine"
+        )
+    for name in ("engines", "require_engines", "output_format", "dryrun"):
+        if name in settings:
+            raise SettingsError(
+                f"add_engine() has no option {name!r}",
+                "fields of Settings that an engine is built with",
+                "leave it out; the engine is the second argument",
+            )
+    return Settings.from_options({**settings, "engines": [engine], "require_engines": True})
+
+
+def _check_sources(draft: Draft) -> None:
+    missing = [call.name for call in draft.calls if call.entry["source"] is None]
+    if missing:
+        raise PackageError(
+            f"{str(draft.archive.path)!r} has no source of {', '.join(missing)}: it was stripped",
+            "a source in every block, which engines are built from",
+            "use a file that was not stripped, or compile the model again",
+        )
+
+
+class _DigestCheck:
+    """The mapped file, while a thread checks the digests of the weights in it.
+
+    An engine may hold its own copy of the weights: built from damaged ones it would give wrong
+    numbers for good. Reading them takes about as long as copying them, so it is done meanwhile.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._mapped = map_file(str(draft.archive.path))
+        self._weights = {
+            call.record(call.entry["weights"]): call.manifest().weights
+            for call in draft.calls
+            if call.entry["weights"] is not None
+        }
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._check, name="portrt-digests", daemon=True)
+
+    def __enter__(self) -> Any:
+        self._thread.start()
+        return self._mapped
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def _check(self) -> None:
+        try:
+            for record, blob in self._weights.items():
+                assert blob is not None
+                data = memoryview(self._mapped)[record.offset : record.offset + record.size]
+                check_digest(data, blob, "the weights image")
+        except Exception as err:
+            self._error = err
+
+
+def _build(call: CallDraft, mapped: Any, builder: Builder, *, as_stored: bool) -> Engine:
+    """The new engine of one block; `as_stored` gives it the precision of those that are there."""
+    stored = stored_block(call, mapped)
+    if as_stored:
+        name, engines = builder.backend.name, stored.manifest.engines
+        builder = Builder(builder.backend, with_stored_precision(builder.settings, engines, name))
+    program = stored.block.program
+    plan = Plan(program, program.graph_module, (stored.block,), stored.tensors, ())
+    sample = _sample(stored, builder)
+    (engine,), _ = engines_of_block(plan, stored.block, stored.image, [builder], sample)
+    able = builder.backend.can_run("cpu")
+    if not able and builder.settings.check != "off":
+        check = {**(engine.check or {}), "skipped": able.reason}
+        engine = dataclasses.replace(engine, check=check)
+    return engine
+
+
+def _sample(stored: StoredBlock, builder: Builder) -> Sample | None:
+    """Random inputs, and what the source makes of them; None where nothing needs them."""
+    checked = builder.settings.check != "off" and builder.backend.can_run("cpu")
+    if not checked and builder.settings.precision is None:
+        return None
+    inputs = random_block_inputs(stored.manifest, seed=0)
+    weights = [stored.tensors[name] for name in stored.block.weights]
+    try:
+        with torch.no_grad():
+            outputs = tuple(
+                torch_internals.unchecked_module(stored.block.program)(*inputs, *weights)
+            )
+    except Exception:
+        logger.warning("%s is not checked: its source fails on random inputs", stored.block.name)
+        return None
+    return Sample(inputs, outputs)
+
+
+def _add(draft: Draft, call: CallDraft, engine: Engine, *, first: bool) -> None:
+    blob = draft.add_blob(call, f"engine_{engine.backend}", engine.data)
+    call.add_engine(engine_entry(engine, {}), blob, engine.data, first=first)

@@ -1,0 +1,143 @@
+"""What is in a file, by its zip directory and its JSON alone: no torch, no vendor library."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portrt.format.archive import Archive, engine_calls
+from portrt.format.compile_report import CompileReport, report_of_manifest
+from portrt.format.manifest import Dimension, Manifest, UnknownSize, parse
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """One engine call.
+
+    Attributes:
+        name: Of the block.
+        format: Version of the manifest's format.
+        node_count: Operators in it.
+        inputs: name, dtype and shape of each input; a size that varies is "min..opt..max".
+        outputs: Likewise; a size that follows from the inputs is an expression.
+        source_bytes: Size of the source, or None where it was stripped.
+        engines: backend, bytes, sha256, build, requires and check of each, in order of preference.
+        policy: What the program asks of the place where it runs.
+        producer: Library -> version that wrote it.
+    """
+
+    name: str
+    format: int
+    node_count: int
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...]
+    source_bytes: int | None
+    engines: tuple[Mapping[str, Any], ...]
+    policy: Mapping[str, Any]
+    producer: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ProgramInfo:
+    """A file.
+
+    Attributes:
+        path: The file.
+        file_bytes: Its size.
+        weights_bytes: Size of the weights image that all blocks share.
+        blocks: The engine calls, in order.
+        report: What the compilation put into engines and what not, or None in a file without it.
+    """
+
+    path: str
+    file_bytes: int
+    weights_bytes: int
+    blocks: tuple[BlockInfo, ...]
+    report: CompileReport | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+
+def inspect(path: str | Path) -> ProgramInfo:
+    """Read what a compiled program's file holds.
+
+    Args:
+        path: A file that `portrt.save` or `torch.export.save` wrote.
+
+    Raises:
+        LoadError: It is no torch.export archive, or damaged.
+        PackageError: A manifest in it is malformed.
+    """
+    archive = Archive(path)
+    calls = engine_calls(archive)
+    weights = [call.manifest.weights.size for call in calls if call.manifest.weights]
+    return ProgramInfo(
+        path=str(path),
+        file_bytes=archive.size,
+        weights_bytes=max(weights, default=0),
+        blocks=tuple(_block(call.manifest) for call in calls),
+        report=next(filter(None, (report_of_manifest(parse(call.text)) for call in calls)), None),
+    )
+
+
+def _block(manifest: Manifest) -> BlockInfo:
+    return BlockInfo(
+        name=manifest.name,
+        format=manifest.format,
+        node_count=manifest.node_count,
+        inputs=tuple(_tensor(spec, manifest) for spec in manifest.inputs),
+        outputs=tuple(_tensor(spec, manifest) for spec in manifest.outputs),
+        source_bytes=manifest.source.size if manifest.source else None,
+        engines=tuple(
+            {
+                "backend": engine.backend,
+                "bytes": engine.data.size,
+                "sha256": engine.data.sha256,
+                "build": dict(engine.build),
+                "requires": dict(engine.requires),
+                "check": engine.check,
+            }
+            for engine in manifest.engines
+        ),
+        policy=dict(manifest.policy),
+        producer=dict(manifest.producer),
+    )
+
+
+def _tensor(spec: Any, manifest: Manifest) -> dict[str, Any]:
+    shape = [_size(size, manifest) for size in spec.shape]
+    return {"name": spec.name, "dtype": spec.dtype, "shape": shape}
+
+
+def _size(size: Any, manifest: Manifest) -> int | str:
+    if isinstance(size, int):
+        return size
+    if isinstance(size, Dimension):
+        most = "" if size.most is None else size.most
+        return f"{size.symbol}: {size.least}..{size.best}..{most}"
+    if isinstance(size, UnknownSize):
+        most = "" if size.most is None else f", at most {size.most}"
+        return f"{size.symbol}: by the data{most}"
+    return _text(size, manifest)
+
+
+def _text(tree: Any, manifest: Manifest) -> str:
+    """A tree as a person writes it; never read back."""
+    if not isinstance(tree, list):
+        return str(tree)
+    name, *arguments = tree
+    if name == "dim":
+        size = manifest.inputs[arguments[0]].shape[arguments[1]]
+        if isinstance(size, Dimension):
+            return size.symbol
+        return f"{manifest.inputs[arguments[0]].name}.shape[{arguments[1]}]"
+    signs = {"add": " + ", "mul": "*", "floordiv": "//", "mod": "%", "truediv": "/", "pow": "**"}
+    parts = [_text(argument, manifest) for argument in arguments]
+    if name in signs:
+        return f"({signs[name].join(parts)})"
+    return f"{name}({', '.join(parts)})"

@@ -1,0 +1,48 @@
+"""Reads a program's inputs from .npy, .npz and .safetensors files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from portrt.errors import InputError
+
+
+def read_inputs(paths: tuple[str, ...], names: list[str]) -> list[Any]:
+    """The flat inputs, in the order of the signature.
+
+    Raises:
+        InputError: They are not the inputs of the program.
+    """
+    import numpy as np
+    import torch
+
+    if all(path.endswith(".npy") for path in paths):
+        found: dict[str, Any] = {}
+        if len(paths) != len(names):
+            raise InputError(
+                f"{len(paths)} .npy files were given",
+                f"{len(names)}: {', '.join(names)}",
+                "give one file for each argument, in that order",
+            )
+        for name, path in zip(names, paths, strict=True):
+            found[name] = torch.from_numpy(np.load(path, allow_pickle=False))
+    elif len(paths) == 1 and paths[0].endswith(".npz"):
+        with np.load(paths[0], allow_pickle=False) as arrays:
+            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    elif len(paths) == 1 and paths[0].endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        found = load_file(paths[0])
+    else:
+        raise InputError(
+            f"the inputs are {', '.join(paths)}",
+            ".npy files, or one .npz, or one .safetensors",
+            "convert them to one of these formats",
+        )
+    if set(found) != set(names):
+        raise InputError(
+            f"{paths[0]} has the tensors {', '.join(sorted(found))}",
+            f"the inputs of the program: {', '.join(names)}",
+            "name the tensors like the inputs",
+        )
+    return [found[name] for name in names]

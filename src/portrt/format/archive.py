@@ -1,0 +1,293 @@
+"""A .pt2 archive as a zip file: where its records lie, and its engine calls. No torch in here."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portrt.errors import LoadError, PackageError
+from portrt.format.manifest import Manifest, check_blob_sizes, decode
+
+OPERATOR = "torch.ops.portrt.execute_engine.default"
+
+MODEL = "models/model.json"
+CONSTANTS = "data/constants/"
+WEIGHTS = "data/weights/"
+CONSTANTS_CONFIG = "data/constants/model_constants_config.json"
+
+_MAX_RECORDS = 100_000
+_MAX_JSON_BYTES = 1 << 30
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., name length, extra length
+_REMEDY = "get the file again from where it was made, or compile the model again"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where one record lies in the file, in bytes, and its CRC-32 as the zip directory has it."""
+
+    offset: int
+    size: int
+    crc: int
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """One `execute_engine` call as the file has it.
+
+    Attributes:
+        text: The manifest as it stands in the graph.
+        manifest: The same, checked.
+        blobs: Record of each blob of the call, in order.
+    """
+
+    text: str
+    manifest: Manifest
+    blobs: tuple[Record, ...]
+
+
+class Archive:
+    """The records of a .pt2 file by name, without the archive's root folder, which is `root`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        LoadError: It is not there, not a zip file, cut short, or not a torch.export archive.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.records = self._read_records()
+        if self.read("archive_format", most=16) != b"pt2":
+            raise self._error(
+                "is not a torch.export archive", "a file that torch.export.save wrote"
+            )
+
+    def _read_records(self) -> dict[str, Record]:
+        try:
+            self.size = self.path.stat().st_size
+            with zipfile.ZipFile(self.path) as archive:
+                infos = archive.infolist()
+        except FileNotFoundError as err:
+            raise LoadError(
+                f"there is no file {str(self.path)!r}", "a compiled program", "correct the path"
+            ) from err
+        except OSError as err:
+            raise LoadError(
+                f"{str(self.path)!r} cannot be read: {err}", "a readable file", "correct the path"
+            ) from err
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as err:
+            raise self._error(
+                f"is no zip file, or is cut short: {err}", "a complete .pt2 file"
+            ) from err
+        self._check_directory(infos)
+        found: dict[str, Record] = {}
+        self.root = infos[0].filename.partition("/")[0]
+        with self.path.open("rb") as file:
+            for info in infos:
+                root, _, name = info.filename.partition("/")
+                if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                    raise self._error(f"has the record {name!r:.80} compressed", "stored records")
+                if not root or name in found:
+                    raise self._error(f"has the record {info.filename!r:.80} twice", "one of each")
+                found[name] = self._place(file, info, name)
+        return found
+
+    def _check_directory(self, infos: list[zipfile.ZipInfo]) -> None:
+        if len(infos) > _MAX_RECORDS:
+            raise self._error(f"has {len(infos)} records", f"at most {_MAX_RECORDS}")
+        names = {info.filename.partition("/")[2] for info in infos}
+        if "archive_format" not in names:
+            script = "constants.pkl" in names
+            raise self._error(
+                "is a TorchScript file" if script else "is not a torch.export archive",
+                "a file that torch.export.save wrote",
+                "use torch.jit.load" if script else _REMEDY,
+            )
+        if min(info.header_offset for info in infos) != 0:
+            # A source lies in the file as an archive of its own: in a file that is cut short behind
+            # it, its directory is the last one.
+            raise self._error("does not begin with its first record", "a complete .pt2 file")
+
+    def _place(self, file: Any, info: zipfile.ZipInfo, name: str) -> Record:
+        """Behind the local header, whose length only the file itself tells."""
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER.size)
+        if len(header) != _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+            raise self._error(f"has no record {name!r:.80} where it should be", "a complete file")
+        _, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+        offset = info.header_offset + _LOCAL_HEADER.size + name_size + extra_size
+        if offset + info.file_size > self.size:
+            raise self._error(f"ends within the record {name!r:.80}", "a complete file")
+        return Record(offset, info.file_size, info.CRC)
+
+    def _error(self, fact: str, expected: str, remedy: str = _REMEDY) -> LoadError:
+        return LoadError(f"{str(self.path)!r} {fact}", expected, remedy)
+
+    def record(self, name: str) -> Record:
+        """Where a record lies.
+
+        Raises:
+            LoadError: There is none of that name.
+        """
+        try:
+            return self.records[name]
+        except KeyError:
+            raise self._error(
+                f"has no record {name!r:.80}", "a file of torch.export.save"
+            ) from None
+
+    def read(self, name: str, most: int = _MAX_JSON_BYTES) -> bytes:
+        """The bytes of a small record."""
+        record = self.record(name)
+        if record.size > most:
+            raise self._error(f"has {record.size} bytes in {name!r}", f"at most {most}")
+        with self.path.open("rb") as file:
+            file.seek(record.offset)
+            content = file.read(record.size)
+        self.check_crc(name, content)
+        return content
+
+    def check_crc(self, name: str, content: Any) -> None:
+        """Raise LoadError unless these bytes of a record are those that were written."""
+        if zlib.crc32(content) != self.record(name).crc:
+            raise self._error(f"has a damaged record {name!r:.80}", "the bytes that were written")
+
+    def json(self, name: str) -> Any:
+        """A record as JSON.
+
+        Raises:
+            LoadError: It is not JSON.
+        """
+        try:
+            return json.loads(self.read(name))
+        except (ValueError, RecursionError) as err:
+            raise self._error(f"has {name!r} that is not JSON: {err}", "JSON") from err
+
+
+def engine_calls(archive: Archive) -> list[EngineCall]:
+    """The engine calls of the program in a file, with their manifests and blob sizes checked.
+
+    Raises:
+        LoadError: The file is damaged.
+        PackageError: A manifest is malformed, or does not describe the blobs in the file.
+    """
+    model = archive.json(MODEL)
+    constants = _constant_records(archive)
+    try:
+        module = model["graph_module"]
+        nodes = [item for item in graph_nodes(module["graph"]) if item[0]["target"] == OPERATOR]
+        names = _constant_names(module["signature"]["input_specs"]) if nodes else {}
+        found = [(*_arguments(node), outer) for node, outer in nodes]
+    except (KeyError, TypeError, AttributeError) as err:
+        raise LoadError(
+            f"{str(archive.path)!r} has a graph of an unknown form: {err!r}",
+            "a graph as torch.export writes it",
+            "load it with torch.export.load",
+        ) from err
+    calls = []
+    for text, blob_names, outer in found:
+        manifest = decode(text)
+        try:
+            records = tuple(constants[names[outer.get(name, name)]] for name in blob_names)
+        except KeyError as err:
+            raise PackageError(
+                f"a blob of block {manifest.name!r:.80} is no constant of the program: {err}",
+                "a uint8 constant",
+                _REMEDY,
+            ) from err
+        check_blob_sizes(manifest, [record.size for record in records])
+        calls.append(EngineCall(text, manifest, records))
+    return calls
+
+
+def graph_nodes(
+    graph: Any, outer: Mapping[str, str] | None = None
+) -> Iterator[tuple[Any, Mapping[str, str]]]:
+    """The nodes of a graph as torch.export writes it, and of those that nodes are called with.
+
+    Args:
+        graph: The graph's JSON.
+        outer: Name in this graph -> name in the program's own; none for the program's own.
+
+    Yields:
+        Each node, and `outer` of its graph.
+    """
+    for node in graph["nodes"]:
+        yield node, outer or {}
+        inner = [item["arg"]["as_graph"]["graph"] for item in node["inputs"] if _is_graph(item)]
+        if not inner:
+            continue
+        first = next(index for index, item in enumerate(node["inputs"]) if _is_graph(item))
+        given = [
+            name
+            for item in node["inputs"][first:]
+            if not _is_graph(item)
+            for name in _operand_names(item["arg"])
+        ]
+        for nested in inner:
+            own = [name for item in nested["inputs"] for name in _operand_names(item)]
+            known = {
+                inside: (outer or {}).get(outside, outside)
+                for inside, outside in zip(own, given, strict=False)
+                if inside and outside
+            }
+            yield from graph_nodes(nested, known)
+
+
+def _is_graph(item: Any) -> bool:
+    return "as_graph" in item["arg"]
+
+
+def _operand_names(argument: Any) -> Iterator[str]:
+    """The name of each operand in an argument; "" for a number."""
+    for value in argument.values():
+        for item in value if isinstance(value, list) else [value]:
+            named = next(iter(item.values()), None) if isinstance(item, dict) else None
+            found = item.get("name") if isinstance(item, dict) else None
+            if found is None and isinstance(named, dict):
+                found = named.get("name")
+            yield found if isinstance(found, str) else ""
+
+
+def _constant_records(archive: Archive) -> Mapping[str, Record]:
+    """Name of each constant -> its record."""
+    config = archive.json(CONSTANTS_CONFIG)
+    try:
+        entries = {name: str(entry["path_name"]) for name, entry in config["config"].items()}
+    except (KeyError, TypeError, AttributeError) as err:
+        raise LoadError(
+            f"{str(archive.path)!r} lists its constants in an unknown form: {err!r}",
+            "a list as torch.export writes it",
+            "load it with torch.export.load",
+        ) from err
+    return {name: archive.record(CONSTANTS + path) for name, path in entries.items()}
+
+
+def _constant_names(specs: Any) -> dict[str, str]:
+    """Graph name of each tensor constant -> its name in the program."""
+    found = {}
+    for spec in specs:
+        if "tensor_constant" in spec:
+            entry = spec["tensor_constant"]
+            found[_text(entry["arg"]["name"])] = _text(entry["tensor_constant_name"])
+    return found
+
+
+def _arguments(node: Any) -> tuple[str, list[str]]:
+    """Manifest and blob names of a serialized call."""
+    values = {item["name"]: item["arg"] for item in node["inputs"]}
+    blobs = values["blobs"].get("as_tensors") or []
+    return _text(values["manifest"]["as_string"]), [_text(blob["name"]) for blob in blobs]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} is no text")
+    return value

@@ -1,0 +1,195 @@
+"""A .pt2 archive record by record, in the very form that torch writes. No torch in here.
+
+What torch's own writer does (PyTorchStreamWriter, caffe2/serialize/inline_container.cc): stored
+records, each at a multiple of 64 bytes by an extra field "FB" in its local header, sizes and CRC-32
+behind the data in a descriptor, Zip64 where a size or an offset needs it, times and attributes 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from portrt.format.archive import Record
+from portrt.format.atomic import OnBytes as OnBytes
+from portrt.format.atomic import copy_bytes, replacing, write_all
+from portrt.format.memory_map import drop_pages
+
+SERIALIZATION_ID = ".data/serialization_id"
+
+_ALIGNMENT = 64
+_CHUNK_BYTES = 8 << 20
+_MOST_32 = 0xFFFFFFFF
+_MOST_16 = 0xFFFF
+_DESCRIPTOR_FLAG = 0x0008
+_UTF8_FLAG = 0x0800
+_FLAGS = _DESCRIPTOR_FLAG | _UTF8_FLAG
+
+# APPNOTE.TXT of PKWARE, 4.3: signatures and the order of the fields.
+_LOCAL = struct.Struct("<4s5H3I2H")
+_DESCRIPTOR = struct.Struct("<4s3I")
+_DESCRIPTOR_64 = struct.Struct("<4sI2Q")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END_64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR_64 = struct.Struct("<4sIQI")
+_END = struct.Struct("<4s4H2IH")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: bytes
+    size: int
+    crc: int
+    header_offset: int
+
+
+class ArchiveWriter:
+    """Writes records one after the other to a file that is at its start; `close` completes it.
+
+    Args:
+        file: Open for writing, in binary. What it may buffer is flushed before a record is copied
+            into its file descriptor; a file without one is written to in chunks.
+        root: The folder in the archive that all records are in. torch calls it by the file's name.
+        on_bytes: Called with the number of data bytes that were just written.
+    """
+
+    def __init__(self, file: IO[bytes], root: str, on_bytes: OnBytes = lambda _count: None) -> None:
+        self._file = file
+        self._root = root
+        self._on_bytes = on_bytes
+        self._position = 0
+        self._entries: list[_Entry] = []
+        self._names: set[str] = set()
+
+    def write(self, name: str, data: Any) -> Record:
+        """One record from bytes, or from any contiguous buffer, which is not copied.
+
+        Args:
+            name: Without the root folder.
+            data: Its bytes; read in chunks, so that of a mapped file little is in memory.
+
+        Raises:
+            ValueError: There is a record of that name already.
+        """
+        view = memoryview(data)
+        view = view.cast("B") if view.nbytes else memoryview(b"")
+        header = self._begin(name, view.nbytes)
+        offset, crc = self._position, 0
+        for start in range(0, view.nbytes, _CHUNK_BYTES):
+            part = view[start : start + _CHUNK_BYTES]
+            crc = zlib.crc32(part, crc)
+            self._put(part)
+            drop_pages(part)  # of a mapped file
+            self._on_bytes(part.nbytes)
+        self._end(name, view.nbytes, crc, header)
+        return Record(offset, view.nbytes, crc)
+
+    def copy(self, name: str, source: IO[bytes], record: Record) -> Record:
+        """One record from another file, byte for byte; the kernel copies it where it can.
+
+        Args:
+            name: Without the root folder.
+            source: Open for reading; its position is changed.
+            record: Where the bytes lie in it, and the CRC-32 that they are said to have. They are
+                not looked at: damage stays, and is found by whoever reads the copy.
+
+        Raises:
+            ValueError: There is a record of that name already.
+            OSError: The source ends within the record, or the file cannot be written.
+        """
+        header = self._begin(name, record.size)
+        offset = self._position
+        copy_bytes(source, record.offset, record.size, self._file, self._on_bytes)
+        self._position += record.size
+        self._end(name, record.size, record.crc, header)
+        return Record(offset, record.size, record.crc)
+
+    def serialization_id(self) -> str:
+        """40 digits that follow from the names and the CRC-32 of what was written so far.
+
+        torch writes such a record last, so that equal contents have one; its own hash function is
+        none that can be had here, and nothing reads more than equality from it.
+        """
+        text = repr([(entry.name, entry.crc) for entry in self._entries])
+        return f"{int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10**40:040d}"
+
+    def close(self) -> None:
+        """Write the directory. The file is complete then; it is not closed."""
+        start = self._position
+        for entry in self._entries:
+            self._put(_central_header(entry))
+        self._put(_end_records(start, self._position - start, len(self._entries)))
+        self._file.flush()
+
+    def _begin(self, name: str, size: int) -> int:
+        """The local header, with the padding after which the data begins; where it stands."""
+        if name in self._names:
+            raise ValueError(f"the archive has a record {name!r} already")
+        self._names.add(name)
+        header_offset = self._position
+        encoded = f"{self._root}/{name}".encode()
+        extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= _MOST_32 else b""
+        begin = header_offset + _LOCAL.size + len(encoded) + len(extra) + 4
+        padding = -begin % _ALIGNMENT
+        extra += b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        # Sizes in the header are 0 where the descriptor has them, but with Zip64 they are marked.
+        mark = _MOST_32 if size >= _MOST_32 else 0
+        fields = (0, _FLAGS, 0, 0, 0, 0, mark, mark, len(encoded), len(extra))
+        self._put(_LOCAL.pack(b"PK\x03\x04", *fields) + encoded + extra)
+        return header_offset
+
+    def _end(self, name: str, size: int, crc: int, header_offset: int) -> None:
+        form = _DESCRIPTOR_64 if size >= _MOST_32 else _DESCRIPTOR
+        self._put(form.pack(b"PK\x07\x08", crc, size, size))
+        encoded = f"{self._root}/{name}".encode()
+        self._entries.append(_Entry(encoded, size, crc, header_offset))
+
+    def _put(self, data: Any) -> None:
+        self._position += write_all(self._file, data)
+
+
+def _central_header(entry: _Entry) -> bytes:
+    size, offset = entry.size, entry.header_offset
+    extra = b""
+    if size >= _MOST_32:
+        extra += struct.pack("<2Q", size, size)
+    if offset >= _MOST_32:
+        extra += struct.pack("<Q", offset)
+    if extra:
+        extra = struct.pack("<2H", 1, len(extra)) + extra
+    shown = min(size, _MOST_32)
+    fields = (0, 0, _FLAGS, 0, 0, 0, entry.crc, shown, shown, len(entry.name), len(extra))
+    head = _CENTRAL.pack(b"PK\x01\x02", *fields, 0, 0, 0, 0, min(offset, _MOST_32))
+    return head + entry.name + extra
+
+
+def _end_records(start: int, size: int, count: int) -> bytes:
+    """The end of the directory: its Zip64 form, which torch writes always, and the old one."""
+    end_64 = _END_64.pack(b"PK\x06\x06", 44, 0x031E, 45, 0, 0, count, count, size, start)
+    locator = _LOCATOR_64.pack(b"PK\x06\x07", 0, start + size, 1)
+    few = min(count, _MOST_16)
+    end = _END.pack(b"PK\x05\x06", 0, 0, few, few, min(size, _MOST_32), min(start, _MOST_32), 0)
+    return end_64 + locator + end
+
+
+@contextlib.contextmanager
+def replacing_archive(
+    target: Path, root: str, on_bytes: OnBytes = lambda _count: None
+) -> Iterator[ArchiveWriter]:
+    """A writer of an archive that takes the place of `target` when it is complete, or not at all.
+
+    Args:
+        target: The file; what is there stays until the block has ended without error.
+        root: Folder of the records in the archive.
+        on_bytes: As `ArchiveWriter` takes it.
+    """
+    with replacing(target) as file:
+        writer = ArchiveWriter(file, root, on_bytes)
+        yield writer
+        writer.close()

@@ -1,0 +1,167 @@
+"""What a compilation put into engines, and what it left to PyTorch and why. No torch in here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from portrt.format.json_fields import Fields
+
+
+@dataclass(frozen=True)
+class BlockCoverage:
+    """One block.
+
+    Attributes:
+        name: Its name.
+        nodes: Operator calls in it.
+        flops: Its floating-point operations, see `CompileReport`.
+    """
+
+    name: str
+    nodes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Calls of one operator that stay in PyTorch for one reason, from one line of the model.
+
+    Attributes:
+        operator: Such as "aten.nonzero.default".
+        count: How many calls.
+        flops: Their floating-point operations.
+        reason: Why.
+        remedy: What would change it; "" where nothing would, or nobody knows.
+        source: "FILE:LINE in FUNCTION: CODE" of the model, or "" where torch kept none.
+        module: Path of the module of the first of them.
+        asked: Whether an option of the user's keeps it in PyTorch.
+    """
+
+    operator: str
+    count: int
+    flops: int
+    reason: str
+    remedy: str
+    source: str
+    module: str
+    asked: bool
+
+
+@dataclass(frozen=True)
+class MissingEngine:
+    """An engine that was asked for and could not be built for a block that has another."""
+
+    block: str
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """Coverage by operator calls and by floating-point operations.
+
+    Operations are those of matrix products, convolutions and attention at the sizes of the example
+    inputs, as `torch.utils.flop_counter` counts them; other operators count none.
+
+    Attributes:
+        nodes: Operator calls of the lowered model that compute tensors.
+        nodes_in_engines: Those of them in blocks.
+        flops: Floating-point operations of the model.
+        flops_in_engines: Those of them in blocks.
+        blocks: In the order of their calls.
+        fallbacks: What stays in PyTorch, most operations first.
+        missing_engines: Engines that some blocks lack.
+    """
+
+    nodes: int
+    nodes_in_engines: int
+    flops: int
+    flops_in_engines: int
+    blocks: tuple[BlockCoverage, ...]
+    fallbacks: tuple[Fallback, ...]
+    missing_engines: tuple[MissingEngine, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dumps`."""
+        found = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in found.items()
+        }
+
+    @classmethod
+    def from_json(cls, raw: Any) -> CompileReport:
+        """The report that a file holds.
+
+        Raises:
+            PackageError: It is none.
+        """
+        top = Fields(raw, "the report")
+        numbers = ("nodes", "nodes_in_engines", "flops", "flops_in_engines")
+        return cls(
+            **{name: top.whole(name) for name in numbers},
+            blocks=tuple(_item(BlockCoverage, item) for item in top.items("blocks")),
+            fallbacks=tuple(_item(Fallback, item) for item in top.items("fallbacks")),
+            missing_engines=tuple(
+                _item(MissingEngine, item) for item in top.items("missing_engines")
+            ),
+        )
+
+    def summary(self) -> str:
+        """Coverage in one line."""
+        return (
+            f"{self.nodes_in_engines} of {self.nodes} operators in {len(self.blocks)} "
+            f"block{'' if len(self.blocks) == 1 else 's'} "
+            f"({_percent(self.nodes_in_engines, self.nodes)}), "
+            f"{_percent(self.flops_in_engines, self.flops)} of "
+            f"{self.flops / 1e6:,.3f} million floating-point operations"
+        )
+
+    def lines(self) -> Iterator[str]:
+        """The report as text, a line each."""
+        yield self.summary()
+        for block in self.blocks:
+            yield f"  {block.name}: {block.nodes} operators, {block.flops / 1e6:,.3f} million"
+        if self.fallbacks:
+            yield "in PyTorch:"
+        for item in self.fallbacks:
+            yield from (f"  {line}" for line in fallback_lines(item, self.flops))
+        for missing in self.missing_engines:
+            yield f"no {missing.backend} engine for {missing.block}: {missing.reason}"
+
+
+def fallback_lines(item: Fallback, total_flops: int) -> Iterator[str]:
+    """One fallback as text."""
+    share = f", {_percent(item.flops, total_flops)} of the operations" if item.flops else ""
+    times = f" x {item.count}" if item.count > 1 else ""
+    yield f"{item.operator}{times}{share}: {item.reason}"
+    if item.source:
+        yield f"  at {item.source}"
+    if item.module:
+        yield f"  in {item.module}"
+    if item.remedy:
+        yield f"  do: {item.remedy}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "100 %"
+
+
+def _item(kind: Any, raw: Any) -> Any:
+    part = Fields(raw, f"a {kind.__name__} of the report")
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.type == "bool":
+            values[field.name] = part.take(field.name, bool, "true or false")
+        else:
+            take = part.whole if field.type == "int" else part.text
+            values[field.name] = take(field.name)
+    return kind(**values)
+
+
+def report_of_manifest(raw: Mapping[str, Any]) -> CompileReport | None:
+    """The report of a manifest, where it has one."""
+    return CompileReport.from_json(raw["report"]) if raw.get("report") is not None else None

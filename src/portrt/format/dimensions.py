@@ -1,0 +1,124 @@
+"""Sizes in the shapes of a manifest. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portrt.errors import PackageError, brief
+from portrt.format import size_expr
+from portrt.format.json_fields import REMEDY, Fields
+
+MAX_RANK = 64
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A size that varies between calls: its range, what engines are tuned for, its symbol.
+
+    Attributes:
+        profiles: (smallest, best, largest) in each optimization profile; empty where there is one,
+            which is the range.
+    """
+
+    least: int
+    best: int
+    most: int | None
+    symbol: str
+    profiles: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class UnknownSize:
+    """A size of an output that the data decides: at most `most`; one symbol is one size."""
+
+    most: int | None
+    symbol: str
+
+
+def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
+    """The shape of an input.
+
+    Args:
+        part: Its entry.
+        ranks: Of the inputs before it, which trees may refer to, as to itself.
+
+    Raises:
+        PackageError: A size is malformed.
+    """
+    sizes = _sizes(part)
+    known = [*ranks, len(sizes)]
+    return tuple(_input_size(size, known, part.where) for size in sizes)
+
+
+def output_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
+    """The shape of an output.
+
+    Args:
+        part: Its entry.
+        ranks: Of the inputs.
+
+    Raises:
+        PackageError: A size is malformed.
+    """
+    return tuple(_output_size(size, ranks, part.where) for size in _sizes(part))
+
+
+def has_unknown_sizes(outputs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether an output, as JSON, has a size that the data decides."""
+    return any(isinstance(size, dict) for entry in outputs for size in entry["shape"])
+
+
+def _sizes(part: Fields) -> list[Any]:
+    sizes = part.items("shape")
+    if len(sizes) > MAX_RANK:
+        raise PackageError(f"{part.where} has rank {len(sizes)}", f"up to {MAX_RANK}", REMEDY)
+    return sizes
+
+
+def _input_size(size: Any, ranks: Sequence[int], where: str) -> Any:
+    if not isinstance(size, dict):
+        return _size(size, ranks, where)
+    part = Fields(size, f"a dimension of {where}")
+    least, best = part.whole("min"), part.whole("opt")
+    most = None if part.is_null("max") else part.whole("max")
+    if not (least <= best and (most is None or best <= most)):
+        raise PackageError(
+            f"a dimension of {where} has min {least}, opt {best}, max {most}",
+            "min <= opt <= max",
+            REMEDY,
+        )
+    return Dimension(least, best, most, part.text("symbol"), _profiles(part, least, most))
+
+
+def _rises(sizes: list[int], most: int | None) -> bool:
+    return sizes == sorted(sizes) and (most is None or sizes[-1] <= most)
+
+
+def _profiles(part: Fields, least: int, most: int | None) -> tuple[tuple[int, int, int], ...]:
+    found = part.items("profiles") if "profiles" in part.raw else []
+    for item in found:
+        is_range = isinstance(item, list) and [type(size) for size in item] == [int] * 3
+        if not is_range or not _rises([least, *item], most):
+            raise PackageError(
+                f"a profile of {part.where} is {brief(item)}",
+                "three whole numbers in its range, min <= opt <= max",
+                REMEDY,
+            )
+    return tuple((low, best, high) for low, best, high in found)
+
+
+def _output_size(size: Any, ranks: Sequence[int], where: str) -> Any:
+    if not isinstance(size, dict):
+        return _size(size, ranks, where)
+    part = Fields(size, f"a dimension of {where}")
+    most = None if part.is_null("unknown") else part.whole("unknown")
+    return UnknownSize(most, part.text("symbol"))
+
+
+def _size(size: Any, ranks: Sequence[int], where: str) -> Any:
+    size_expr.check(size, ranks, f"a size of {where}")
+    if isinstance(size, int) and size < 0:
+        raise PackageError(f"a size of {where} is {size!r}", "a whole number from 0", REMEDY)
+    return size

@@ -1,0 +1,285 @@
+"""A file's program as JSON, to be changed and written again: no torch, nothing deserialized.
+
+What a call of an engine is made of stands in four places of the archive: its node (the manifest and
+the list of blobs), the graph's inputs with their sizes, the signature, and the list of constants.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portrt.errors import PackageError, PortrtError, SaveError
+from portrt.format import manifest as manifests
+from portrt.format.archive import (
+    CONSTANTS,
+    CONSTANTS_CONFIG,
+    MODEL,
+    OPERATOR,
+    Archive,
+    Record,
+    engine_calls,
+    graph_nodes,
+)
+from portrt.format.archive_writer import SERIALIZATION_ID, replacing_archive
+from portrt.format.manifest import Blob, Manifest
+from portrt.progress import progress_bar
+
+
+@dataclass
+class CallDraft:
+    """One engine call: its manifest as plain values, and its blobs by their names in the graph.
+
+    Attributes:
+        entry: The manifest, without "blob_count", which is that of `blobs`.
+        blobs: Graph name of each blob.
+        records: Where each blob that the file had lies in it, by graph name.
+        node: The call in the graph's JSON.
+    """
+
+    entry: dict[str, Any]
+    blobs: list[str]
+    records: Mapping[str, Record]
+    node: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the block."""
+        return str(self.entry["name"])
+
+    def record(self, blob: Mapping[str, Any]) -> Record:
+        """Where a blob lies in the file."""
+        return self.records[self.blobs[blob["blob"]]]
+
+    def text(self) -> str:
+        """The manifest as it is now."""
+        return manifests.encode({**self.entry, "blob_count": len(self.blobs)})
+
+    def manifest(self) -> Manifest:
+        """The same, checked."""
+        return manifests.decode(self.text())
+
+    def blob_entries(self) -> Iterator[dict[str, Any]]:
+        """The manifest's entry of every blob."""
+        held = [self.entry["weights"], self.entry["source"]]
+        held += [engine["data"] for engine in self.entry["engines"]]
+        yield from (blob for blob in held if blob is not None)
+
+    def keep_engines(self, kept: Iterable[dict[str, Any]]) -> None:
+        """Drop all engines but these."""
+        self.entry["engines"] = list(kept)
+        self._tidy()
+
+    def drop_source(self) -> None:
+        """Drop the source, and with it the names of the weights that it took."""
+        self.entry["source"] = None
+        self.entry["source_weights"] = []
+        self._tidy()
+
+    def add_engine(self, engine: Mapping[str, Any], blob: str, data: bytes, *, first: bool) -> None:
+        """Put an engine whose bytes are the new blob `blob` behind the others, or before them."""
+        self.blobs.append(blob)
+        whole = {**engine, "data": Blob.of(len(self.blobs) - 1, data)}
+        self.entry["engines"].insert(0 if first else len(self.entry["engines"]), whole)
+
+    def _tidy(self) -> None:
+        """Drop the weights where nothing takes them any more, and number what is left."""
+        engines = self.entry["engines"]
+        takes = self.entry["source_weights"] or any(engine["weights"] for engine in engines)
+        if self.entry["source"] is None and not takes:
+            self.entry["weights"] = None
+        before = self.blobs
+        entries = sorted(self.blob_entries(), key=lambda blob: int(blob["blob"]))
+        self.blobs = [before[blob["blob"]] for blob in entries]
+        for index, blob in enumerate(entries):
+            blob["blob"] = index
+
+
+class Draft:
+    """A program that is being edited.
+
+    Args:
+        path: The file; it is read, and never written.
+
+    Raises:
+        LoadError: It is no torch.export archive, or damaged.
+        PackageError: A manifest in it is malformed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.archive = Archive(path)
+        checked = engine_calls(self.archive)
+        self._model = self.archive.json(MODEL)
+        self._config = self.archive.json(CONSTANTS_CONFIG)
+        self._module = self._model["graph_module"]
+        self._graph = self._module["graph"]
+        nodes = [node for node, _ in graph_nodes(self._graph) if node["target"] == OPERATOR]
+        self.calls = [
+            _call(node, call.text, call.blobs) for node, call in zip(nodes, checked, strict=True)
+        ]
+        if not self.calls:
+            raise PackageError(
+                f"{str(path)!r} calls no engine: it runs in PyTorch as a whole",
+                "a file that portrt.compile made blocks in",
+                "compile the model with portrt",
+            )
+        self._new: dict[str, bytes] = {}  # name of a record -> its bytes
+
+    def call(self, name: str) -> CallDraft:
+        """The call of a block.
+
+        Raises:
+            PackageError: There is no block of that name.
+        """
+        for call in self.calls:
+            if call.name == name:
+                return call
+        known = ", ".join(call.name for call in self.calls)
+        raise PackageError(f"there is no block {name!r}", f"one of {known}", "correct the name")
+
+    def check_editable(self) -> None:
+        """Raise PackageError where engines are called in branches, by operands of those."""
+        own = sum(node["target"] == OPERATOR for node in self._graph["nodes"])
+        if own != len(self.calls):
+            raise PackageError(
+                f"{str(self.archive.path)!r} has engines inside branches of its control flow",
+                "a file whose engines are all called by the program's own graph",
+                "compile the model again with what is to be in the file",
+            )
+
+    def add_blob(self, call: CallDraft, label: str, data: bytes) -> str:
+        """A new constant of the program; its name in the graph."""
+        taken = {*self._graph["tensor_values"], *self._config["config"], *self.archive.records}
+        constant = _free(f"portrt_{call.name}_{label}", taken, prefix="c_")
+        graph_name = f"c_{constant}"
+        record = _free("tensor", {name.removeprefix(CONSTANTS) for name in (*taken, *self._new)})
+        like = call.blobs[0] if call.blobs else self.calls[0].blobs[0]
+        self._graph["tensor_values"][graph_name] = _sized(
+            self._graph["tensor_values"][like], len(data)
+        )
+        payload = copy.deepcopy(self._config["config"][self._constant_names()[like]])
+        payload["path_name"] = record
+        payload["tensor_meta"] = _sized(payload["tensor_meta"], len(data))
+        self._config["config"][constant] = payload
+        self._graph["inputs"].insert(0, {"as_tensor": {"name": graph_name}})
+        spec = {"arg": {"name": graph_name}, "tensor_constant_name": constant}
+        self._module["signature"]["input_specs"].insert(0, {"tensor_constant": spec})
+        self._new[CONSTANTS + record] = data
+        return graph_name
+
+    def write(self, target: Path, progress: bool | None) -> None:
+        """Write the program as it is now; what is at `target` is replaced whole or not at all.
+
+        Raises:
+            PackageError: An edit left a manifest that cannot be read; a fault of portrt.
+            SaveError: The file cannot be written.
+        """
+        self.check_editable()
+        for call in self.calls:
+            _store(call)
+        dropped = self._drop_unused()
+        archive, new = self.archive, dict(self._new)
+        texts = {MODEL: self._model, CONSTANTS_CONFIG: self._config}
+        new |= {name: json.dumps(value, allow_nan=False).encode() for name, value in texts.items()}
+        names = [name for name in archive.records if name not in dropped and name not in self._new]
+        place = names.index(CONSTANTS_CONFIG)
+        names[place:place] = self._new
+        total = sum(archive.records[name].size for name in names if name not in new)
+        try:
+            with (
+                archive.path.open("rb") as source,
+                progress_bar(f"writing {target.name}", total, progress) as bar,
+                replacing_archive(target, archive.root, bar) as writer,
+            ):
+                for name in names:
+                    if name == SERIALIZATION_ID:
+                        writer.write(name, writer.serialization_id().encode())
+                    elif name in new:
+                        writer.write(name, new[name])
+                    else:
+                        writer.copy(name, source, archive.records[name])
+        except PortrtError:
+            raise
+        except OSError as err:
+            raise cannot_write(target, total, err) from err
+
+    def _constant_names(self) -> dict[str, str]:
+        """Graph name of each tensor constant -> its name in the program."""
+        specs = (spec.get("tensor_constant") for spec in self._module["signature"]["input_specs"])
+        return {spec["arg"]["name"]: spec["tensor_constant_name"] for spec in specs if spec}
+
+    def _drop_unused(self) -> set[str]:
+        """Drop the blobs that no call has any more; the names of their records."""
+        names = self._constant_names()
+        used = set(_names_in([self._graph["nodes"], self._graph["outputs"]]))
+        had = {blob for call in self.calls for blob in call.records}
+        unused = {blob for blob in had if blob not in used}
+        graph, signature, config = self._graph, self._module["signature"], self._config["config"]
+        keep = [
+            index
+            for index, item in enumerate(graph["inputs"])
+            if item.get("as_tensor", {}).get("name") not in unused
+        ]
+        graph["inputs"] = [graph["inputs"][index] for index in keep]
+        signature["input_specs"] = [signature["input_specs"][index] for index in keep]
+        paths = set()
+        for blob in unused:
+            graph["tensor_values"].pop(blob)
+            paths.add(config.pop(names[blob])["path_name"])
+        still = {payload["path_name"] for payload in config.values()}
+        return {CONSTANTS + path for path in paths - still}
+
+
+def cannot_write(target: Path, size: int, err: OSError) -> SaveError:
+    """The error for a file that could not be written."""
+    return SaveError(
+        f"{str(target)!r} could not be written: {err}",
+        f"a folder that is there and writable, with about {size} bytes free",
+        "correct the path or make room; a file that was there is unchanged",
+    )
+
+
+def _call(node: dict[str, Any], text: str, records: tuple[Record, ...]) -> CallDraft:
+    values = {item["name"]: item["arg"] for item in node["inputs"]}
+    blobs = [blob["name"] for blob in values["blobs"].get("as_tensors") or []]
+    return CallDraft(manifests.parse(text), blobs, dict(zip(blobs, records, strict=True)), node)
+
+
+def _store(call: CallDraft) -> None:
+    """Put manifest and blobs into the node."""
+    call.manifest()  # what is written can be read
+    text = call.text()
+    for item in call.node["inputs"]:
+        if item["name"] == "manifest":
+            item["arg"] = {"as_string": text}
+        elif item["name"] == "blobs":
+            item["arg"] = {"as_tensors": [{"name": name} for name in call.blobs]}
+
+
+def _sized(meta: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The description of a blob, for another number of bytes."""
+    return {**copy.deepcopy(dict(meta)), "sizes": [{"as_int": count}]}
+
+
+def _free(name: str, taken: set[str], prefix: str = "") -> str:
+    """`name_0`, `name_1`, ...: the first that is not taken, with the prefix and without."""
+    index = 0
+    while f"{name}_{index}" in taken or f"{prefix}{name}_{index}" in taken:
+        index += 1
+    return f"{name}_{index}"
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    """Every "name" within a JSON value."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str):
+            yield value["name"]
+        for item in value.values():
+            yield from _names_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _names_in(item)

@@ -1,0 +1,132 @@
+"""Strict JSON, and typed fields out of it: what a hostile file can hold ends in a PackageError."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from portrt.errors import PackageError, brief
+from portrt.format import size_expr
+
+MAX_ITEMS = 65536
+MAX_TEXT_CHARS = 1024
+MAX_DEPTH = 32
+
+REMEDY = "get the file again from where it was made, or compile the model again"
+
+
+def strict_json(text: str) -> Any:
+    """The value of a JSON text, in which no key stands twice and every number is finite.
+
+    Raises:
+        ValueError: It is not.
+        RecursionError: It is nested too deep.
+    """
+    return json.loads(
+        text,
+        object_pairs_hook=_unique_keys,
+        parse_constant=_no_constant,
+        parse_float=_finite,
+    )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no number that can be kept")
+    return number
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_deeper_than(tree: Any, levels: int) -> bool:
+    """Whether lists and objects lie in each other more than so many times."""
+    layer = [tree]
+    for _ in range(levels + 1):
+        layer = [
+            item
+            for node in layer
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, (dict, list))
+        ]
+    return bool(layer)
+
+
+class Fields:
+    """Takes typed fields out of one JSON object; every error says which object and field."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        if not isinstance(raw, dict):
+            raise PackageError(f"{where} is {brief(raw)}", "a JSON object", REMEDY)
+        self.raw = raw
+        self.where = where
+
+    def take(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
+        value = self.raw.get(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise PackageError(f"{key!r} of {self.where} is {brief(value)}", expected, REMEDY)
+        return value
+
+    def text(self, key: str) -> str:
+        """A string that can stand in a message: printable, of one line, not long."""
+        value = str(self.take(key, str, "a string"))
+        if len(value) > MAX_TEXT_CHARS or not value.isprintable():
+            raise PackageError(
+                f"{key!r} of {self.where} is {brief(value)}",
+                f"printable text of up to {MAX_TEXT_CHARS} characters",
+                REMEDY,
+            )
+        return value
+
+    def is_null(self, key: str) -> bool:
+        """Whether a field that must be there is null."""
+        if key not in self.raw:
+            raise PackageError(f"{self.where} has no {key!r}", "a value, or null", REMEDY)
+        return self.raw[key] is None
+
+    def whole(self, key: str) -> int:
+        value = self.take(key, int, "a whole number from 0")
+        if not 0 <= value <= size_expr.MAX_SIZE:
+            raise PackageError(
+                f"{key!r} of {self.where} is {brief(value)}", "a whole number from 0", REMEDY
+            )
+        return int(value)
+
+    def items(self, key: str) -> list[Any]:
+        found = self.take(key, list, "a list")
+        if len(found) > MAX_ITEMS:
+            raise PackageError(
+                f"{key!r} of {self.where} has {len(found)} items", f"up to {MAX_ITEMS}", REMEDY
+            )
+        return list(found)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        found = dict(self.take(key, dict, "a JSON object"))
+        if _is_deeper_than(found, MAX_DEPTH):
+            raise PackageError(
+                f"{key!r} of {self.where} is nested too deep", f"up to {MAX_DEPTH} levels", REMEDY
+            )
+        return found
+
+    def texts(self, key: str) -> Mapping[str, str]:
+        part = Fields(self.mapping(key), f"{key!r} of {self.where}")
+        return {name: part.text(name) for name in part.raw}
+
+    def names(self, key: str) -> tuple[str, ...]:
+        found = self.items(key)
+        if not all(isinstance(name, str) for name in found) or len(set(found)) != len(found):
+            raise PackageError(
+                f"{key!r} of {self.where} is {brief(found)}", "distinct strings", REMEDY
+            )
+        return tuple(found)

@@ -1,0 +1,375 @@
+"""The manifest: what one engine call of a program holds, as canonical JSON. No torch in here.
+
+docs/format.md describes every field; `FORMAT_HISTORY` below is its version history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from portrt.errors import PackageError, brief
+from portrt.format.dimensions import Dimension as Dimension
+from portrt.format.dimensions import UnknownSize as UnknownSize
+from portrt.format.dimensions import has_unknown_sizes, input_shape, output_shape
+from portrt.format.json_fields import REMEDY as _REMEDY
+from portrt.format.json_fields import Fields, strict_json
+from portrt.format.memory_map import sha256_of
+
+# Readers refuse what is newer. What needs no newer version is written in the first.
+FORMAT = 2
+OLDEST_FORMAT = 1
+FORMAT_HISTORY = {
+    1: "2026-11-24: first version",
+    2: "2026-11-24: sizes of outputs that the data decides",
+}
+
+MAX_MANIFEST_CHARS = 16 << 20
+DTYPES = (
+    *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"),
+    *("complex64", "complex128"),
+)
+
+
+def encode(manifest: Mapping[str, Any]) -> str:
+    """Canonical JSON: sorted keys, no spaces, ASCII, no NaN.
+
+    A reader takes any order of keys and any spaces between them: the canonical form is there so
+    that equal contents are equal texts, and checking it would protect nothing.
+    """
+    return json.dumps(
+        manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def compose(**fields: Any) -> str:
+    """The text of a manifest with these fields, and nothing in the others."""
+    empty: dict[str, Any] = {
+        "format": 2 if has_unknown_sizes(fields["outputs"]) else 1,
+        "producer": {},
+        "weights": None,
+        "source": None,
+        "source_weights": [],
+        "node_count": 0,
+        "engines": [],
+        "policy": {"fallback": None},
+        "blob_count": 0,
+    }
+    return encode({**empty, **fields})
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Where the bytes of something are: which blob of the call, how long, and its SHA-256."""
+
+    index: int
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, index: int, data: Any) -> dict[str, Any]:
+        """The manifest entry of `data`, a bytes-like object."""
+        return {"blob": index, "size": memoryview(data).nbytes, "sha256": sha256_of(data)}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a block. A size is a number, a Dimension, or a tree over earlier dimensions."""
+
+    name: str
+    dtype: str
+    shape: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output of a block. A size is a number, a tree over the inputs' dimensions, or unknown."""
+
+    name: str
+    dtype: str
+    shape: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One stored engine. The mappings are described in docs/format.md."""
+
+    backend: str
+    data: Blob
+    build: Mapping[str, Any]
+    requires: Mapping[str, Any]
+    weights: tuple[str, ...]
+    check: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest.
+
+    Attributes:
+        format: Version of the format.
+        name: Name of the block.
+        producer: Library -> version that wrote it.
+        inputs: The block's inputs, in order.
+        outputs: The block's outputs, in order.
+        weights: The weights image, or None for a block without weights.
+        source: The block as a torch.export archive, or None where it was stripped.
+        source_weights: Names of the weights that the source takes after its inputs.
+        node_count: Operator calls in the source.
+        engines: In order of preference.
+        policy: What the program asks of the place where it runs: "fallback" and "engines".
+        blob_count: How many blobs the call must have.
+    """
+
+    format: int
+    name: str
+    producer: Mapping[str, str]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    weights: Blob | None
+    source: Blob | None
+    source_weights: tuple[str, ...]
+    node_count: int
+    engines: tuple[EngineSpec, ...]
+    policy: Mapping[str, Any]
+    blob_count: int
+
+
+@lru_cache(maxsize=1024)
+def decode(text: str) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        PackageError: It is not JSON, of an unknown format version, or inconsistent in itself.
+    """
+    return _decode(parse(text))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The JSON of a manifest as plain values; only its shape as JSON and its version are checked.
+
+    Raises:
+        PackageError: It is too long, not strict JSON (a key that stands twice, NaN, a float beyond
+            all bounds), or of a format version that this portrt does not read.
+    """
+    if len(text) > MAX_MANIFEST_CHARS:
+        raise PackageError(
+            f"a manifest of {len(text)} characters", f"at most {MAX_MANIFEST_CHARS}", _REMEDY
+        )
+    try:
+        raw = strict_json(text)
+    except (ValueError, RecursionError) as err:
+        raise PackageError(f"a manifest is not JSON: {err}", "canonical JSON", _REMEDY) from err
+    if not isinstance(raw, dict):
+        raise PackageError("a manifest is not a JSON object", "a JSON object", _REMEDY)
+    version = raw.get("format")
+    if type(version) is not int or not OLDEST_FORMAT <= version <= FORMAT:
+        raise PackageError(
+            f"the program has format version {brief(version)}",
+            f"a version from {OLDEST_FORMAT} to {FORMAT}",
+            "install a newer portrt" if type(version) is int and version > FORMAT else _REMEDY,
+        )
+    return raw
+
+
+def _decode(raw: dict[str, Any]) -> Manifest:
+    top = Fields(raw, "the manifest")
+    name = top.text("name")
+    top.where = f"block {name!r:.80}"
+    inputs = _inputs(top)
+    ranks = [len(spec.shape) for spec in inputs]
+    manifest = Manifest(
+        format=raw["format"],
+        name=name,
+        producer=top.texts("producer"),
+        inputs=inputs,
+        outputs=_outputs(top, ranks),
+        weights=None if top.is_null("weights") else _blob(top, "weights"),
+        source=None if top.is_null("source") else _blob(top, "source"),
+        source_weights=top.names("source_weights"),
+        node_count=top.whole("node_count"),
+        engines=tuple(_engine(item, name) for item in top.items("engines")),
+        policy=_policy(top),
+        blob_count=top.whole("blob_count"),
+    )
+    _check_blobs(manifest)
+    return manifest
+
+
+def _dtype(part: Fields) -> str:
+    name = part.text("dtype")
+    if name not in DTYPES:
+        raise PackageError(
+            f"'dtype' of {part.where} is {brief(name)}", f"one of {', '.join(DTYPES)}", _REMEDY
+        )
+    return name
+
+
+def _blob(owner: Fields, key: str) -> Blob:
+    part = Fields(owner.take(key, dict, "a JSON object"), f"{key!r} of {owner.where}")
+    digest = part.text("sha256")
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise PackageError(
+            f"'sha256' of {part.where} is {digest!r:.80}", "64 hexadecimal digits", _REMEDY
+        )
+    return Blob(part.whole("blob"), part.whole("size"), digest)
+
+
+def _inputs(top: Fields) -> tuple[InputSpec, ...]:
+    found: list[InputSpec] = []
+    ranks: list[int] = []
+    raw = top.items("inputs")
+    if not raw:
+        raise PackageError(f"{top.where} has no inputs", "at least one", _REMEDY)
+    for item in raw:
+        part = Fields(item, f"an input of {top.where}")
+        part.where = f"input {part.text('name')!r:.80} of {top.where}"
+        shape = input_shape(part, ranks)
+        ranks.append(len(shape))
+        found.append(InputSpec(part.text("name"), _dtype(part), shape))
+    return tuple(found)
+
+
+def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
+    found = []
+    raw = top.items("outputs")
+    if not raw:
+        raise PackageError(f"{top.where} has no outputs", "at least one", _REMEDY)
+    for item in raw:
+        part = Fields(item, f"an output of {top.where}")
+        part.where = f"output {part.text('name')!r:.80} of {top.where}"
+        shape = output_shape(part, ranks)
+        if top.raw["format"] < 2 and any(isinstance(size, UnknownSize) for size in shape):
+            raise PackageError(
+                f"{part.where} has a size that the data decides, in format version 1",
+                "format version 2",
+                _REMEDY,
+            )
+        found.append(OutputSpec(part.text("name"), _dtype(part), shape))
+    return tuple(found)
+
+
+def _engine(item: Any, block: str) -> EngineSpec:
+    part = Fields(item, f"an engine of block {block!r:.80}")
+    backend = part.text("backend")
+    part.where = f"engine {backend!r:.80} of block {block!r:.80}"
+    data = _blob(part, "data")
+    check = None if part.is_null("check") else part.mapping("check")
+    return EngineSpec(
+        backend, data, part.mapping("build"), _requires(part), part.names("weights"), check
+    )
+
+
+def _requires(engine: Fields) -> Mapping[str, Any]:
+    """What backends read without asking again what it is."""
+    part = Fields(engine.mapping("requires"), f"'requires' of {engine.where}")
+    if not part.names("device"):
+        raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
+    if "compute_capabilities" in part.raw:
+        part.names("compute_capabilities")
+    for key in ("host_code", "version_compatible"):
+        value = part.raw.get(key, False)
+        if not isinstance(value, bool):
+            raise PackageError(
+                f"{key!r} of {part.where} is {brief(value)}", "true or false", _REMEDY
+            )
+    for key in ("compute_capability_min", "cuda", "tensorrt"):
+        if key in part.raw:
+            part.text(key)
+    return dict(part.raw)
+
+
+def _policy(top: Fields) -> Mapping[str, Any]:
+    policy = top.mapping("policy")
+    part = Fields(policy, f"'policy' of {top.where}")
+    if policy.get("fallback") not in (None, "eager", "error"):
+        raise PackageError(
+            f"'fallback' of {part.where} is {brief(policy['fallback'])}",
+            "'eager' or 'error'",
+            _REMEDY,
+        )
+    if policy.get("engines") is not None:
+        part.names("engines")
+    return policy
+
+
+def _blobs(manifest: Manifest) -> Iterable[tuple[str, Blob]]:
+    for label, blob in (("the weights", manifest.weights), ("the source", manifest.source)):
+        if blob is not None:
+            yield label, blob
+    for engine in manifest.engines:
+        yield f"engine {engine.backend!r:.80}", engine.data
+
+
+def _check_blobs(manifest: Manifest) -> None:
+    """Every blob that is named exists, is named once, and none is left without a name."""
+    owner: dict[int, str] = {}
+    for label, blob in _blobs(manifest):
+        if blob.index >= manifest.blob_count:
+            raise PackageError(
+                f"{label} of block {manifest.name!r:.80} is said to be blob {blob.index}",
+                f"an index below the {manifest.blob_count} blobs of the call",
+                _REMEDY,
+            )
+        if blob.index in owner:
+            raise PackageError(
+                f"{label} and {owner[blob.index]} of block {manifest.name!r:.80} are one blob",
+                "one blob each",
+                _REMEDY,
+            )
+        owner[blob.index] = label
+    if len(owner) != manifest.blob_count:
+        raise PackageError(
+            f"block {manifest.name!r:.80} describes {len(owner)} of {manifest.blob_count} blobs",
+            "a description of each blob",
+            _REMEDY,
+        )
+    needs_weights = manifest.source_weights or any(e.weights for e in manifest.engines)
+    if needs_weights and manifest.weights is None:
+        raise PackageError(
+            f"block {manifest.name!r:.80} names weights but has none", "a weights blob", _REMEDY
+        )
+
+
+def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
+    """Raise PackageError unless the call has the blobs, of the sizes, that the manifest says.
+
+    Args:
+        manifest: A checked manifest.
+        sizes: Bytes of each blob that the call really has.
+    """
+    if len(sizes) != manifest.blob_count:
+        raise PackageError(
+            f"the call of block {manifest.name!r:.80} has {len(sizes)} blobs",
+            f"{manifest.blob_count}, as its manifest says",
+            _REMEDY,
+        )
+    for label, blob in _blobs(manifest):
+        if sizes[blob.index] != blob.size:
+            raise PackageError(
+                f"{label} of block {manifest.name!r:.80} has {sizes[blob.index]} bytes",
+                f"{blob.size}, as its manifest says",
+                _REMEDY,
+            )
+
+
+def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
+    """Every blob of a call with a name for messages."""
+    labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
+    labelled += [(f"engine {engine.backend}", engine.data) for engine in manifest.engines]
+    return [(label, blob) for label, blob in labelled if blob is not None]
+
+
+def check_digest(data: Any, blob: Blob, label: str) -> None:
+    """Raise PackageError unless the bytes of `data` have the digest that the manifest says."""
+    found = sha256_of(data)
+    if found != blob.sha256:
+        raise PackageError(
+            f"{label} is damaged: its SHA-256 is {found[:16]}...",
+            f"{blob.sha256[:16]}..., as its manifest says",
+            _REMEDY,
+        )

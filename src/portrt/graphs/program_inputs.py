@@ -1,0 +1,36 @@
+"""The flat inputs and the outputs of an ExportedProgram."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputSpec, TensorArgument
+
+
+def flat_signature(program: ExportedProgram) -> list[str]:
+    """Name of each flat input, in call order."""
+    return [str(name) for name in user_input_nodes(program)]
+
+
+def user_input_nodes(program: ExportedProgram) -> dict[str, torch.fx.Node]:
+    """Name of each flat input -> its placeholder, in call order."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind.name == "USER_INPUT"
+    ]
+    return {name: nodes[name] for name in names}
+
+
+def output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:
+    """The old specs, with the names that the outputs have now."""
+    results = graph.output_node().args[0]
+    assert isinstance(results, tuple)
+    specs = []
+    for spec, result in zip(old.graph_signature.output_specs, results, strict=True):
+        arg = spec.arg
+        if isinstance(arg, TensorArgument) and isinstance(result, torch.fx.Node):
+            arg = TensorArgument(result.name)
+        specs.append(OutputSpec(spec.kind, arg, spec.target))
+    return specs

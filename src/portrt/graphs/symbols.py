@@ -1,0 +1,233 @@
+"""Symbolic sizes: from torch's sympy expressions to expression trees, and to graph nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import sympy
+import torch
+
+from portrt import torch_internals
+from portrt.format import size_expr
+
+# A sympy expression that is exactly the size of a dimension -> (input, axis).
+Dimensions = Mapping[Any, tuple[int, int]]
+
+# Meaning of the tree operators on torch's symbolic sizes, and their targets as graph nodes.
+SYMBOLIC: Mapping[str, Callable[..., Any]] = {
+    **size_expr.NUMBERS,
+    "max": torch.sym_max,
+    "min": torch.sym_min,
+}
+
+_FROM_SYMPY: dict[str, Callable[..., Any]] = {
+    "Add": lambda *args: ["add", *args],
+    "Mul": lambda *args: ["mul", *args],
+    "Max": lambda *args: ["max", *args],
+    "Min": lambda *args: ["min", *args],
+    "FloorDiv": lambda a, b: ["floordiv", a, b],
+    "CleanDiv": lambda a, b: ["floordiv", a, b],
+    "CeilDiv": lambda a, b: ["mul", -1, ["floordiv", ["mul", -1, a], b]],
+    "ModularIndexing": lambda a, b, m: ["mod", ["floordiv", a, b], m],
+    "Mod": lambda a, b: ["mod", a, b],
+    "PythonMod": lambda a, b: ["mod", a, b],
+    "Pow": lambda a, b: ["pow", a, b],
+    "PowByNatural": lambda a, b: ["pow", a, b],
+    "IntTrueDiv": lambda a, b: ["truediv", a, b],
+    "FloatTrueDiv": lambda a, b: ["truediv", a, b],
+    "ToFloat": lambda a: ["mul", 1.0, a],
+    "Identity": lambda a: a,
+    "FloorToInt": lambda a: ["floor", a],
+    "CeilToInt": lambda a: ["ceil", a],
+    "TruncToInt": lambda a: ["trunc", a],
+}
+
+
+def dimensions_of(nodes: Sequence[torch.fx.Node]) -> dict[Any, tuple[int, int]]:
+    """Each symbolic size of the nodes' fake tensors -> (index of the node, axis); first wins."""
+    found: dict[Any, tuple[int, int]] = {}
+    for index, node in enumerate(nodes):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            shape: Sequence[Any] = value.shape
+            for axis, size in enumerate(shape):
+                if isinstance(size, torch.SymInt):
+                    found.setdefault(torch_internals.expression_of(size), (index, axis))
+    return found
+
+
+def tree_of_size(size: Any, known: Dimensions) -> size_expr.Tree | None:
+    """The expression tree of a size over `known` dimensions, or None where that cannot be said."""
+    if isinstance(size, int):
+        return size
+    if not isinstance(size, torch.SymInt):
+        return None
+    return tree_of_expression(torch_internals.expression_of(size), known)
+
+
+def tree_of_expression(expression: Any, known: Dimensions) -> size_expr.Tree | None:
+    """The same for torch's sympy expression of a size."""
+    tree = _tree(expression, known)
+    if tree is not None:
+        try:
+            size_expr.check(tree, [1 << 20] * (1 << 16), "a size")
+        except Exception:
+            return None
+    return tree
+
+
+def _tree(expression: Any, known: Dimensions) -> size_expr.Tree | None:
+    if expression in known:
+        return ["dim", *known[expression]]
+    if isinstance(expression, sympy.Symbol):
+        return _tree_of_symbol(expression, known)
+    if isinstance(expression, sympy.Integer):
+        return int(expression)
+    if isinstance(expression, sympy.Float):
+        return float(expression)
+    if isinstance(expression, sympy.Mul):
+        factor, rest = expression.as_coeff_Mul(rational=True)
+        if not factor.is_Integer:  # s/2 of a size that is known to be even
+            tree = _tree(rest * factor.p, known)
+            return None if tree is None else ["floordiv", tree, int(factor.q)]
+    make = _FROM_SYMPY.get(type(expression).__name__)
+    arguments = [_tree(argument, known) for argument in expression.args]
+    if make is None or any(argument is None for argument in arguments):
+        return None
+    return make(*arguments)
+
+
+def _tree_of_symbol(symbol: sympy.Symbol, known: Dimensions) -> size_expr.Tree | None:
+    """A symbol that is no dimension, from a dimension such as 2*s or s + 1 (derived dims)."""
+    for expression, place in known.items():
+        parts = linear(expression)
+        if parts is not None and parts[0] == symbol:
+            _, scale, offset = parts
+            tree: size_expr.Tree = ["dim", *place]
+            tree = ["add", tree, -offset] if offset else tree
+            return ["floordiv", tree, scale] if scale > 1 else tree
+    return None
+
+
+def linear(expression: Any) -> tuple[Any, int, int] | None:
+    """(symbol, scale, offset) of `scale * symbol + offset` with a scale from 1; else None."""
+    if len(expression.free_symbols) != 1:
+        return None
+    (symbol,) = expression.free_symbols
+    scale = expression.coeff(symbol)
+    offset = expression - scale * symbol
+    if scale.is_Integer and scale > 0 and offset.is_Integer:
+        return symbol, int(scale), int(offset)
+    return None
+
+
+def missing_symbols(size: Any, known: Dimensions) -> set[Any]:
+    """Symbols of a size that cannot be computed from `known`."""
+    if not isinstance(size, torch.SymInt):
+        return set()
+    expression = torch_internals.expression_of(size)
+    if expression in known:
+        return set()
+    return {symbol for symbol in expression.free_symbols if not knows(symbol, known)}
+
+
+def knows(symbol: Any, known: Dimensions) -> bool:
+    """Whether a symbol can be computed from `known`."""
+    return _tree(symbol, known) is not None
+
+
+def emit(
+    graph: torch.fx.Graph, tree: size_expr.Tree, tensors: Sequence[torch.fx.Node]
+) -> torch.fx.Node | int | float:
+    """Nodes that compute a tree, at the graph's insertion point.
+
+    Args:
+        graph: Where the nodes are made.
+        tree: ["dim", i, axis] means the size of `tensors[i]`.
+        tensors: Nodes with fake tensors in their meta.
+    """
+    if isinstance(tree, (int, float)):
+        return tree
+    name, *arguments = tree
+    if name == "dim":
+        index, axis = arguments
+        node = graph.call_function(torch.ops.aten.sym_size.int, (tensors[index], axis))
+        node.meta["val"] = tensors[index].meta["val"].shape[axis]
+        return node
+    parts = [emit(graph, argument, tensors) for argument in arguments]
+    target = SYMBOLIC[name]
+    if size_expr.OPERATORS[name][1] == 0:
+        return reduce(lambda left, right: _call(graph, target, left, right), parts)
+    return _call(graph, target, *parts)
+
+
+def _call(graph: torch.fx.Graph, target: Callable[..., Any], *parts: Any) -> torch.fx.Node:
+    node = graph.call_function(target, parts)
+    values = [part.meta["val"] if isinstance(part, torch.fx.Node) else part for part in parts]
+    node.meta["val"] = target(*values)
+    return node
+
+
+def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int, int | None]:
+    """Smallest and largest value that a size can take; None where there is no largest.
+
+    Args:
+        size: A symbolic size.
+        program_ranges: `ExportedProgram.range_constraints`.
+    """
+    expression = torch_internals.expression_of(size)
+    if expression in program_ranges:
+        bounds = program_ranges[expression]
+    else:
+        bounds = size.node.shape_env.bound_sympy(expression)
+    return bounds_of(bounds)
+
+
+def bounds_of(bounds: Any) -> tuple[int, int | None]:
+    """Smallest and largest size in torch's ValueRanges; None where there is no largest."""
+    if bounds is None:
+        return 0, None
+    return max(0, _whole(bounds.lower, 0) or 0), _whole(bounds.upper, None)
+
+
+def ranges_of(expression: Any, tuned: Tuned) -> tuple[tuple[int, int, int], ...]:
+    """(smallest, best, largest) of a size in each profile; () where it is not known.
+
+    Args:
+        expression: A size: a symbol, or a symbol's multiple plus a constant.
+        tuned: The ranges of symbols.
+    """
+    parts = linear(expression)
+    if expression in tuned or parts is None:
+        return tuned.get(expression, ())
+    symbol, scale, offset = parts
+    return tuple(
+        (scale * low + offset, scale * best + offset, scale * high + offset)
+        for low, best, high in tuned.get(symbol, ())
+    )
+
+
+def _whole(value: Any, otherwise: int | None) -> int | None:
+    """A bound as an int; infinities and torch's near-infinities are no bound."""
+    number = sympy.sympify(value)
+    if not number.is_Integer or abs(number) >= 2**31:
+        return otherwise
+    return int(number)
+
+
+# Symbol of a size -> (smallest, the one to tune for, largest) in each optimization profile.
+Tuned = Mapping[Any, "tuple[tuple[int, int, int], ...]"]
+
+
+def unbacked_symbols(sizes: Iterable[Any]) -> set[Any]:
+    """The symbols in sizes, or in what was computed from sizes, that only the data decides."""
+    return {
+        symbol
+        for size in sizes
+        if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool))
+        and torch_internals.is_data_dependent(size)
+        for symbol in torch_internals.expression_of(size).free_symbols
+        if torch_internals.is_unbacked(symbol)
+    }

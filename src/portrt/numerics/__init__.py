@@ -1,0 +1,1 @@
+"""Comparison of numbers, without knowledge of engines."""

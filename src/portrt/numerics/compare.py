@@ -1,0 +1,127 @@
+"""Compares outputs with their reference, with a tolerance per dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from portrt.compiler.plan import Engine
+from portrt.format.manifest import EngineSpec
+from portrt.numerics.index_ties import differ_in_ties_alone
+
+# Largest difference to PyTorch, relative to the largest number of the output. Whole numbers and
+# bool are exact.
+TOLERANCES = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-3,
+    torch.float16: 2e-2,
+    torch.bfloat16: 5e-2,
+}
+
+
+# The same by the names of an engine's precision. A quantized value may be rounded to the next step,
+# of 255 over the range.
+_TOLERANCES_BY_NAME = {
+    "tf32": 5e-3,
+    "fp16": TOLERANCES[torch.float16],
+    "bf16": TOLERANCES[torch.bfloat16],
+    "int8": 2e-2,
+    "fp8": 1e-1,
+}
+
+
+def arithmetic_of(engine: Engine | EngineSpec) -> str:
+    """What an engine computes in: its precision, and TF32, which TensorRT multiplies float32 in."""
+    precision = str(engine.build.get("precision"))
+    return f"{precision}+tf32" if engine.backend.startswith("tensorrt") else precision
+
+
+def compare_outputs(
+    names: Sequence[str],
+    got: Sequence[torch.Tensor],
+    wanted: Sequence[torch.Tensor],
+    precision: object,
+    module: torch.fx.GraphModule,
+    arguments: Callable[[], Sequence[torch.Tensor]],
+) -> list[dict[str, Any]]:
+    """A row for each output of a block, see `compare`; indices may differ where numbers are equal.
+
+    Args:
+        names: Of the outputs.
+        got: From the engine.
+        wanted: From PyTorch.
+        precision: As for `compare`.
+        module: The block.
+        arguments: Gives its inputs and weights, where they are needed.
+    """
+    rows = [compare(*row, precision) for row in zip(names, got, wanted, strict=True)]
+    for place, row in enumerate(rows):
+        if row["ok"] or wanted[place].is_floating_point():
+            continue
+        if differ_in_ties_alone(
+            module,
+            arguments(),
+            place,
+            got[place],
+            wanted[place],
+            lambda found, expected: bool(compare("", found, expected, precision)["ok"]),
+        ):
+            row |= {"ok": True, "ties": int((got[place] != wanted[place]).sum())}
+    return rows
+
+
+def compare(
+    name: str, got: torch.Tensor, wanted: torch.Tensor, precision: object = None
+) -> dict[str, Any]:
+    """Largest absolute difference, the same over the largest number, and whether it will do.
+
+    Args:
+        name: Of the output.
+        got: From the engine.
+        wanted: From PyTorch.
+        precision: What the engine computes in, as its entry says. Floating-point outputs have the
+            tolerance of the lowest of these dtypes and their own.
+    """
+    tolerance = TOLERANCES.get(wanted.dtype, 0.0)
+    if tolerance > 0:
+        parts = str(precision).split("+")
+        tolerance = max(tolerance, *(_TOLERANCES_BY_NAME.get(part, 0.0) for part in parts))
+    if got.shape != wanted.shape:  # sizes that the data decides
+        return {
+            "name": name,
+            "max_abs": f"the shape {tuple(got.shape)} for {tuple(wanted.shape)}",
+            "max_rel": "inf",
+            "tolerance": tolerance,
+            "ok": False,
+        }
+    wide = torch.complex128 if wanted.dtype.is_complex else torch.float64
+    a, b = got.to(wide), wanted.to(wide)
+    same = (a == b) | (a.isnan() & b.isnan())
+    difference = torch.where(same, torch.zeros_like(a), a - b).abs()
+    largest = float(difference.max()) if difference.numel() else 0.0
+    finite = b.abs()[torch.isfinite(b)]
+    scale = float(finite.max()) if finite.numel() else 0.0
+    relative = largest / scale if scale else largest
+    return {
+        "name": name,
+        "max_abs": _json(largest),
+        "max_rel": _json(relative),
+        "tolerance": tolerance,
+        # False for NaN. float64 does not hold every int64, hence the second half.
+        "ok": relative <= tolerance and (tolerance > 0 or torch.equal(got, wanted)),
+    }
+
+
+def worst_difference(check: Mapping[str, Any] | None) -> str:
+    """For the log: ", relative difference ..." of the worst output, or nothing."""
+    rows = (check or {}).get("outputs", (check or {}).get("simulated", []))
+    found = [row["max_rel"] for row in rows if isinstance(row, Mapping)]
+    numbers = [value for value in found if isinstance(value, float)]
+    return f", relative difference {max(numbers):.1e}" if numbers else ""
+
+
+def _json(value: float) -> float | str:
+    """JSON has no NaN and no infinity."""
+    return float(f"{value:.3g}") if abs(value) < float("inf") else str(value)

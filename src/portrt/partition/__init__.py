@@ -1,5 +1,0 @@
-"""partition: lowered program -> Plan."""
-
-from portrt.partition.cut import partition
-
-__all__ = ["partition"]

@@ -1,1 +1,0 @@
-"""The dtypes that engines compute in."""

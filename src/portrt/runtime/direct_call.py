@@ -1,0 +1,132 @@
+"""A program that is one engine call on its inputs, called without the graph around it.
+
+The graph module of such a program flattens its arguments, checks guards and goes through torch's
+dispatcher, which takes longer than a small engine. For calls whose sizes, dtypes and devices were
+seen before, none of it has anything to decide.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.utils import _pytree as pytree
+
+from portrt import torch_internals
+from portrt.graphs.program_inputs import user_input_nodes
+from portrt.runtime.block import LoadedBlock
+from portrt.runtime.calls import engine_calls
+from portrt.runtime.op import load_block
+from portrt.runtime.policy import CONTEXT
+
+_MOST_KNOWN = 1024
+
+
+def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> None:
+    """Let calls of a program's module go to its engine, where the program is just that.
+
+    Calls with keywords, hooks, tensor subclasses, modes, or under tracing go through the graph, as
+    does the first call with some sizes, dtypes, device and policy, which also checks them.
+
+    Args:
+        module: Of `program.module()`. Its own class gets another `__call__`.
+        program: Not modified.
+    """
+    places = _input_places(program)
+    indices = _output_indices(program)
+    if places is None or indices is None or program.call_spec.out_spec is None:
+        return
+    through_graph = type(module).__call__
+    make = _maker(program.call_spec.out_spec, indices)
+    hooks = _hook_count(module)
+    count = len(places)
+    known: dict[Any, tuple[Callable[..., list[torch.Tensor]], Any]] = {}
+    usual = torch_internals.nothing_intercepts
+    plain = torch.Tensor
+
+    def call(self: torch.fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or kwargs or len(args) != count or not usual():
+            return through_graph(self, *args, **kwargs)
+        if _hook_count(self) != hooks:  # torch's own, and those of portrt, check arguments
+            return through_graph(self, *args)
+        key: list[Any] = [CONTEXT.get()]
+        for item in args:
+            if type(item) is not plain or item.is_neg():  # a view with its signs turned
+                return through_graph(self, *args)
+            key += (item.shape, item.dtype, item.device)
+        found = known.get(tuple(key))
+        if found is None:
+            results = through_graph(self, *args)
+            block = _block_of(self)
+            inputs = [args[place] for place in places]
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[tuple(key)] = block.prepared(inputs)
+            return results
+        run, shapes = found
+        return make(run([args[place] for place in places], shapes))
+
+    type(module).__call__ = call  # type: ignore[method-assign]
+
+
+def _hook_count(module: torch.nn.Module) -> int:
+    return len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+
+
+def _block_of(module: torch.fx.GraphModule) -> LoadedBlock:
+    """The block of the one engine call, with the blobs that the module has now."""
+    (node,) = engine_calls(module)
+    blobs = [operator.attrgetter(blob.target)(module) for blob in node.args[1]]
+    return load_block(blobs, node.args[2])
+
+
+def _input_places(program: ExportedProgram) -> list[int] | None:
+    """Which argument each input of the engine is; None for a program that does more than that."""
+    nodes = list(user_input_nodes(program).values())
+    spec = program.call_spec.in_spec
+    calls = list(engine_calls(program))
+    if spec is None or len(calls) != 1:
+        return None
+    positional, keywords = spec.children()
+    if keywords.num_children or any(not child.is_leaf() for child in positional.children()):
+        return None
+    (call,) = calls
+    inputs = call.args[0]
+    others = {"placeholder", "output"}
+    for node in program.graph.nodes:
+        if node.op in others or node is call or node.target is operator.getitem:
+            continue
+        return None
+    if any(node not in nodes for node in inputs):
+        return None
+    if not all(isinstance(node.meta.get("val"), torch.Tensor) for node in nodes):
+        return None
+    return [nodes.index(node) for node in inputs]
+
+
+def _output_indices(program: ExportedProgram) -> list[int] | None:
+    """Which result of the engine each output is; None where one is something else."""
+    specs = program.graph_signature.output_specs
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    indices = []
+    for spec, node in zip(specs, output.args[0], strict=True):
+        if spec.kind != OutputKind.USER_OUTPUT or not isinstance(node, torch.fx.Node):
+            return None
+        if node.target is not operator.getitem:
+            return None
+        indices.append(int(str(node.args[1])))
+    # One result given twice is one tensor twice, through the graph.
+    return indices
+
+
+def _maker(spec: Any, indices: Sequence[int]) -> Callable[[list[torch.Tensor]], Any]:
+    if spec.is_leaf():
+        (index,) = indices
+        return lambda results: results[index]
+    if spec.type is tuple and all(child.is_leaf() for child in spec.children()):
+        return lambda results: tuple([results[index] for index in indices])
+    return lambda results: pytree.tree_unflatten([results[index] for index in indices], spec)

@@ -1,0 +1,130 @@
+"""The callable of a program, with guards that name the input and both values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+from portrt.errors import InputError
+from portrt.format import manifest as manifests
+from portrt.graphs import symbols
+from portrt.graphs.program_inputs import user_input_nodes
+from portrt.graphs.specs import input_entries
+from portrt.runtime.direct_call import call_directly
+from portrt.runtime.input_check import check_inputs
+
+_MOST_KNOWN_SHAPES = 1024
+
+# Key of a compiled module's `meta` under which its program is kept, for portrt.save.
+PROGRAM = "portrt_program"
+
+
+def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
+    """`program.module()`, refusing wrong inputs with an InputError.
+
+    torch's own guards say which bound was broken, not what was given; and none of them is about
+    dtypes or devices.
+    """
+    module: torch.fx.GraphModule = program.module()
+    module.meta[PROGRAM] = program
+    guards = torch_internals.guards_of(module)
+    if guards is not None:
+        torch_internals.set_guards(module, InputGuards(program, guards))
+    module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
+    call_directly(module, program)
+    return module
+
+
+class _Arguments:
+    """Refuses a call with other arguments than the program was exported with, by name."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        spec = program.call_spec.in_spec
+        assert spec is not None
+        positional, keywords = spec.children()
+        self._count = positional.num_children
+        self._keywords = set(keywords.context or ())
+        names = torch_internals.argument_names(program) or [f"#{i}" for i in range(self._count)]
+        self._names = names[: self._count]
+
+    def __call__(self, _module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if len(args) == self._count and kwargs.keys() == self._keywords:
+            return
+        if torch.compiler.is_compiling() or torch_internals.is_tracing():
+            return
+        by_name = f" and by keyword {', '.join(sorted(kwargs))}" if kwargs else ""
+        wanted = f" and by keyword {', '.join(sorted(self._keywords))}" if self._keywords else ""
+        raise InputError(
+            f"the program was called with {len(args)} positional arguments{by_name}",
+            f"{self._count} positional arguments ({', '.join(self._names)}){wanted}",
+            "call it with the arguments that it was exported with, each in the same way",
+        )
+
+
+class InputGuards(torch.nn.Module):
+    """Called with the flat inputs before anything else in the graph.
+
+    Args:
+        program: What the inputs are for.
+        guards: torch's own guards, which run after these.
+    """
+
+    def __init__(self, program: ExportedProgram, guards: torch.nn.Module) -> None:
+        super().__init__()
+        self._guards = guards
+        inputs = user_input_nodes(program)
+        self._names, nodes = list(inputs), list(inputs.values())
+        self._tensors = [
+            index for index, node in enumerate(nodes) if isinstance(node.meta["val"], torch.Tensor)
+        ]
+        # Inputs that are no tensors are held by torch's guards, at every call.
+        self._remembers = len(self._tensors) == len(nodes)
+        tensors = [nodes[index] for index in self._tensors]
+        entries = input_entries(tensors, symbols.dimensions_of(tensors), program, {})
+        self._manifest = _manifest(entries) if tensors else None
+        self._known: set[tuple[Any, ...]] = set()
+
+    def forward(self, *flat: Any) -> None:
+        """Raise InputError unless these inputs fit."""
+        if torch.compiler.is_compiling() or torch_internals.is_tracing():
+            self._guards(*flat)
+            return
+        tensors = [flat[index] for index in self._tensors]
+        key = tuple([(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
+        if key in self._known:
+            return
+        if self._manifest is not None:
+            check_inputs(self._manifest, tensors)
+        try:
+            self._guards(*flat)
+        except AssertionError as err:
+            raise self._refusal(flat, err) from err
+        if len(self._known) >= _MOST_KNOWN_SHAPES:
+            self._known.clear()
+        if self._remembers:
+            self._known.add(key)
+
+    def _refusal(self, flat: Sequence[Any], err: AssertionError) -> InputError:
+        """What torch's guard says, with the inputs that it is about."""
+        given = [
+            f"{name} {tuple(item.shape) if isinstance(item, torch.Tensor) else repr(item)}"
+            for name, item in zip(self._names, flat, strict=False)
+        ]
+        return InputError(
+            f"the program does not take these inputs together: {', '.join(given)}",
+            str(err).removeprefix("Guard failed: "),
+            "give other inputs; torch.export found this condition in the model, or it was exported "
+            "with another value",
+        )
+
+
+def _manifest(entries: Any) -> manifests.Manifest:
+    """The inputs of a whole program, described as those of a block; nothing else counts."""
+    output = {"name": "any", "dtype": "bool", "shape": []}
+    return manifests.decode(
+        manifests.compose(name="the program", inputs=list(entries), outputs=[output])
+    )

@@ -1,0 +1,79 @@
+"""Outputs of which the data decides a size: held against what the manifest promises of it.
+
+torch builds on these promises when it traces a program, so that a wrong size would go on to what
+is computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from portrt.engines.base import LayerTime, ProfiledSession, Session, fits
+from portrt.errors import EngineError
+from portrt.format.manifest import Manifest, UnknownSize
+
+
+def measured(session: Session, manifest: Manifest) -> Session:
+    """The session, looked after where the data decides a size of the block's outputs."""
+    sizes = [size for spec in manifest.outputs for size in spec.shape]
+    if not any(isinstance(size, UnknownSize) for size in sizes):
+        return session
+    if isinstance(session, ProfiledSession):
+        return _ProfiledMeasuredSession(session, manifest)
+    return MeasuredSession(session, manifest)
+
+
+class MeasuredSession:
+    """A session whose results are looked at.
+
+    Args:
+        session: Runs the block.
+        manifest: The block.
+    """
+
+    def __init__(self, session: Session, manifest: Manifest) -> None:
+        self._session = session
+        self._manifest = manifest
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run once; see `Session`.
+
+        Raises:
+            EngineError: A size is not what the manifest promises.
+        """
+        outputs = self._session.run(inputs, shapes)
+        sizes: dict[str, int] = {}
+        for spec, output, shape in zip(self._manifest.outputs, outputs, shapes, strict=True):
+            if not fits(output.shape, shape):
+                raise self._other(
+                    f"output {spec.name!r} has the shape {tuple(output.shape)}", shape
+                )
+            for wanted, found in zip(spec.shape, output.shape, strict=True):
+                if isinstance(wanted, UnknownSize):
+                    if wanted.most is not None and found > wanted.most:
+                        raise self._other(f"{wanted.symbol} is {found}", f"at most {wanted.most}")
+                    if sizes.setdefault(wanted.symbol, found) != found:
+                        known = sizes[wanted.symbol]
+                        raise self._other(f"{wanted.symbol} is {known} and {found}", "one size")
+        return outputs
+
+    def _other(self, fact: str, wanted: object) -> EngineError:
+        return EngineError(
+            f"the engine of {self._manifest.name} gave other sizes than its manifest promises: "
+            f"{fact}",
+            f"{wanted}",
+            "give data of which the model takes no more, as its checks say; or adopt the plan "
+            "again with outputs that promise what it gives",
+        )
+
+
+class _ProfiledMeasuredSession(MeasuredSession):
+    """One that tells the times of its layers, too."""
+
+    def __init__(self, session: ProfiledSession, manifest: Manifest) -> None:
+        super().__init__(session, manifest)
+        self.layer_times: Callable[..., list[LayerTime]] = session.layer_times

@@ -1,0 +1,78 @@
+"""Calls of sizes that an engine was not built for: in PyTorch, or an error that says the ranges."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+
+from portrt.engines.base import LayerTime, ProfiledSession, Session
+from portrt.errors import OutOfProfileError
+from portrt.format.manifest import Dimension, Manifest
+
+logger = logging.getLogger(__name__)
+
+
+def within_profiles(
+    session: Session,
+    manifest: Manifest,
+    source: Callable[[OutOfProfileError], Session] | None,
+    *,
+    adopted: bool = False,
+) -> Session:
+    """The session, with PyTorch for the sizes that none of its profiles takes.
+
+    Args:
+        session: Of an engine.
+        manifest: The block. Where its inputs have no profiles, engines that were built for it take
+            all of their sizes, and the session is returned as it is.
+        source: Opens the source, and says why; None where PyTorch must not run.
+        adopted: Somebody else built the engine, for profiles that only the engine knows.
+    """
+    sizes = [size for spec in manifest.inputs for size in spec.shape]
+    profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
+    if source is None or not (profiled or adopted):
+        return session
+    if isinstance(session, ProfiledSession):
+        return _ProfiledSessionWithSource(session, source)
+    return SessionWithSource(session, source)
+
+
+class SessionWithSource:
+    """Runs an engine, and the source for sizes that the engine has no profile for.
+
+    Args:
+        session: Of the engine.
+        source: Opens the source.
+    """
+
+    def __init__(self, session: Session, source: Callable[[OutOfProfileError], Session]) -> None:
+        self._session = session
+        self._open = source
+        self._source: Session | None = None
+        self._lock = threading.Lock()
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run once; see `Session`."""
+        try:
+            return self._session.run(inputs, shapes)
+        except OutOfProfileError as err:
+            with self._lock:
+                if self._source is None:
+                    self._source = self._open(err)
+            logger.debug("in PyTorch: %s", err.happened)
+        return self._source.run(inputs, shapes)
+
+
+class _ProfiledSessionWithSource(SessionWithSource):
+    """One that tells the times of its layers, too."""
+
+    def __init__(
+        self, session: ProfiledSession, source: Callable[[OutOfProfileError], Session]
+    ) -> None:
+        super().__init__(session, source)
+        self.layer_times: Callable[..., list[LayerTime]] = session.layer_times

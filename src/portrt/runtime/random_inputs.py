@@ -1,0 +1,153 @@
+"""Random inputs of a block, of sizes that its manifest names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt import torch_internals
+from portrt.errors import InputError
+from portrt.format import size_expr
+from portrt.format.manifest import Dimension, Manifest, decode
+from portrt.graphs.program_inputs import user_input_nodes
+from portrt.runtime.calls import engine_calls
+
+
+def random_block_inputs(
+    manifest: Manifest, seed: int, device: torch.device | str = "cpu", bound: str = "best"
+) -> tuple[torch.Tensor, ...]:
+    """Inputs, reproducible by `seed`; whole numbers are 0 or 1, valid indices of any table.
+
+    Args:
+        manifest: The block.
+        seed: Of the numbers.
+        device: Where they are put.
+        bound: "best": the sizes that its engines are tuned for; "least": the smallest. Of the first
+            profile, where there are several.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shapes: list[list[int]] = []
+    for spec in manifest.inputs:
+        shapes.append([])
+        for size in spec.shape:
+            tree = _end(size, bound) if isinstance(size, Dimension) else size
+            shapes[-1].append(int(size_expr.evaluate(tree, lambda i, a: shapes[i][a])))
+    return tuple(
+        random_tensor(shape, getattr(torch, spec.dtype), generator).to(device)
+        for spec, shape in zip(manifest.inputs, shapes, strict=True)
+    )
+
+
+def _end(size: Dimension, bound: str) -> int:
+    low, best, _ = size.profiles[0] if size.profiles else (size.least, size.best, size.most)
+    return low if bound == "least" else best
+
+
+def random_inputs(program: ExportedProgram, seed: int) -> list[Any]:
+    """Flat inputs with the sizes that the program was exported with, reproducible by `seed`.
+
+    Floating-point values are normal; whole numbers are 0 or 1, valid indices of any table; an input
+    that is no tensor has the value it was exported with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [_random(node, generator) for node in user_input_nodes(program).values()]
+
+
+def _random(node: torch.fx.Node, generator: torch.Generator) -> Any:
+    value = node.meta.get("val")
+    if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        return torch_internals.hint_of(value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    shape = [torch_internals.hint_of(size) or 1 for size in value.shape]
+    return random_tensor(shape, value.dtype, generator)
+
+
+def random_tensor(
+    shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
+) -> torch.Tensor:
+    """Normal values; whole numbers are 0 or 1, valid indices of any table."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(dtype)
+
+
+def sample_inputs(
+    program: ExportedProgram, shapes: Mapping[str, Sequence[int]], seed: int
+) -> list[Any]:
+    """Random flat inputs; whole numbers are 0 or 1.
+
+    Args:
+        program: What they are for.
+        shapes: Input -> its shape. A size that another input has, too, need be given once. What is
+            not given has the size that the engines are tuned for, or the one it was exported with.
+        seed: The same numbers for the same seed.
+
+    Raises:
+        InputError: A shape is for no input, or has another rank than the input.
+    """
+    nodes = user_input_nodes(program)
+    _check(nodes, shapes)
+    sizes = _tuned(program)
+    for name, shape in shapes.items():
+        for size, number in zip(nodes[name].meta["val"].shape, shape, strict=True):
+            if isinstance(size, torch.SymInt):
+                sizes[torch_internals.expression_of(size)] = number
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        _random_value(node.meta.get("val"), shapes.get(name), sizes, generator)
+        for name, node in nodes.items()
+    ]
+
+
+def _check(nodes: Mapping[str, torch.fx.Node], shapes: Mapping[str, Sequence[int]]) -> None:
+    for name, shape in shapes.items():
+        value = nodes[name].meta.get("val") if name in nodes else None
+        if not isinstance(value, torch.Tensor):
+            tensors = [n for n, it in nodes.items() if isinstance(it.meta.get("val"), torch.Tensor)]
+            raise InputError(
+                f"a shape is given for {name!r}, which is no tensor among the inputs",
+                f"one of {', '.join(tensors)}",
+                "correct the name",
+            )
+        if len(shape) != value.dim():
+            raise InputError(
+                f"the shape {tuple(shape)} is given for {name!r}",
+                f"{value.dim()} sizes, as in {tuple(map(str, value.shape))}",
+                "give one size for each dimension",
+            )
+
+
+def _tuned(program: ExportedProgram) -> dict[Any, int]:
+    """Symbolic size -> the size that the engines of the blocks are tuned for."""
+    found: dict[Any, int] = {}
+    for call in engine_calls(program):
+        for spec, node in zip(decode(call.args[2]).inputs, call.args[0], strict=False):
+            shape = getattr(node.meta.get("val"), "shape", ())
+            for size, real in zip(spec.shape, shape, strict=False):
+                if isinstance(size, Dimension) and isinstance(real, torch.SymInt):
+                    found.setdefault(torch_internals.expression_of(real), size.best)
+    return found
+
+
+def _random_value(
+    value: Any, shape: Sequence[int] | None, sizes: Mapping[Any, int], generator: torch.Generator
+) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return _size(value, sizes)
+    shape = shape or [_size(size, sizes) for size in value.shape]
+    return random_tensor(shape, value.dtype, generator)
+
+
+def _size(size: Any, sizes: Mapping[Any, int]) -> Any:
+    if not isinstance(size, (torch.SymInt, torch.SymFloat)):
+        return size
+    if isinstance(size, torch.SymInt):
+        expression = torch_internals.expression_of(size)
+        number = sizes.get(expression, expression.subs(sizes))
+        if isinstance(number, int) or number.is_Integer:
+            return int(number)
+    return torch_internals.hint_of(size) or 1

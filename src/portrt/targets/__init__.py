@@ -1,0 +1,1 @@
+"""Which engine runs where: rules over data. Imports no torch."""

@@ -1,0 +1,115 @@
+"""Facts about this machine, found without importing torch or a vendor library."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from portrt.targets.lean_library import find_lean_library
+from portrt.targets.machine import Facts
+
+# The names under which PyPI has them, newest first; the module may also come from elsewhere.
+_DISTRIBUTIONS = {
+    **{
+        name: (
+            *(f"{name}-cu{cuda}-bindings" for cuda in (13, 12, 11)),
+            f"{name}-bindings",
+            name,
+        )
+        for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
+    },
+    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt_rtx"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+}
+# https://docs.nvidia.com/cuda/cuda-driver-api: CUdevice_attribute
+_MAJOR, _MINOR = 75, 76
+
+
+def this_machine() -> Facts:
+    """Facts about the machine, and the Python, that this code runs on."""
+    driver = _driver()
+    capability, no_gpu = _gpu(driver)
+    return Facts(
+        os=platform.system().lower(),
+        arch=arch_name(platform.machine()),
+        compute_capability=capability,
+        no_gpu=no_gpu,
+        versions={name: _version(name) for name in _DISTRIBUTIONS},
+        cuda=_cuda_of(driver),
+        lean_library=find_lean_library,
+    )
+
+
+def arch_name(machine: str) -> str:
+    """One name for each CPU: Windows says AMD64, macOS says arm64."""
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
+
+
+def _version(module: str) -> str:
+    """Version of an installed library; "" where it is not installed."""
+    if not _is_there(module):
+        return ""
+    for distribution in _DISTRIBUTIONS[module]:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _driver() -> ctypes.CDLL | None:
+    """The CUDA driver, which every use of the GPU goes through."""
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+
+
+def _cuda_of(driver: ctypes.CDLL | None) -> str | None:
+    """The newest CUDA that the driver knows."""
+    version = ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _gpu(driver: ctypes.CDLL | None) -> tuple[str | None, str]:
+    """Compute capability of the first GPU, or why torch could use none here."""
+    capability = None if driver is None else _capability(driver)
+    if capability is None:
+        return None, "there is no NVIDIA GPU here"
+    if _torch_is_without_cuda():
+        return None, "the torch that is installed here was built without CUDA"
+    return capability, ""
+
+
+def _capability(driver: ctypes.CDLL) -> str | None:
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    for attribute, value in ((_MAJOR, major), (_MINOR, minor)):
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+    return f"{major.value}.{minor.value}"
+
+
+def _torch_is_without_cuda() -> bool:
+    """What torch.version.cuda says, read as text: importing torch takes seconds."""
+    try:
+        spec = importlib.util.find_spec("torch")
+        text = (Path(str(spec and spec.origin)).parent / "version.py").read_text(encoding="utf-8")
+    except (ImportError, OSError, ValueError):
+        return False
+    return re.search(r"^cuda\b[^=\n]*= *None", text, re.MULTILINE) is not None

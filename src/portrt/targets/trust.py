@@ -1,0 +1,17 @@
+"""Permissions that an engine may need."""
+
+from __future__ import annotations
+
+from portrt.verdict import Verdict
+
+NOT_TRUSTED = Verdict(
+    False,
+    "it carries host code: refused unless trust='host-code'",
+    "load it with trust='host-code' if you trust whoever made the file",
+)
+
+
+HOST_CODE = "host-code"
+
+
+TRUSTS = (HOST_CODE,)

@@ -1,1 +1,0 @@
-"""Programs that run in a process of their own. They stand alone: no torch, no import of portrt."""
