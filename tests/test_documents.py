@@ -17,6 +17,41 @@ from portrt.targets.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "CHANGELOG.md", *PAGES]
+
+# Words that are not the field's; behind each what to write instead.
+FOREIGN = (
+    r"\bwhole numbers?\b",  # integer
+    r"\bthe data decides?\b|\bdecided by (?:the )?data\b",  # data-dependent size
+    r"\bsizes? from data\b",
+    r"\b(?:smallest|least), best\b",  # min, opt, max
+    r"\b(?:is|are|was|were|be) told\b|\btells?\b",  # gets, passes, shows
+    r"\bsa(?:id|ys?)\b",  # shows, reports, requires, logs
+    r"\bnobody\b|\bsomebody\b",
+    r"\bwhoever\b",
+    r"\bwill do\b",  # is within the tolerance
+    r"\bvouch(?:es|ed)?\b",  # trusts
+    r"\banswer(?:s|ed)?\b",  # returns, raises, works around
+    r"\bask(?:s|ed)?\b",  # requested, required
+    r"\bwithout a word\b|\bin (?:its|their) own words\b",  # silently
+    r"\b(?:parser|builder|library)'s words\b",  # message
+    r"\btak(?:e|es|en|ing) (?:it |them )?apart\b",  # decompose
+    r"\bin the places? of\b",  # instead of
+    r"\bother numbers than\b",  # different from
+    r"\bstronger than\b|\bstronger policy\b",  # takes precedence over
+    r"\bthrown? away\b",  # discarded
+    r"\bturned round\b",  # inverted
+    r"\bcode for the CPU\b",  # host code
+    r"\badopt(?:s|ed|ing)?\b",  # prebuilt engine, from_plan
+    r"\bengines? that (?:somebody|someone) else\b",
+    r"\bnarrow (?:numbers|dtypes)\b",  # low precision, quantized
+    r"\bprocess(?:es)? of (?:its|their) own\b",  # separate process
+    r"\bmend(?:s|ed|ing)?\b",  # fix
+    r"\bholds? (?:back|against)\b|\bheld (?:to|against)\b",  # compare with
+    r"\blikewise\b",
+    r"\brightly\b",  # correctly
+)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -32,13 +67,42 @@ def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "model.pt2").exists()
 
 
-@pytest.mark.parametrize(
-    "document",
-    ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/extending.md", "docs/format.md"],
-)
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", _read(document)):
-        assert (ROOT / document).parent.joinpath(target).exists(), target
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", _read(document)):
+        name, _, anchor = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists(), target
+        assert not anchor or anchor in _anchors(path.read_text(encoding="utf-8")), target
+
+
+def test_readme_links_every_page() -> None:
+    text = _read("README.md")
+    for page in PAGES:
+        assert re.search(rf"\]\({re.escape(page)}[)#]", text), page
+
+
+def test_readme_has_the_figures_of_the_generated_pages() -> None:
+    text = _read("README.md")
+    core, inside = re.findall(
+        r"of (\d+) that return tensors .*? with eager's numbers \| (\d+) \|",
+        " ".join(_read("docs/operators.md").split()),
+    )[0]
+    assert f"{inside} of {core}" in text
+    models, programs, engines = re.findall(
+        r"(\d+) models, (\d+) programs: \*\*(\d+) ", _read("docs/models.md")
+    )[0]
+    assert f"{models} model families" in text
+    assert f"{engines} of {programs} programs" in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_language_is_that_of_the_field(document: str) -> None:
+    """Code and link targets may contain any word."""
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", _read(document), flags=re.DOTALL)
+    text = " ".join(text.split())
+    found = [match.group() for word in FOREIGN for match in re.finditer(word, text, re.IGNORECASE)]
+    assert not found
 
 
 def test_architecture_names_files_that_exist() -> None:
@@ -48,6 +112,17 @@ def test_architecture_names_files_that_exist() -> None:
     folders = {path.name for path in (ROOT / "src" / "portrt").iterdir() if path.is_dir()}
     for folder in folders - {"__pycache__"}:
         assert f"`{folder}/`" in text, folder
+
+
+@pytest.mark.skipif(
+    not (ROOT / "src" / "portrt" / "compiler").is_dir(),
+    reason="docs/fixes.md names the folders of the new layout",
+)
+def test_fixes_names_files_that_exist() -> None:
+    named = re.findall(r"`((?:src|tests|benchmarks)/[\w/.]*)`", _read("docs/fixes.md"))
+    assert named
+    for name in named:
+        assert (ROOT / name).exists(), name
 
 
 def test_format_page_has_every_field(program_file: Path) -> None:
@@ -69,6 +144,13 @@ def test_readme_names_every_command_and_engine() -> None:
         assert f"portrt {command}" in text
     for backend in BACKENDS:
         assert f"`{backend}`" in text
+
+
+def _anchors(text: str) -> set[str]:
+    """Of the headings of a page, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
 
 
 def _read(name: str) -> str:

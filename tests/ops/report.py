@@ -133,10 +133,10 @@ Among those outside are the random ones (`rand`, `randn`, `randperm`), which dra
 generator; they count as outside. An operator counts as inside when at least one of its rows is; the
 table has the rows that are not, with the reason.
 
-*onnxruntime*: rows of the table in an engine, held to eager's numbers by `tests/ops` in CI.
+*onnxruntime*: rows of the table in an engine, compared with eager by `tests/ops` in CI.
 *tensorrt_rtx*: up to four rows, in float32, float16, int64 and bool where there are such, built
 until {date} with TensorRT-RTX {tensorrt_rtx} and torch {torch}; no engine was run. The ONNX models
-that were rewritten for it (`convert/rewrites/`) were run by ONNX Runtime and give eager's numbers.
+that were rewritten for it were run by ONNX Runtime and give eager's numbers.
 
 Not promised: where NaN meets a maximum, a minimum, `argmax`, `argmin`, or a sort, engines may take
 another element than PyTorch does.

@@ -35,7 +35,7 @@ def _broadcasts(
 
 
 # Part of why powers of whole numbers stay in PyTorch.
-_AS_FLOAT64 = "whole numbers as float64"
+_AS_FLOAT64 = "as float64"
 _SPECIAL = [T("8,1", special=True), T("8", special=True)]
 _MIXED = (
     ("f32:b,3", "i64:b,3"),
