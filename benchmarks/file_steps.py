@@ -83,9 +83,9 @@ def make_others(folder: Path) -> dict[str, Any]:
 def _lengthened(source: Path, target: Path, size: int) -> None:
     """The same program with an engine of many zero bytes, which the disk need not hold."""
     from portrt.format.archive_writer import ArchiveWriter
-    from portrt.format.editor import Draft
+    from portrt.format.editor import ProgramEditor
 
-    draft = Draft(source)
+    draft = ProgramEditor(source)
     (call,) = draft.calls
     entry = call.entry["engines"][0]["data"]
     record = call.record(entry)

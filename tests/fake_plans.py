@@ -45,7 +45,7 @@ class FakeBackend:
 
     def open(self, engine: Any, *args: Any, **options: Any) -> Any:
         self.opened.append(engine)
-        self.code_allowed.append(trust.trusts("host-code", engine.data.sha256))
+        self.code_allowed.append(trust.is_trusted("host-code", engine.data.sha256))
         return self
 
     def run(self, inputs: Sequence[torch.Tensor], shapes: Any) -> list[torch.Tensor]:

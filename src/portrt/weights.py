@@ -21,7 +21,7 @@ _ALIGNMENT = 64
 # From here on an image is a file: it is in memory only as far as it is read, and a library that can
 # map its weights from a file need not copy them.
 _LARGE_BYTES = 128 << 20
-_MOST_ELEMENTS = 2**62  # strides are 64 bits, where another size is 0 too
+_MAX_ELEMENTS = 2**62  # strides are 64 bits, where another size is 0 too
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -178,7 +178,7 @@ def _entry(name: str, item: Any, start: int, total: int) -> Any:
     for part in shape if whole else ():
         size *= part
         spread *= max(part, 1)
-    if not whole or spread > _MOST_ELEMENTS:
+    if not whole or spread > _MAX_ELEMENTS:
         raise _bad(
             f"describes {name!r:.80} as {brief(item['shape'])} at {brief([first, last])}",
             f"up to {MAX_RANK} whole numbers from 0, and two offsets",

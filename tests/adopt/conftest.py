@@ -28,5 +28,5 @@ def rtx_plan() -> bytes:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
     made = FakeBackend()
     monkeypatch.setattr(registry, "backend", lambda name: made)
-    monkeypatch.setattr(trust, "_vouched", set())
+    monkeypatch.setattr(trust, "_trusted", set())
     yield made

@@ -16,7 +16,7 @@ from torch import nn
 
 from portrt.cache.key import Key, differing_parts, digest_of
 from portrt.cache.store import Cache
-from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.building import keys
 from portrt.compiler.building.builders import builders_for
 from portrt.compiler.building.fingerprint import (
@@ -37,19 +37,21 @@ from portrt.weights import image_from_tensors
 YES = Verdict(True)
 
 
-def material(model: nn.Module | None = None, shape: tuple[int, ...] = (3, 8)) -> Material:
+def material(model: nn.Module | None = None, shape: tuple[int, ...] = (3, 8)) -> BuildInput:
     captured = capture(tiny.model() if model is None else model, [torch.zeros(shape)])
     plan = partition(lower(captured), Settings(min_block_size=1), lambda _: YES)
-    return Material(plan.blocks[0], plan.tensors, image_from_tensors(plan.tensors), None)  # type: ignore[arg-type]
+    return BuildInput(plan.blocks[0], plan.tensors, image_from_tensors(plan.tensors), None)  # type: ignore[arg-type]
 
 
-def engine_key(made: Material, settings: Settings | None = None, name: str = "onnxruntime") -> Key:
+def engine_key(
+    made: BuildInput, settings: Settings | None = None, name: str = "onnxruntime"
+) -> Key:
     return keys.engine_key(registry.backend(name), made, settings or Settings())
 
 
-def changed(made: Material, **fields: Any) -> Material:
+def changed(made: BuildInput, **fields: Any) -> BuildInput:
     block: Block = dataclasses.replace(made.block, **fields)
-    return Material(block, made.tensors, made.image, made.convert)
+    return BuildInput(block, made.tensors, made.image, made.convert)
 
 
 BASE = material()
@@ -176,7 +178,7 @@ def test_which_module_a_node_is_in_counts_where_an_option_names_modules() -> Non
 
 
 def test_what_the_sample_leaves_in_float32_changes_the_key() -> None:
-    kept = Material(BASE.block, BASE.tensors, BASE.image, BASE.convert, frozenset({"relu"}))
+    kept = BuildInput(BASE.block, BASE.tensors, BASE.image, BASE.convert, frozenset({"relu"}))
     assert differing_parts(BASE_KEY.parts, engine_key(kept).parts) == ["float32 nodes"]
 
 
@@ -197,7 +199,7 @@ def test_each_bound_of_a_profile_changes_the_key(bound: str) -> None:
 
 def test_names_and_places_of_weights_change_the_key() -> None:
     other = image_from_tensors({"another": torch.zeros(64), **BASE.tensors})
-    moved = Material(BASE.block, BASE.tensors, other, BASE.convert)
+    moved = BuildInput(BASE.block, BASE.tensors, other, BASE.convert)
     assert differing_parts(BASE_KEY.parts, engine_key(moved).parts) == ["weights"]
 
 

@@ -15,7 +15,7 @@ from test_cli import portrt_command
 from tiny import model, shared
 
 import portrt
-from portrt.format.editor import Draft
+from portrt.format.editor import ProgramEditor
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_strip_add_and_verify(copy: Path) -> None:
 
 
 def test_verify_tells_a_broken_engine_by_its_exit_code(copy: Path) -> None:
-    draft = Draft(copy)
+    draft = ProgramEditor(copy)
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][1].items() if k != "data"}
     call.add_engine(entry, draft.add_blob(call, "engine", b"junk"), b"junk", first=False)

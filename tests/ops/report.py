@@ -25,7 +25,7 @@ from ops.tables import ALL_CASES
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 RESULTS = Path(__file__).parent / "results" / "tensorrt_rtx.json"
 # Rows of an operator that are built, and the dtypes that TensorRT-RTX is asked for.
-_MOST_ROWS = 4
+_MAX_ROWS = 4
 _DTYPES = ("f32", "f16", "i64", "bool")
 # Rows in one program.
 _AT_ONCE = 12
@@ -39,8 +39,8 @@ def rows_to_build(op: str) -> list[Case]:
     """The first rows of each dtype in turn, of those that are in an engine of ONNX Runtime."""
     rows = [case for case in rows_of(op) if not case.stays]
     by_dtype = [[c for c in rows if c.variant.startswith(f"{d}-")] for d in _DTYPES]
-    turns = [cases[turn] for turn in range(_MOST_ROWS) for cases in by_dtype if turn < len(cases)]
-    return turns[:_MOST_ROWS]
+    turns = [cases[turn] for turn in range(_MAX_ROWS) for cases in by_dtype if turn < len(cases)]
+    return turns[:_MAX_ROWS]
 
 
 def build(ops: list[str]) -> None:

@@ -20,12 +20,12 @@ from portrt.format.archive_writer import ArchiveWriter
 from portrt.format.manifest import Blob, EngineSpec
 from portrt.runtime import report
 from portrt.targets import this_machine
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 
 RTX = {"device": ["cuda"], "compute_capabilities": ["8.6", "8.9"], "tensorrt_rtx": "1.7.1.116"}
 ORT = {"device": ["cpu"], "onnxruntime": "1.23"}
-GPU = Facts(os="linux", arch="x86_64", compute_capability="8.9")
+GPU = Machine(os="linux", arch="x86_64", compute_capability="8.9")
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +41,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("tensorrt_rtx", RTX, GPU, "cuda", ""),
         ("tensorrt_rtx", RTX, GPU, "cpu", "it takes cuda tensors, the inputs are on cpu"),
-        ("tensorrt_rtx", RTX, Facts(), "cuda", "there is no NVIDIA GPU"),
+        ("tensorrt_rtx", RTX, Machine(), "cuda", "there is no NVIDIA GPU"),
         (
-            *("tensorrt_rtx", RTX, Facts(compute_capability="7.5"), "cuda"),
+            *("tensorrt_rtx", RTX, Machine(compute_capability="7.5"), "cuda"),
             "built for compute capability 8.6, 8.9, the GPU has 7.5",
         ),
         ("onnxruntime", ORT, GPU, "cpu", ""),
@@ -51,12 +51,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("onnxruntime", ORT, GPU, "cuda", "it takes cpu tensors, the inputs are on cuda"),
         ("onnxruntime", {**ORT, "os": ["windows"]}, GPU, "cpu", "built for windows, not linux"),
         ("onnxruntime", {**ORT, "arch": ["aarch64"]}, GPU, "cpu", "built for aarch64, not x86_64"),
-        ("onnxruntime", {**ORT, "os": ["windows"]}, Facts(), "cpu", ""),
+        ("onnxruntime", {**ORT, "os": ["windows"]}, Machine(), "cpu", ""),
         ("openvino", ORT, GPU, "cpu", "this version of portrt does not know it"),
     ],
 )
 def test_the_rule(
-    backend: str, requires: dict[str, Any], facts: Facts, device: str, reason: str
+    backend: str, requires: dict[str, Any], facts: Machine, device: str, reason: str
 ) -> None:
     verdict = judge(backend, requires, facts, device)
     assert verdict.ok == (not reason)
@@ -84,7 +84,7 @@ def test_the_rule(
 def test_versions(backend: str, version: str, fits: bool) -> None:
     """TensorRT-RTX runs engines of its own release alone; ONNX Runtime reads older models."""
     requires, device = (RTX, "cuda") if backend == "tensorrt_rtx" else (ORT, "cpu")
-    facts = Facts(compute_capability="8.9", versions={backend: version})
+    facts = Machine(compute_capability="8.9", versions={backend: version})
     verdict = judge(backend, requires, facts, device)
     assert verdict.ok == fits
     if not fits:
@@ -174,7 +174,7 @@ def test_facts_of_this_machine_agree_with_torch() -> None:
         major, minor = torch.cuda.get_device_capability()
         assert facts.compute_capability == f"{major}.{minor}"
     else:
-        assert facts.no_gpu
+        assert facts.gpu_reason
     assert this_machine._torch_is_without_cuda() == (torch.version.cuda is None)
 
 
@@ -230,8 +230,8 @@ def test_no_engine_of_tensorrt_rtx_is_advised_for_a_gpu_that_it_has_none_for(
     capability: str,
 ) -> None:
     requires = {"device": ["cuda"], "compute_capabilities": ["8.9"]}
-    verdict = judge("tensorrt_rtx", requires, Facts(compute_capability=capability), "cuda")
+    verdict = judge("tensorrt_rtx", requires, Machine(compute_capability=capability), "cuda")
     assert "--engine tensorrt:" in verdict.remedy
     assert "--target" not in verdict.remedy
-    older = judge("tensorrt_rtx", requires, Facts(compute_capability="7.5"), "cuda")
+    older = judge("tensorrt_rtx", requires, Machine(compute_capability="7.5"), "cuda")
     assert "--target 7.5" in older.remedy

@@ -14,7 +14,7 @@ from portrt.errors import SettingsError
 from portrt.files import Target
 from portrt.targets import lean_library, this_machine
 from portrt.targets.lean_library import ENV_LEAN, find_lean_library
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.targets.tensorrt_rules import runtime_for
 from portrt.verdict import Verdict
@@ -26,14 +26,14 @@ OLD = {"tensorrt": "8.6.0.12"}
 NEW = {"tensorrt": "11.4.1.9"}
 
 
-def facts(library: bool | None = None, **versions: str) -> Facts:
+def facts(library: bool | None = None, **versions: str) -> Machine:
     """A machine with these libraries; `library`: whether a lean library file of that release."""
 
     def find(built: str) -> str | Verdict:
         return "lib.so" if library else Verdict(False, f"no lean library of {built}")
 
     names = {"full": "tensorrt", "lean": "tensorrt_lean", "dispatch": "tensorrt_dispatch"}
-    return Facts(
+    return Machine(
         compute_capability="9.0",
         versions={names[name]: version for name, version in versions.items()},
         lean_library=None if library is None else find,
@@ -80,7 +80,7 @@ def facts(library: bool | None = None, **versions: str) -> Facts:
         ({"device": ["cuda"], "tensorrt": "new"}, facts(full="10.3.0"), None),
     ],
 )
-def test_the_rule(requires: dict[str, Any], there: Facts, runtime: str | None) -> None:
+def test_the_rule(requires: dict[str, Any], there: Machine, runtime: str | None) -> None:
     found = runtime_for(requires, there)
     verdict = judge("tensorrt", requires, there, "cuda")
     assert verdict.ok == (runtime is not None)
@@ -136,7 +136,7 @@ def test_the_gpu_and_its_driver(
     requires: dict[str, Any], there: dict[str, Any], reason: str
 ) -> None:
     verdict = judge(
-        "tensorrt", EXACT | requires, Facts(**{"compute_capability": "9.0"} | there), "cuda"
+        "tensorrt", EXACT | requires, Machine(**{"compute_capability": "9.0"} | there), "cuda"
     )
     assert verdict.ok == (not reason)
     assert reason in verdict.reason

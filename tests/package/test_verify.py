@@ -13,7 +13,7 @@ from tiny import model, shared
 from portrt import files
 from portrt.errors import InputError, PackageError
 from portrt.format.archive import Archive, engine_calls
-from portrt.format.editor import Draft
+from portrt.format.editor import ProgramEditor
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def wrong(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = onnx.load(room / "engine.onnx", load_external_data=False)
     (node,) = (node for node in graph.graph.node if node.op_type == "Relu")
     node.op_type = "Tanh"
-    draft = Draft(file)
+    draft = ProgramEditor(file)
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][1].items() if k != "data"}
     data = graph.SerializeToString()
@@ -98,7 +98,7 @@ def test_damaged_engines_are_not_opened(file: Path, tmp_path: Path) -> None:
 
 
 def test_an_engine_that_does_not_open_has_failed(file: Path, tmp_path: Path) -> None:
-    draft = Draft(file)
+    draft = ProgramEditor(file)
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][1].items() if k != "data"}
     call.add_engine(entry, draft.add_blob(call, "engine", b"junk"), b"junk", first=False)

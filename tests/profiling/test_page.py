@@ -17,7 +17,7 @@ from portrt.engines.base import LayerTime
 from portrt.files.profiling.modules import module_times
 from portrt.files.profiling.result import BlockProfile, FileProfile
 from portrt.files.profiling.source_nodes import SourceNode, printable, source_nodes
-from portrt.format.editor import Draft
+from portrt.format.editor import ProgramEditor
 
 SCRIPT = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
 
@@ -149,7 +149,7 @@ def test_a_hostile_file(name: str, tmp_path: Path) -> None:
     graph = onnx.load(tmp_path / "a.onnx", load_external_data=False)
     for index, node in enumerate(graph.graph.node):
         node.name = f"{name}{index}"
-    draft = Draft(tmp_path / "a.pt2")
+    draft = ProgramEditor(tmp_path / "a.pt2")
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][0].items() if k != "data"}
     data = graph.SerializeToString()

@@ -14,7 +14,7 @@ import portrt
 from portrt.compiler.backends.tensorrt import tensorrt
 from portrt.errors import BuildError
 from portrt.runtime.calls import engine_calls, manifests_of
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.verdict import YES
 
 VERSION = "10.13.0.35"
@@ -67,7 +67,7 @@ def plan_of(program: Any) -> dict[str, Any]:
 def cpu_engines(gpu: Any, install: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Engines run on CPU tensors by the fake, once their entries say that they take them."""
     trt = install("tensorrt", VERSION)
-    facts = Facts(os="linux", arch="x86_64", versions={"tensorrt": VERSION, "tensorrt_lean": ""})
+    facts = Machine(os="linux", arch="x86_64", versions={"tensorrt": VERSION, "tensorrt_lean": ""})
     monkeypatch.setattr(tensorrt, "this_machine", lambda: facts)
     monkeypatch.setattr(tensorrt.TensorRTBackend, "can_run", lambda *_: YES)
     return trt
@@ -300,7 +300,7 @@ def test_an_engine_with_host_code_needs_trust(
     portrt.save(program, path)
     from portrt.runtime import trust
 
-    monkeypatch.setattr(trust, "_vouched", set())  # as in another process
+    monkeypatch.setattr(trust, "_trusted", set())  # as in another process
     x = torch.randn(3, 64)
     with pytest.warns(portrt.runtime.select.FallbackWarning, match="carries host code"):
         portrt.load(path).module()(x)
@@ -327,7 +327,7 @@ def test_another_release_is_a_verdict_before_anything_is_opened(
     words: str,
 ) -> None:
     program = on_cpu(compiled(check="off"))
-    monkeypatch.setattr(tensorrt, "this_machine", lambda: Facts(versions=versions))
+    monkeypatch.setattr(tensorrt, "this_machine", lambda: Machine(versions=versions))
     with pytest.warns(portrt.runtime.select.FallbackWarning, match=words):
         program.module()(torch.randn(3, 64))
     assert cpu_engines.calls == []

@@ -102,7 +102,7 @@ def test_contexts_are_bounded_and_taken_over_when_the_gpu_is_done(
     run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a context does on one stream is in order; on another one it has to be waited for."""
-    monkeypatch.setattr(contexts, "_MOST_CONTEXTS", 3)
+    monkeypatch.setattr(contexts, "_MAX_CONTEXTS", 3)
     executed = run.library.executed
     for stream in range(3):
         gpu.stream = stream
@@ -123,7 +123,7 @@ def test_nobody_waits_for_a_gpu_on_which_a_graph_is_captured(
     run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which would end the capture, and fail."""
-    monkeypatch.setattr(contexts, "_MOST_CONTEXTS", 1)
+    monkeypatch.setattr(contexts, "_MAX_CONTEXTS", 1)
     run(batch(1))
 
     def on_another_stream() -> bool:
@@ -145,7 +145,7 @@ def test_a_context_is_nobody_elses_while_it_is_waited_for(
 ) -> None:
     """Its old stream calls during the wait: with the same context, what it does would not be waited
     for."""
-    monkeypatch.setattr(contexts, "_MOST_CONTEXTS", 1)
+    monkeypatch.setattr(contexts, "_MAX_CONTEXTS", 1)
     gpu.stream = 1
     run(batch(1))
     (first,) = run.contexts()
@@ -164,7 +164,7 @@ def test_a_context_is_nobody_elses_while_it_is_waited_for(
 def test_a_context_of_another_profile_is_not_taken_over(
     run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contexts, "_MOST_CONTEXTS", 1)
+    monkeypatch.setattr(contexts, "_MAX_CONTEXTS", 1)
     run(batch(1))
     gpu.stream = 2
     assert torch.equal(run(batch(4))[0], batch(4) + 1)
@@ -222,7 +222,7 @@ def test_too_little_memory_to_find_out_whether_profiles_are_shared(
 
 
 def test_failed_contexts_do_not_count(run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts, "_MOST_CONTEXTS", 2)
+    monkeypatch.setattr(contexts, "_MAX_CONTEXTS", 2)
     run.library.contexts_left = 0
     for stream in range(5):
         gpu.stream = stream

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 import portrt
 from portrt.errors import EngineError
-from portrt.format.manifest import UnknownSize, decode
+from portrt.format.manifest import DataDependentSize, decode
 from portrt.runtime.calls import engine_calls
 from portrt.runtime.policy import policy
 
@@ -109,7 +109,7 @@ def test_sizes_of_outputs_are_unknown_and_bounded() -> None:
 
     (call,) = engine_calls(program.graph_module)
     (output,) = decode(call.args[2]).outputs
-    assert output.shape == (UnknownSize(36, output.shape[0].symbol), 2)
+    assert output.shape == (DataDependentSize(36, output.shape[0].symbol), 2)
 
 
 def test_a_module_called_directly_gives_other_sizes_at_each_call() -> None:

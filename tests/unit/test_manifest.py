@@ -62,7 +62,7 @@ def test_a_compiled_programs_manifest_is_canonical_and_read_back(text: str) -> N
     assert [(spec.name, spec.dtype) for spec in found.inputs] == [("x", "float32")]
     dimension, width = found.inputs[0].shape
     assert isinstance(dimension, Dimension)
-    assert (dimension.least, dimension.best, dimension.most, width) == (1, 4, 32, 8)
+    assert (dimension.min, dimension.opt, dimension.max, width) == (1, 4, 32, 8)
     assert found.outputs[0].shape == (["dim", 0, 0], 4)
     assert tuple(engine.backend for engine in found.engines) == ENGINES
     assert found.engines[1].requires == {"device": ["cpu"], "onnxruntime": "1.23"}

@@ -14,7 +14,7 @@ import portrt
 from portrt import torch_internals
 from portrt.compiler.capture import capture
 from portrt.compiler.lower import lower
-from portrt.graphs.recurrent import whole_recurrent_layers
+from portrt.graphs.recurrent import keep_recurrent_layers
 
 aten = torch.ops.aten
 WARNS = "ignore:The tensor attribute.*assigned during export"
@@ -86,7 +86,7 @@ def test_a_projection_gives_eagers_numbers() -> None:
 
 def test_torch_exports_as_before_afterwards() -> None:
     kernels = dict(aten.lstm.input.py_kernels)
-    with whole_recurrent_layers():
+    with keep_recurrent_layers():
         assert aten.lstm.input.py_kernels != kernels
     assert aten.lstm.input.py_kernels == kernels
     with torch.no_grad():

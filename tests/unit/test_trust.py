@@ -41,7 +41,7 @@ class Fake:
         return YES
 
     def open(self, engine: Any, *args: Any, **options: Any) -> Any:
-        self.allowed.append(trust.trusts("host-code", engine.data.sha256))
+        self.allowed.append(trust.is_trusted("host-code", engine.data.sha256))
         return self
 
     def run(self, inputs: Any, shapes: Any) -> list[torch.Tensor]:
@@ -54,7 +54,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     real = registry.backend
     monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
     monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
-    monkeypatch.setattr(trust, "_vouched", set())
+    monkeypatch.setattr(trust, "_trusted", set())
     monkeypatch.delenv(ENV_TRUST, raising=False)
     yield made
 
@@ -66,14 +66,14 @@ def carries(entry: dict[str, Any]) -> None:
 
 def call() -> Call:
     found = call_of(shared("onnxruntime")).edited(carries)
-    trust._vouched.clear()  # this process did not build it
+    trust._trusted.clear()  # this process did not build it
     return found
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     program = compiled("onnxruntime")
-    trust._vouched.clear()  # nor this
+    trust._trusted.clear()  # nor this
     edit_program(program, carries)
     torch.export.save(program, tmp_path / "carries.pt2")
     return tmp_path / "carries.pt2"
@@ -139,7 +139,7 @@ def test_load_vouches_for_the_engines_of_its_file(file: Path) -> None:
 def test_trust_goes_into_no_file(file: Path, tmp_path: Path) -> None:
     portrt.save(portrt.load(file, trust="host-code"), tmp_path / "again.pt2")
     assert (tmp_path / "again.pt2").read_bytes().count(b"trust") == 0
-    trust._vouched.clear()
+    trust._trusted.clear()
     with pytest.warns(FallbackWarning):
         assert ran(lambda x: [portrt.load(tmp_path / "again.pt2").module()(x)]) == "eager"
 

@@ -26,7 +26,6 @@ from portrt.cache.entry import (
 )
 from portrt.cache.key import Key, differing_parts
 from portrt.cache.location import TIMING, cache_folder, cache_limit_bytes
-from portrt.compiler.options.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -271,11 +270,13 @@ class Cache:
         return removed
 
 
-def open_cache(settings: Settings) -> Cache | None:
-    """The cache that these settings ask for, or None where it is switched off."""
-    if not (settings.cache_built_engines or settings.reuse_cached_engines):
-        return None
-    folder = cache_folder(settings.cache_dir)
+def open_cache(cache_dir: str | None = None) -> Cache | None:
+    """The cache in a folder, or None where it is switched off.
+
+    Args:
+        cache_dir: As the option of `compile` has it; None leaves it to the environment.
+    """
+    folder = cache_folder(cache_dir)
     return None if folder is None else _cache_in(folder, cache_limit_bytes())
 
 

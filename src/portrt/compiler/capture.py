@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from portrt import torch_internals
 from portrt.compiler.inputs import Input
 from portrt.errors import CaptureError, SettingsError
-from portrt.graphs.recurrent import whole_recurrent_layers
+from portrt.graphs.recurrent import keep_recurrent_layers
 from portrt.graphs.torch_error import TorchError
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def capture(
     if model.training:
         logger.warning("the model is in training mode; it is compiled as it is. Call .eval() first")
     try:
-        with torch.no_grad(), whole_recurrent_layers():
+        with torch.no_grad(), keep_recurrent_layers():
             program = torch.export.export(
                 model, example_args, example_kwargs, dynamic_shapes=dynamic_shapes, strict=strict
             )

@@ -33,10 +33,10 @@ from portrt.format.manifest import decode, parse
 from portrt.graphs import nested
 from portrt.graphs.module_path import ModulePath, say_what_names_nothing
 from portrt.graphs.node_names import nodes_named
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.module import module_of
-from portrt.runtime.trust import vouch
+from portrt.runtime.trust import mark_trusted
 from portrt.verdict import YES, Verdict
 from portrt.weights import image_from_tensors
 
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 _IRS = ("default", "dynamo")
 
 # So many nodes that fail to convert are found one by one; then their whole blocks are given up.
-_MOST_TRIES = 8
+_MAX_TRIES = 8
 
 
 @overload
@@ -140,7 +140,7 @@ def _compiled(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Tuned,
+    best: ProfileRanges,
 ) -> ExportedProgram:
     """The program with engines; with `dryrun` the captured one, after printing the plan."""
     if not settings.dryrun:
@@ -151,7 +151,7 @@ def _compiled(
         program = build_program(captured, settings, builders, best, build)
         for text in manifests_of(program):
             for engine in decode(text).engines:
-                vouch(engine.data.sha256)  # it was built here
+                mark_trusted(engine.data.sha256)  # it was built here
             found = report_of_manifest(parse(text))
             if found is not None:
                 deliver(found, settings.report)
@@ -189,7 +189,7 @@ def _plan(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Tuned,
+    best: ProfileRanges,
     excluded: Mapping[str, Verdict],
 ) -> Plan:
     extra = resolved(settings.translations)
@@ -206,7 +206,7 @@ def _build(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Tuned,
+    best: ProfileRanges,
 ) -> tuple[ExportedProgram, bool]:
     """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
 
@@ -233,7 +233,7 @@ def _build(
             ]
             if not engines[block.name]:
                 errors = [failure for _, failure in failures]
-                refused |= _nodes_to_exclude(block, errors, whole=tries >= _MOST_TRIES)
+                refused |= _nodes_to_exclude(block, errors, whole=tries >= _MAX_TRIES)
         if not refused:
             break
         excluded |= refused

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class FallbackNode:
     """A node that stays in PyTorch, and why.
 
     Attributes:
@@ -73,7 +73,7 @@ class Plan:
     graph_module: torch.fx.GraphModule
     blocks: tuple[Block, ...]
     tensors: Mapping[str, torch.Tensor]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[FallbackNode, ...]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt.cache.key import Key
-from portrt.cache.store import Cache, open_cache
+from portrt.cache.store import Cache
+from portrt.compiler.building.engine_cache import cache_of
 from portrt.compiler.building.keys import key_or_none, program_key
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.save import save
 from portrt.errors import PortrtError
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 
 if TYPE_CHECKING:
     from portrt.compiler.building.builders import Builder
@@ -28,7 +29,7 @@ def build_program(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Tuned,
+    best: ProfileRanges,
     build: Callable[[], tuple[ExportedProgram, bool]],
 ) -> ExportedProgram:
     """What `build` makes of a captured program, or what it made of an equal one before.
@@ -41,7 +42,7 @@ def build_program(
         build: Gives the compiled program, and whether it is all that was asked for: what failed may
             succeed another time, and is not kept.
     """
-    cache = open_cache(settings)
+    cache = cache_of(settings)
     key = None
     if cache is not None:
         key = key_or_none(lambda: program_key(captured, settings, builders, best))

@@ -14,7 +14,7 @@ from portrt.errors import SettingsError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec, Manifest
 from portrt.targets.backends import known_libraries
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.targets.this_machine import arch_name, this_machine
 from portrt.targets.trust import HOST_CODE, NOT_TRUSTED, TRUSTS
@@ -77,12 +77,14 @@ class Target:
                 _parse_version(text, library, version)
         return cls(**fields, versions=values)
 
-    def facts(self) -> Facts:
+    def facts(self) -> Machine:
         """What engines are judged by."""
         versions = {name: "" if v == "none" else v for name, v in self.versions.items()}
-        no_gpu = "no GPU was named for that machine (sm=...)"
+        gpu_reason = "no GPU was named for that machine (sm=...)"
         lean = None if self.lean_library is None else self._lean_library
-        return Facts(self.os, self.arch, self.compute_capability, no_gpu, versions, self.cuda, lean)
+        return Machine(
+            self.os, self.arch, self.compute_capability, gpu_reason, versions, self.cuda, lean
+        )
 
     def _lean_library(self, built: str) -> str | Verdict:
         there = str(self.lean_library)
@@ -244,9 +246,9 @@ def check(
         PackageError: A manifest in it is malformed.
         SettingsError: The target cannot be read, or the trust is unknown.
     """
-    trusts = as_names(trust, "trust") or ()
-    check_names("trust", trusts, TRUSTS)
-    trusted = HOST_CODE in trusts
+    is_trusted = as_names(trust, "trust") or ()
+    check_names("trust", is_trusted, TRUSTS)
+    trusted = HOST_CODE in is_trusted
     if isinstance(target, str):
         target = Target.parse(target)
     manifests = [call.manifest for call in engine_calls(Archive(os.fspath(path)))]
@@ -258,12 +260,12 @@ def check(
     return min(found, key=lambda verdict: OUTCOMES.index(verdict.outcome))
 
 
-def _devices(facts: Facts) -> list[str]:
+def _devices(facts: Machine) -> list[str]:
     """Where inputs can be; the first of equals is told."""
     return list(DEVICES) if facts.compute_capability else ["cpu"]
 
 
-def _describe(facts: Facts) -> str:
+def _describe(facts: Machine) -> str:
     parts = [f"os={facts.os}", f"arch={facts.arch}"]
     if facts.compute_capability:
         parts.append(f"sm={facts.compute_capability.replace('.', '')}")
@@ -273,14 +275,14 @@ def _describe(facts: Facts) -> str:
 
 
 def _file(
-    path: str, target: str, device: str, manifests: list[Manifest], facts: Facts, trusted: bool
+    path: str, target: str, device: str, manifests: list[Manifest], facts: Machine, trusted: bool
 ) -> FileVerdict:
     blocks = tuple(_block(manifest, facts, device, trusted) for manifest in manifests)
     worst = max((OUTCOMES.index(block.outcome) for block in blocks), default=1)
     return FileVerdict(path, target, device, OUTCOMES[worst], blocks)
 
 
-def _block(manifest: Manifest, facts: Facts, device: str, trusted: bool) -> BlockVerdict:
+def _block(manifest: Manifest, facts: Machine, device: str, trusted: bool) -> BlockVerdict:
     engines = tuple(
         EngineVerdict(engine.backend, _engine(engine, manifest, facts, device, trusted))
         for engine in manifest.engines
@@ -294,7 +296,7 @@ def _block(manifest: Manifest, facts: Facts, device: str, trusted: bool) -> Bloc
 
 
 def _engine(
-    engine: EngineSpec, manifest: Manifest, facts: Facts, device: str, trusted: bool
+    engine: EngineSpec, manifest: Manifest, facts: Machine, device: str, trusted: bool
 ) -> Verdict:
     allowed = manifest.policy.get("engines")
     if allowed is not None and engine.backend not in allowed:

@@ -11,7 +11,7 @@ from typing import Any
 from portrt.errors import PackageError, PortrtError, SettingsError
 from portrt.format.archive import Record
 from portrt.format.atomic import copy_bytes, replacing
-from portrt.format.editor import CallDraft, Draft, cannot_write
+from portrt.format.editor import CallEditor, ProgramEditor, cannot_write
 from portrt.format.memory_map import map_file
 
 KINDS = ("plan", "onnx", "source", "weights")
@@ -51,7 +51,7 @@ def extract(
         raise SettingsError(
             f"what is {what!r}", f"one of {', '.join(map(repr, KINDS))}", "choose one of them"
         )
-    draft = Draft(os.fspath(path))
+    draft = ProgramEditor(os.fspath(path))
     target = Path(output)
     if what == "weights":
         _write_blob(draft, *_weights(draft, block), "the weights image", target)
@@ -69,7 +69,7 @@ def extract(
         _write_onnx(draft, call, target)
 
 
-def _call(draft: Draft, block: str | None) -> CallDraft:
+def _call(draft: ProgramEditor, block: str | None) -> CallEditor:
     if block is not None:
         return draft.call(block)
     if len(draft.calls) > 1:
@@ -81,7 +81,7 @@ def _call(draft: Draft, block: str | None) -> CallDraft:
     return draft.calls[0]
 
 
-def _engine(call: CallDraft, backend: str | None) -> dict[str, Any]:
+def _engine(call: CallEditor, backend: str | None) -> dict[str, Any]:
     engines = call.entry["engines"]
     found = [item for item in engines if backend in (None, item["backend"])]
     stored = ", ".join(item["backend"] for item in engines) or "none"
@@ -95,7 +95,7 @@ def _engine(call: CallDraft, backend: str | None) -> dict[str, Any]:
     return engine
 
 
-def _weights(draft: Draft, block: str | None) -> tuple[CallDraft, dict[str, Any]]:
+def _weights(draft: ProgramEditor, block: str | None) -> tuple[CallEditor, dict[str, Any]]:
     calls = draft.calls if block is None else [draft.call(block)]
     held = [call for call in calls if call.entry["weights"] is not None]
     if not held:
@@ -114,7 +114,7 @@ def _missing(fact: str) -> PackageError:
 
 
 def _write_blob(
-    draft: Draft, call: CallDraft, blob: Mapping[str, Any], label: str, target: Path
+    draft: ProgramEditor, call: CallEditor, blob: Mapping[str, Any], label: str, target: Path
 ) -> None:
     """Copy a blob whose digest is right."""
     record = call.record(blob)
@@ -126,7 +126,9 @@ def _write_blob(
         raise cannot_write(target, record.size, err) from err
 
 
-def _check_digest(draft: Draft, record: Record, blob: Mapping[str, Any], label: str) -> None:
+def _check_digest(
+    draft: ProgramEditor, record: Record, blob: Mapping[str, Any], label: str
+) -> None:
     digest = hashlib.sha256()
     with draft.archive.path.open("rb") as file:
         file.seek(record.offset)
@@ -142,7 +144,7 @@ def _check_digest(draft: Draft, record: Record, blob: Mapping[str, Any], label: 
         )
 
 
-def _write_onnx(draft: Draft, call: CallDraft, target: Path) -> None:
+def _write_onnx(draft: ProgramEditor, call: CallEditor, target: Path) -> None:
     """Weights first: who finds the model finds all of it."""
     model, takes_weights = _onnx_model(draft, call, f"{target.name}.safetensors")
     if takes_weights:
@@ -157,7 +159,7 @@ def _write_onnx(draft: Draft, call: CallDraft, target: Path) -> None:
         raise cannot_write(target, len(model), err) from err
 
 
-def _onnx_model(draft: Draft, call: CallDraft, location: str) -> tuple[bytes, bool]:
+def _onnx_model(draft: ProgramEditor, call: CallEditor, location: str) -> tuple[bytes, bool]:
     """The model with its weights at `location`, and whether it has any there."""
     import onnx
 
@@ -178,7 +180,7 @@ def _onnx_model(draft: Draft, call: CallDraft, location: str) -> tuple[bytes, bo
     return model.SerializeToString(), takes_weights
 
 
-def _onnx_bytes(draft: Draft, call: CallDraft) -> bytes:
+def _onnx_bytes(draft: ProgramEditor, call: CallEditor) -> bytes:
     for engine in call.entry["engines"]:
         if engine["backend"] == "onnxruntime":
             record = call.record(engine["data"])

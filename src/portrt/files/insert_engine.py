@@ -24,7 +24,7 @@ from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS as SYNONYM
 from portrt.compiler.package.entries import engine_entry
 from portrt.compiler.plan import Engine, Plan
 from portrt.errors import PackageError, SettingsError
-from portrt.format.editor import CallDraft, Draft
+from portrt.format.editor import CallEditor, ProgramEditor
 from portrt.format.manifest import check_digest
 from portrt.format.memory_map import map_file
 from portrt.runtime.random_inputs import random_block_inputs
@@ -69,7 +69,7 @@ def add_engine(
     """
     started = time.perf_counter()
     chosen = _settings(engine, settings)
-    draft = Draft(os.fspath(path))
+    draft = ProgramEditor(os.fspath(path))
     draft.check_editable()
     _check_sources(draft)
     (builder,) = builders_for(chosen)
@@ -110,7 +110,7 @@ def _settings(engine: str | Mapping[str, Any], settings: Mapping[str, Any]) -> S
     return Settings.from_options({**settings, "engines": [engine], "require_engines": True})
 
 
-def _check_sources(draft: Draft) -> None:
+def _check_sources(draft: ProgramEditor) -> None:
     missing = [call.name for call in draft.calls if call.entry["source"] is None]
     if missing:
         raise PackageError(
@@ -127,7 +127,7 @@ class _DigestCheck:
     numbers for good. Reading them takes about as long as copying them, so it is done meanwhile.
     """
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: ProgramEditor) -> None:
         self._mapped = map_file(str(draft.archive.path))
         self._weights = {
             call.record(call.entry["weights"]): call.manifest().weights
@@ -156,7 +156,7 @@ class _DigestCheck:
             self._error = err
 
 
-def _build(call: CallDraft, mapped: Any, builder: Builder, *, as_stored: bool) -> Engine:
+def _build(call: CallEditor, mapped: Any, builder: Builder, *, as_stored: bool) -> Engine:
     """The new engine of one block; `as_stored` gives it the precision of those that are there."""
     stored = stored_block(call, mapped)
     if as_stored:
@@ -191,6 +191,6 @@ def _sample(stored: StoredBlock, builder: Builder) -> Sample | None:
     return Sample(inputs, outputs)
 
 
-def _add(draft: Draft, call: CallDraft, engine: Engine, *, first: bool) -> None:
+def _add(draft: ProgramEditor, call: CallEditor, engine: Engine, *, first: bool) -> None:
     blob = draft.add_blob(call, f"engine_{engine.backend}", engine.data)
     call.add_engine(engine_entry(engine, {}), blob, engine.data, first=first)

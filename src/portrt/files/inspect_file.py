@@ -10,7 +10,7 @@ from typing import Any
 
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.compile_report import CompileReport, report_of_manifest
-from portrt.format.manifest import Dimension, Manifest, UnknownSize, parse
+from portrt.format.manifest import DataDependentSize, Dimension, Manifest, parse
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ def _size(size: Any, manifest: Manifest) -> int | str:
     if isinstance(size, int):
         return size
     if isinstance(size, Dimension):
-        most = "" if size.most is None else size.most
-        return f"{size.symbol}: {size.least}..{size.best}..{most}"
-    if isinstance(size, UnknownSize):
-        most = "" if size.most is None else f", at most {size.most}"
+        most = "" if size.max is None else size.max
+        return f"{size.symbol}: {size.min}..{size.opt}..{most}"
+    if isinstance(size, DataDependentSize):
+        most = "" if size.max is None else f", at most {size.max}"
         return f"{size.symbol}: by the data{most}"
     return _text(size, manifest)
 

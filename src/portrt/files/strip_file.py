@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from portrt.errors import SettingsError
-from portrt.format.editor import CallDraft, Draft
+from portrt.format.editor import CallEditor, ProgramEditor
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def strip(
             "engine, source or keep (engine or keep together with source)",
             "leave one out" if gone else "name what is to be taken out",
         )
-    draft = Draft(os.fspath(path))
+    draft = ProgramEditor(os.fspath(path))
     stored = {item["backend"] for call in draft.calls for item in call.entry["engines"]}
     for name in (*(gone or ()), *(kept or ())):
         if name not in stored:
@@ -81,7 +81,7 @@ def names_of(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _strip_call(
-    call: CallDraft,
+    call: CallEditor,
     gone: tuple[str, ...] | None,
     kept: tuple[str, ...] | None,
     source: bool,

@@ -213,7 +213,7 @@ class _Block:
         assert self._source is not None  # it gave what is wanted
         held = [*inputs, *self._source.weights]
         names = [spec.name for spec in self.manifest.outputs]
-        precision, module = arithmetic_of(engine), self._source.module
+        precision, module = arithmetic_of(engine.backend, engine.build), self._source.module
         rows = compare_outputs(names, found, wanted, precision, module, held.copy)
         return EngineCheck(engine.backend, True, "", tuple(rows))
 

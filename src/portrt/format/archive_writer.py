@@ -25,8 +25,8 @@ SERIALIZATION_ID = ".data/serialization_id"
 
 _ALIGNMENT = 64
 _CHUNK_BYTES = 8 << 20
-_MOST_32 = 0xFFFFFFFF
-_MOST_16 = 0xFFFF
+_MAX_32 = 0xFFFFFFFF
+_MAX_16 = 0xFFFF
 _DESCRIPTOR_FLAG = 0x0008
 _UTF8_FLAG = 0x0800
 _FLAGS = _DESCRIPTOR_FLAG | _UTF8_FLAG
@@ -134,18 +134,18 @@ class ArchiveWriter:
         self._names.add(name)
         header_offset = self._position
         encoded = f"{self._root}/{name}".encode()
-        extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= _MOST_32 else b""
+        extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= _MAX_32 else b""
         begin = header_offset + _LOCAL.size + len(encoded) + len(extra) + 4
         padding = -begin % _ALIGNMENT
         extra += b"FB" + struct.pack("<H", padding) + b"Z" * padding
         # Sizes in the header are 0 where the descriptor has them, but with Zip64 they are marked.
-        mark = _MOST_32 if size >= _MOST_32 else 0
+        mark = _MAX_32 if size >= _MAX_32 else 0
         fields = (0, _FLAGS, 0, 0, 0, 0, mark, mark, len(encoded), len(extra))
         self._put(_LOCAL.pack(b"PK\x03\x04", *fields) + encoded + extra)
         return header_offset
 
     def _end(self, name: str, size: int, crc: int, header_offset: int) -> None:
-        form = _DESCRIPTOR_64 if size >= _MOST_32 else _DESCRIPTOR
+        form = _DESCRIPTOR_64 if size >= _MAX_32 else _DESCRIPTOR
         self._put(form.pack(b"PK\x07\x08", crc, size, size))
         encoded = f"{self._root}/{name}".encode()
         self._entries.append(_Entry(encoded, size, crc, header_offset))
@@ -157,15 +157,15 @@ class ArchiveWriter:
 def _central_header(entry: _Entry) -> bytes:
     size, offset = entry.size, entry.header_offset
     extra = b""
-    if size >= _MOST_32:
+    if size >= _MAX_32:
         extra += struct.pack("<2Q", size, size)
-    if offset >= _MOST_32:
+    if offset >= _MAX_32:
         extra += struct.pack("<Q", offset)
     if extra:
         extra = struct.pack("<2H", 1, len(extra)) + extra
-    shown = min(size, _MOST_32)
+    shown = min(size, _MAX_32)
     fields = (0, 0, _FLAGS, 0, 0, 0, entry.crc, shown, shown, len(entry.name), len(extra))
-    head = _CENTRAL.pack(b"PK\x01\x02", *fields, 0, 0, 0, 0, min(offset, _MOST_32))
+    head = _CENTRAL.pack(b"PK\x01\x02", *fields, 0, 0, 0, 0, min(offset, _MAX_32))
     return head + entry.name + extra
 
 
@@ -173,8 +173,8 @@ def _end_records(start: int, size: int, count: int) -> bytes:
     """The end of the directory: its Zip64 form, which torch writes always, and the old one."""
     end_64 = _END_64.pack(b"PK\x06\x06", 44, 0x031E, 45, 0, 0, count, count, size, start)
     locator = _LOCATOR_64.pack(b"PK\x06\x07", 0, start + size, 1)
-    few = min(count, _MOST_16)
-    end = _END.pack(b"PK\x05\x06", 0, 0, few, few, min(size, _MOST_32), min(start, _MOST_32), 0)
+    few = min(count, _MAX_16)
+    end = _END.pack(b"PK\x05\x06", 0, 0, few, few, min(size, _MAX_32), min(start, _MAX_32), 0)
     return end_64 + locator + end
 
 

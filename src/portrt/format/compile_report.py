@@ -102,7 +102,7 @@ class CompileReport:
         top = Fields(raw, "the report")
         numbers = ("nodes", "nodes_in_engines", "flops", "flops_in_engines")
         return cls(
-            **{name: top.whole(name) for name in numbers},
+            **{name: top.integer(name) for name in numbers},
             blocks=tuple(_item(BlockCoverage, item) for item in top.items("blocks")),
             fallbacks=tuple(_item(Fallback, item) for item in top.items("fallbacks")),
             missing_engines=tuple(
@@ -157,7 +157,7 @@ def _item(kind: Any, raw: Any) -> Any:
         if field.type == "bool":
             values[field.name] = part.take(field.name, bool, "true or false")
         else:
-            take = part.whole if field.type == "int" else part.text
+            take = part.integer if field.type == "int" else part.text
             values[field.name] = take(field.name)
     return kind(**values)
 

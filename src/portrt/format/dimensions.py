@@ -22,18 +22,18 @@ class Dimension:
             which is the range.
     """
 
-    least: int
-    best: int
-    most: int | None
+    min: int
+    opt: int
+    max: int | None
     symbol: str
     profiles: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
-class UnknownSize:
+class DataDependentSize:
     """A size of an output that the data decides: at most `most`; one symbol is one size."""
 
-    most: int | None
+    max: int | None
     symbol: str
 
 
@@ -65,7 +65,7 @@ def output_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
     return tuple(_output_size(size, ranks, part.where) for size in _sizes(part))
 
 
-def has_unknown_sizes(outputs: Iterable[Mapping[str, Any]]) -> bool:
+def has_data_dependent_sizes(outputs: Iterable[Mapping[str, Any]]) -> bool:
     """Whether an output, as JSON, has a size that the data decides."""
     return any(isinstance(size, dict) for entry in outputs for size in entry["shape"])
 
@@ -81,8 +81,8 @@ def _input_size(size: Any, ranks: Sequence[int], where: str) -> Any:
     if not isinstance(size, dict):
         return _size(size, ranks, where)
     part = Fields(size, f"a dimension of {where}")
-    least, best = part.whole("min"), part.whole("opt")
-    most = None if part.is_null("max") else part.whole("max")
+    least, best = part.integer("min"), part.integer("opt")
+    most = None if part.is_null("max") else part.integer("max")
     if not (least <= best and (most is None or best <= most)):
         raise PackageError(
             f"a dimension of {where} has min {least}, opt {best}, max {most}",
@@ -113,8 +113,8 @@ def _output_size(size: Any, ranks: Sequence[int], where: str) -> Any:
     if not isinstance(size, dict):
         return _size(size, ranks, where)
     part = Fields(size, f"a dimension of {where}")
-    most = None if part.is_null("unknown") else part.whole("unknown")
-    return UnknownSize(most, part.text("symbol"))
+    most = None if part.is_null("unknown") else part.integer("unknown")
+    return DataDependentSize(most, part.text("symbol"))
 
 
 def _size(size: Any, ranks: Sequence[int], where: str) -> Any:

@@ -31,7 +31,7 @@ from portrt.progress import progress_bar
 
 
 @dataclass
-class CallDraft:
+class CallEditor:
     """One engine call: its manifest as plain values, and its blobs by their names in the graph.
 
     Attributes:
@@ -99,7 +99,7 @@ class CallDraft:
             blob["blob"] = index
 
 
-class Draft:
+class ProgramEditor:
     """A program that is being edited.
 
     Args:
@@ -129,7 +129,7 @@ class Draft:
             )
         self._new: dict[str, bytes] = {}  # name of a record -> its bytes
 
-    def call(self, name: str) -> CallDraft:
+    def call(self, name: str) -> CallEditor:
         """The call of a block.
 
         Raises:
@@ -151,7 +151,7 @@ class Draft:
                 "compile the model again with what is to be in the file",
             )
 
-    def add_blob(self, call: CallDraft, label: str, data: bytes) -> str:
+    def add_blob(self, call: CallEditor, label: str, data: bytes) -> str:
         """A new constant of the program; its name in the graph."""
         taken = {*self._graph["tensor_values"], *self._config["config"], *self.archive.records}
         constant = _free(f"portrt_{call.name}_{label}", taken, prefix="c_")
@@ -243,13 +243,13 @@ def cannot_write(target: Path, size: int, err: OSError) -> SaveError:
     )
 
 
-def _call(node: dict[str, Any], text: str, records: tuple[Record, ...]) -> CallDraft:
+def _call(node: dict[str, Any], text: str, records: tuple[Record, ...]) -> CallEditor:
     values = {item["name"]: item["arg"] for item in node["inputs"]}
     blobs = [blob["name"] for blob in values["blobs"].get("as_tensors") or []]
-    return CallDraft(manifests.parse(text), blobs, dict(zip(blobs, records, strict=True)), node)
+    return CallEditor(manifests.parse(text), blobs, dict(zip(blobs, records, strict=True)), node)
 
 
-def _store(call: CallDraft) -> None:
+def _store(call: CallEditor) -> None:
     """Put manifest and blobs into the node."""
     call.manifest()  # what is written can be read
     text = call.text()

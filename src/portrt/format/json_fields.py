@@ -95,7 +95,7 @@ class Fields:
             raise PackageError(f"{self.where} has no {key!r}", "a value, or null", REMEDY)
         return self.raw[key] is None
 
-    def whole(self, key: str) -> int:
+    def integer(self, key: str) -> int:
         value = self.take(key, int, "a whole number from 0")
         if not 0 <= value <= size_expr.MAX_SIZE:
             raise PackageError(

@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from portrt.errors import PackageError, brief
+from portrt.format.dimensions import DataDependentSize as DataDependentSize
 from portrt.format.dimensions import Dimension as Dimension
-from portrt.format.dimensions import UnknownSize as UnknownSize
-from portrt.format.dimensions import has_unknown_sizes, input_shape, output_shape
+from portrt.format.dimensions import has_data_dependent_sizes, input_shape, output_shape
 from portrt.format.json_fields import REMEDY as _REMEDY
 from portrt.format.json_fields import Fields, strict_json
 from portrt.format.memory_map import sha256_of
@@ -49,7 +49,7 @@ def encode(manifest: Mapping[str, Any]) -> str:
 def compose(**fields: Any) -> str:
     """The text of a manifest with these fields, and nothing in the others."""
     empty: dict[str, Any] = {
-        "format": 2 if has_unknown_sizes(fields["outputs"]) else 1,
+        "format": 2 if has_data_dependent_sizes(fields["outputs"]) else 1,
         "producer": {},
         "weights": None,
         "source": None,
@@ -191,10 +191,10 @@ def _decode(raw: dict[str, Any]) -> Manifest:
         weights=None if top.is_null("weights") else _blob(top, "weights"),
         source=None if top.is_null("source") else _blob(top, "source"),
         source_weights=top.names("source_weights"),
-        node_count=top.whole("node_count"),
+        node_count=top.integer("node_count"),
         engines=tuple(_engine(item, name) for item in top.items("engines")),
         policy=_policy(top),
-        blob_count=top.whole("blob_count"),
+        blob_count=top.integer("blob_count"),
     )
     _check_blobs(manifest)
     return manifest
@@ -216,7 +216,7 @@ def _blob(owner: Fields, key: str) -> Blob:
         raise PackageError(
             f"'sha256' of {part.where} is {digest!r:.80}", "64 hexadecimal digits", _REMEDY
         )
-    return Blob(part.whole("blob"), part.whole("size"), digest)
+    return Blob(part.integer("blob"), part.integer("size"), digest)
 
 
 def _inputs(top: Fields) -> tuple[InputSpec, ...]:
@@ -243,7 +243,7 @@ def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
         part = Fields(item, f"an output of {top.where}")
         part.where = f"output {part.text('name')!r:.80} of {top.where}"
         shape = output_shape(part, ranks)
-        if top.raw["format"] < 2 and any(isinstance(size, UnknownSize) for size in shape):
+        if top.raw["format"] < 2 and any(isinstance(size, DataDependentSize) for size in shape):
             raise PackageError(
                 f"{part.where} has a size that the data decides, in format version 1",
                 "format version 2",

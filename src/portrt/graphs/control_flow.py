@@ -25,7 +25,7 @@ OPERANDS: Mapping[Any, tuple[int, ...]] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class SubgraphSite:
     """A graph.
 
     Attributes:
@@ -40,9 +40,9 @@ class Place:
 def places(
     module: torch.fx.GraphModule,
     calls: tuple[tuple[torch.fx.GraphModule, torch.fx.Node], ...] = (),
-) -> Iterator[Place]:
+) -> Iterator[SubgraphSite]:
     """The place of a graph, and those inside it."""
-    yield Place(module, calls)
+    yield SubgraphSite(module, calls)
     for node in list(module.graph.nodes):
         for inner in graphs(module, node):
             yield from places(inner, (*calls, (module, node)))
@@ -77,7 +77,7 @@ def handed_in(
             yield inner, outer
 
 
-def hand_in(place: Place, node: torch.fx.Node) -> torch.fx.Node:
+def add_operand(place: SubgraphSite, node: torch.fx.Node) -> torch.fx.Node:
     """A node of the program's own graph as it is known at a place; operands are added for it."""
     for depth, (module, call) in enumerate(place.calls):
         inner = graphs(module, call)

@@ -67,7 +67,7 @@ _FAKES: dict[str, Callable[..., Any]] = {"lstm": _fake_lstm, "gru": _fake_gru}
 
 
 @contextlib.contextmanager
-def whole_recurrent_layers() -> Iterator[None]:
+def keep_recurrent_layers() -> Iterator[None]:
     """Within it torch.export keeps the layers that are single, batched nodes of `aten`."""
     with contextlib.ExitStack() as stack:
         for operator, stand_in in _stand_ins().items():
@@ -77,7 +77,7 @@ def whole_recurrent_layers() -> Iterator[None]:
 
 def run_decompositions(program: ExportedProgram, table: Any) -> ExportedProgram:
     """`program.run_decompositions(table)`, which leaves these layers whole."""
-    with whole_recurrent_layers():
+    with keep_recurrent_layers():
         decomposed: ExportedProgram = program.run_decompositions(table)
     originals = {stand_in: operator for operator, stand_in in _stand_ins().items()}
     for module in decomposed.graph_module.modules():

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePath, PureWindowsPath
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)$')
-_MOST_CHARS = 160
+_MAX_CHARS = 160
 
 
 def source_line(stack_trace: str | None) -> str:
@@ -28,7 +28,7 @@ def source_line(stack_trace: str | None) -> str:
         below = lines[index + 1].strip() if index + 1 < len(lines) else ""
         code = f": {below}" if below and not _FRAME.match(below) else ""
         found = f"{place}:{frame['line']} in {frame['name'].strip()}{code}"
-    return found[:_MOST_CHARS]
+    return found[:_MAX_CHARS]
 
 
 def _short(file: str) -> str:

@@ -12,7 +12,7 @@ from portrt import torch_internals
 from portrt.errors import PartitionError
 from portrt.format import size_expr
 from portrt.graphs import symbols
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 
 
 def size_tree(size: Any, known: symbols.Dimensions) -> Any:
@@ -39,7 +39,7 @@ def input_entries(
     inputs: Sequence[torch.fx.Node],
     known: symbols.Dimensions,
     program: ExportedProgram,
-    best: Tuned,
+    best: ProfileRanges,
 ) -> tuple[Mapping[str, Any], ...]:
     entries = []
     for index, node in enumerate(inputs):
@@ -57,7 +57,7 @@ def _input_size(
     place: tuple[int, int],
     known: symbols.Dimensions,
     program: ExportedProgram,
-    best: Tuned,
+    best: ProfileRanges,
 ) -> Any:
     if isinstance(size, int):
         return size

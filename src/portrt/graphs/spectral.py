@@ -21,7 +21,7 @@ TRANSFORMS = (TO_COMPLEX, TO_REAL, COMPLEX)
 # 8 MiB of float32, the size of a linear layer of 1448 features. Real transforms reach a length of
 # 1447 so, complex ones 724. Up to there the product is faster than ONNX Runtime's own transform,
 # which at lengths that are no power of two also loses digits.
-_MOST_NUMBERS = 1 << 21
+_MAX_NUMBERS = 1 << 21
 
 
 def is_inside(node: torch.fx.Node) -> bool:
@@ -61,5 +61,5 @@ def has_small_matrix(target: object, length: int, *, onesided: bool = True) -> b
     """Whether the matrix of a transform is small; a complex number is two of its numbers."""
     bins = length // 2 + 1 if onesided else length
     if target is COMPLEX:
-        return 4 * length * length <= _MOST_NUMBERS
-    return 2 * bins * length <= _MOST_NUMBERS
+        return 4 * length * length <= _MAX_NUMBERS
+    return 2 * bins * length <= _MAX_NUMBERS

@@ -192,7 +192,7 @@ def bounds_of(bounds: Any) -> tuple[int, int | None]:
     return max(0, _whole(bounds.lower, 0) or 0), _whole(bounds.upper, None)
 
 
-def ranges_of(expression: Any, tuned: Tuned) -> tuple[tuple[int, int, int], ...]:
+def ranges_of(expression: Any, tuned: ProfileRanges) -> tuple[tuple[int, int, int], ...]:
     """(smallest, best, largest) of a size in each profile; () where it is not known.
 
     Args:
@@ -218,7 +218,7 @@ def _whole(value: Any, otherwise: int | None) -> int | None:
 
 
 # Symbol of a size -> (smallest, the one to tune for, largest) in each optimization profile.
-Tuned = Mapping[Any, "tuple[tuple[int, int, int], ...]"]
+ProfileRanges = Mapping[Any, "tuple[tuple[int, int, int], ...]"]
 
 
 def unbacked_symbols(sizes: Iterable[Any]) -> set[Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from portrt.graphs.source_line import source_line
 
-_MOST_CHARS = 400
-_MOST_ADVICE = 3
+_MAX_CHARS = 400
+_MAX_ADVICE = 3
 
 # Lines around the cause that tell a user nothing: how to see torch's own logs, links, and a first
 # line that every failure inside a branch has.
@@ -94,8 +94,8 @@ def _advice(text: str, lines: list[str]) -> tuple[str, ...]:
     useful = [_short(hint.rstrip(".")) for hint in hints if not _NO_ADVICE.search(hint)]
     if not useful:
         useful = [advice for word, advice in _ADVICE.items() if word in text]
-    return tuple(useful[:_MOST_ADVICE])
+    return tuple(useful[:_MAX_ADVICE])
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 3]}..."
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from portrt.compiler.plan import Engine
-from portrt.format.manifest import EngineSpec
 from portrt.numerics.index_ties import differ_in_ties_alone
 
 # Largest difference to PyTorch, relative to the largest number of the output. Whole numbers and
@@ -32,10 +30,15 @@ _TOLERANCES_BY_NAME = {
 }
 
 
-def arithmetic_of(engine: Engine | EngineSpec) -> str:
-    """What an engine computes in: its precision, and TF32, which TensorRT multiplies float32 in."""
-    precision = str(engine.build.get("precision"))
-    return f"{precision}+tf32" if engine.backend.startswith("tensorrt") else precision
+def arithmetic_of(backend: str, build: Mapping[str, Any]) -> str:
+    """What an engine computes in: its precision, and TF32, which TensorRT multiplies float32 in.
+
+    Args:
+        backend: Name of the engine's backend.
+        build: What it was built with.
+    """
+    precision = str(build.get("precision"))
+    return f"{precision}+tf32" if backend.startswith("tensorrt") else precision
 
 
 def compare_outputs(

@@ -21,7 +21,7 @@ from portrt.errors import CaptureError, SettingsError
 from portrt.format.manifest import DTYPES
 from portrt.graphs import symbols
 from portrt.graphs.specs import dtype_name, input_entries, size_tree
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 from portrt.prebuilt.bindings import argument_names, check_names
 
 BLOCK = "block_0"
@@ -175,7 +175,9 @@ def _cause(err: CaptureError) -> CaptureError | SettingsError:
     )
 
 
-def _plan(captured: ExportedProgram, inputs: list[str], outputs: list[str], best: Tuned) -> Plan:
+def _plan(
+    captured: ExportedProgram, inputs: list[str], outputs: list[str], best: ProfileRanges
+) -> Plan:
     """The operator as a call of a block."""
     graph_module = captured.graph_module
     graph = graph_module.graph

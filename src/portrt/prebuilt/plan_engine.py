@@ -26,7 +26,7 @@ _OLDEST_COMPATIBLE = "8.0"
 
 
 @dataclass(frozen=True)
-class Said:
+class DeclaredRequirements:
     """What the user says of an engine, because its header may not.
 
     Attributes:
@@ -82,7 +82,7 @@ def _no_bytes(fact: str) -> SettingsError:
 
 
 def adopted_engine(
-    data: bytes, said: Said, inputs: Sequence[str], outputs: Sequence[str]
+    data: bytes, said: DeclaredRequirements, inputs: Sequence[str], outputs: Sequence[str]
 ) -> Engine:
     """The engine, with its entry for the manifest.
 
@@ -126,7 +126,7 @@ def _precision(value: Any) -> dict[str, str]:
     return {} if name is None else {"precision": name}
 
 
-def _gpus(header: PlanHeader, said: Said) -> dict[str, Any]:
+def _gpus(header: PlanHeader, said: DeclaredRequirements) -> dict[str, Any]:
     given = said.compute_capabilities
     told = None if given is None else tuple(map(compute_capability, _listed(given)))
     if said.hardware_compatible:
@@ -150,7 +150,7 @@ def _listed(value: Sequence[str] | str) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple, set, frozenset)) else [value]
 
 
-def _versions(header: PlanHeader, said: Said) -> dict[str, Any]:
+def _versions(header: PlanHeader, said: DeclaredRequirements) -> dict[str, Any]:
     """What is said nowhere is taken for what the builder does unasked: not version compatible."""
     if said.lean_runtime not in (None, *LEAN_RUNTIMES):
         raise SettingsError(

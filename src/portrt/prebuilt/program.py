@@ -21,7 +21,7 @@ from portrt.compiler.plan import Engine, Plan
 from portrt.errors import SettingsError
 from portrt.prebuilt.bindings import check_names, named_inputs
 from portrt.prebuilt.outputs import plan_without_source
-from portrt.prebuilt.plan_engine import Said, adopted_engine, plan_bytes_of
+from portrt.prebuilt.plan_engine import DeclaredRequirements, adopted_engine, plan_bytes_of
 from portrt.prebuilt.source import (
     argument_names_of,
     input_bindings,
@@ -30,7 +30,7 @@ from portrt.prebuilt.source import (
 )
 from portrt.runtime.module import module_of
 from portrt.runtime.policy import Policy
-from portrt.runtime.trust import vouch
+from portrt.runtime.trust import mark_trusted
 from portrt.targets.trust import HOST_CODE, NOT_TRUSTED
 from portrt.weights import image_from_tensors
 
@@ -109,7 +109,7 @@ def from_plan(
     settings = Settings(output_format=output_format, fallback=fallback, check=check)
     trusted = HOST_CODE in (Policy(trust=as_names(trust, "trust")).trust or ())
     data = plan_bytes_of(plan_bytes)
-    said = Said(
+    said = DeclaredRequirements(
         compute_capabilities, hardware_compatible, version_compatible, lean_runtime, precision
     )
     adopted_engine(data, said, (), ())  # what is no plan is refused first
@@ -136,7 +136,7 @@ def from_plan(
         _warn_of_names(data, [*in_names, *out_names])
         image = image_from_tensors(plan.tensors)
         if trusted:
-            vouch(hashlib.sha256(data).hexdigest())
+            mark_trusted(hashlib.sha256(data).hexdigest())
         checked = _check(captured, plan, engine, image, settings, trusted, source is not None)
         program = assemble(
             plan,

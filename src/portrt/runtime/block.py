@@ -22,7 +22,7 @@ from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.select import Selection, select
 from portrt.weights import WeightsImage
 
-_MOST_KNOWN_SHAPES = 1024
+_MAX_KNOWN_SHAPES = 1024
 
 Run = Callable[[Sequence[torch.Tensor], Shapes], list[torch.Tensor]]
 
@@ -86,7 +86,7 @@ class LoadedBlock:
     def _new_shapes(self, inputs: Sequence[torch.Tensor]) -> Shapes:
         check_inputs(self.manifest, inputs)
         shapes = output_shapes(self.manifest, inputs)
-        if len(self._known_shapes) >= _MOST_KNOWN_SHAPES:
+        if len(self._known_shapes) >= _MAX_KNOWN_SHAPES:
             self._known_shapes.clear()
         self._known_shapes[tuple(tensor.shape for tensor in inputs)] = shapes
         return shapes

@@ -23,7 +23,7 @@ from portrt.runtime.calls import engine_calls
 from portrt.runtime.op import load_block
 from portrt.runtime.policy import CONTEXT
 
-_MOST_KNOWN = 1024
+_MAX_KNOWN = 1024
 
 
 def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> None:
@@ -63,7 +63,7 @@ def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> Non
             results = through_graph(self, *args)
             block = _block_of(self)
             inputs = [args[place] for place in places]
-            if len(known) >= _MOST_KNOWN:
+            if len(known) >= _MAX_KNOWN:
                 known.clear()
             known[tuple(key)] = block.prepared(inputs)
             return results

@@ -12,7 +12,6 @@ import torch
 
 from portrt.cache.key import Key
 from portrt.cache.store import open_cache
-from portrt.compiler.options.settings import Settings
 from portrt.engines import registry
 from portrt.engines.base import Session
 from portrt.engines.eager import SourceSession
@@ -61,7 +60,7 @@ def first_open_verdict(
             "use a file that has its sources, or run with check='off'",
         )
     key = _key(engine, manifest, device)
-    cache = open_cache(Settings())
+    cache = open_cache()
     known = None if cache is None else cache.get(key)
     if known is not None:
         rows = json.loads(known[1])
@@ -88,14 +87,14 @@ def _compared(
     manifest: Manifest,
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
-    for bound in ("best", "least"):
+    for bound in ("opt", "min"):
         inputs = random_block_inputs(manifest, 0, device, bound)
         shapes = output_shapes(manifest, inputs)
         wanted = oracle.run(inputs, shapes)
         found = session.run(inputs, shapes)
         names = [spec.name for spec in manifest.outputs]
         held = [*inputs, *oracle.weights]
-        precision, module = arithmetic_of(engine), oracle.module
+        precision, module = arithmetic_of(engine.backend, engine.build), oracle.module
         rows = compare_outputs(names, found, wanted, precision, module, held.copy)
         yield from rows
 

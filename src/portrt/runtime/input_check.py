@@ -10,7 +10,7 @@ import torch
 from portrt.engines.base import UNKNOWN
 from portrt.errors import InputError
 from portrt.format import size_expr
-from portrt.format.manifest import Dimension, InputSpec, Manifest, UnknownSize
+from portrt.format.manifest import DataDependentSize, Dimension, InputSpec, Manifest
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -50,10 +50,10 @@ def _refusal(
 ) -> str | None:
     """What a size should have been, or None where it fits."""
     if isinstance(wanted, Dimension):
-        if found >= wanted.least and (wanted.most is None or found <= wanted.most):
+        if found >= wanted.min and (wanted.max is None or found <= wanted.max):
             return None
-        most = "any size" if wanted.most is None else str(wanted.most)
-        return f"a size from {wanted.least} to {most}"
+        most = "any size" if wanted.max is None else str(wanted.max)
+        return f"a size from {wanted.min} to {most}"
     exact = size_of(manifest, inputs, wanted)
     return None if not isinstance(exact, int) or exact == found else str(exact)
 
@@ -62,7 +62,7 @@ def output_shapes(
     manifest: Manifest,
     inputs: Sequence[torch.Tensor],
     meaning: Mapping[str, Callable[..., Any]] = size_expr.NUMBERS,
-    unknown: Callable[[UnknownSize], Any] = lambda _: UNKNOWN,
+    unknown: Callable[[DataDependentSize], Any] = lambda _: UNKNOWN,
 ) -> Shapes:
     """The shapes of a block's outputs for inputs that `check_inputs` passed.
 
@@ -75,7 +75,9 @@ def output_shapes(
     shapes: list[tuple[Any, ...]] = []
     for spec in manifest.outputs:
         shape = [
-            size if isinstance(size, UnknownSize) else size_of(manifest, inputs, size, meaning)
+            size
+            if isinstance(size, DataDependentSize)
+            else size_of(manifest, inputs, size, meaning)
             for size in spec.shape
         ]
         if any(isinstance(size, int) and size < 0 for size in shape):
@@ -83,7 +85,9 @@ def output_shapes(
                 manifest, inputs, f"output {spec.name!r} would have the shape {tuple(shape)}"
             )
         shapes.append(
-            tuple([unknown(size) if isinstance(size, UnknownSize) else size for size in shape])
+            tuple(
+                [unknown(size) if isinstance(size, DataDependentSize) else size for size in shape]
+            )
         )
     return tuple(shapes)
 

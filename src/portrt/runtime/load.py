@@ -24,7 +24,7 @@ from portrt.graphs.nested import graph_modules
 from portrt.progress import progress_bar
 from portrt.runtime.calls import engine_calls as calls_of_program
 from portrt.runtime.policy import Policy
-from portrt.runtime.trust import vouch
+from portrt.runtime.trust import mark_trusted
 from portrt.targets.trust import HOST_CODE
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def load(
         _store_policy(program, policy)
     if HOST_CODE in trusted:
         for engine in (engine for call in calls for engine in call.manifest.engines):
-            vouch(engine.data.sha256)
+            mark_trusted(engine.data.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
     if output_format == "exported_program":

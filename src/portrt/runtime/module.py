@@ -17,7 +17,7 @@ from portrt.graphs.specs import input_entries
 from portrt.runtime.direct_call import call_directly
 from portrt.runtime.input_check import check_inputs
 
-_MOST_KNOWN_SHAPES = 1024
+_MAX_KNOWN_SHAPES = 1024
 
 # Key of a compiled module's `meta` under which its program is kept, for portrt.save.
 PROGRAM = "portrt_program"
@@ -103,7 +103,7 @@ class InputGuards(torch.nn.Module):
             self._guards(*flat)
         except AssertionError as err:
             raise self._refusal(flat, err) from err
-        if len(self._known) >= _MOST_KNOWN_SHAPES:
+        if len(self._known) >= _MAX_KNOWN_SHAPES:
             self._known.clear()
         if self._remembers:
             self._known.add(key)

@@ -120,7 +120,7 @@ def fake_execute_engine(
 
     def unknown(size: Any) -> Any:
         if size.symbol not in made:
-            made[size.symbol] = torch.library.get_ctx().new_dynamic_size(max=size.most)
+            made[size.symbol] = torch.library.get_ctx().new_dynamic_size(max=size.max)
         return made[size.symbol]
 
     shapes = output_shapes(block, inputs, SYMBOLIC, unknown)

@@ -12,13 +12,13 @@ import torch
 
 from portrt.engines.base import LayerTime, ProfiledSession, Session, fits
 from portrt.errors import EngineError
-from portrt.format.manifest import Manifest, UnknownSize
+from portrt.format.manifest import DataDependentSize, Manifest
 
 
 def measured(session: Session, manifest: Manifest) -> Session:
     """The session, looked after where the data decides a size of the block's outputs."""
     sizes = [size for spec in manifest.outputs for size in spec.shape]
-    if not any(isinstance(size, UnknownSize) for size in sizes):
+    if not any(isinstance(size, DataDependentSize) for size in sizes):
         return session
     if isinstance(session, ProfiledSession):
         return _ProfiledMeasuredSession(session, manifest)
@@ -53,9 +53,9 @@ class MeasuredSession:
                     f"output {spec.name!r} has the shape {tuple(output.shape)}", shape
                 )
             for wanted, found in zip(spec.shape, output.shape, strict=True):
-                if isinstance(wanted, UnknownSize):
-                    if wanted.most is not None and found > wanted.most:
-                        raise self._other(f"{wanted.symbol} is {found}", f"at most {wanted.most}")
+                if isinstance(wanted, DataDependentSize):
+                    if wanted.max is not None and found > wanted.max:
+                        raise self._other(f"{wanted.symbol} is {found}", f"at most {wanted.max}")
                     if sizes.setdefault(wanted.symbol, found) != found:
                         known = sizes[wanted.symbol]
                         raise self._other(f"{wanted.symbol} is {known} and {found}", "one size")

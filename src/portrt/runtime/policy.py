@@ -14,12 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from portrt.arguments import as_names, check_names
-
 # Nothing more at the top: `import torch` imports this module.
+from portrt.arguments import FALLBACKS, as_names, check_names
 from portrt.errors import SettingsError
-from portrt.targets import backends
-from portrt.targets.trust import TRUSTS
 
 ENV_FALLBACK = "PORTRT_FALLBACK"
 ENV_ENGINES = "PORTRT_ENGINES"
@@ -64,7 +61,8 @@ class Policy:
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
         if all(value is None for value in fields):  # nothing to look up, and nothing to import
             return
-        from portrt.arguments import FALLBACKS
+        from portrt.targets import backends
+        from portrt.targets.trust import TRUSTS
 
         allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS, "check": CHECKS}
         for field, values in allowed.items():
@@ -162,6 +160,8 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
 
     What a file says of its own trust is not read.
     """
+
+    from portrt.targets import backends
 
     names = as_names(stored.get("engines"), "engines")
     if names is not None:

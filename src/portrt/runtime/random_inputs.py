@@ -17,7 +17,7 @@ from portrt.runtime.calls import engine_calls
 
 
 def random_block_inputs(
-    manifest: Manifest, seed: int, device: torch.device | str = "cpu", bound: str = "best"
+    manifest: Manifest, seed: int, device: torch.device | str = "cpu", bound: str = "opt"
 ) -> tuple[torch.Tensor, ...]:
     """Inputs, reproducible by `seed`; whole numbers are 0 or 1, valid indices of any table.
 
@@ -25,7 +25,7 @@ def random_block_inputs(
         manifest: The block.
         seed: Of the numbers.
         device: Where they are put.
-        bound: "best": the sizes that its engines are tuned for; "least": the smallest. Of the first
+        bound: "opt": the sizes that its engines are tuned for; "min": the smallest. Of the first
             profile, where there are several.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -42,8 +42,8 @@ def random_block_inputs(
 
 
 def _end(size: Dimension, bound: str) -> int:
-    low, best, _ = size.profiles[0] if size.profiles else (size.least, size.best, size.most)
-    return low if bound == "least" else best
+    low, best, _ = size.profiles[0] if size.profiles else (size.min, size.opt, size.max)
+    return low if bound == "min" else best
 
 
 def random_inputs(program: ExportedProgram, seed: int) -> list[Any]:
@@ -129,7 +129,7 @@ def _tuned(program: ExportedProgram) -> dict[Any, int]:
             shape = getattr(node.meta.get("val"), "shape", ())
             for size, real in zip(spec.shape, shape, strict=False):
                 if isinstance(size, Dimension) and isinstance(real, torch.SymInt):
-                    found.setdefault(torch_internals.expression_of(real), size.best)
+                    found.setdefault(torch_internals.expression_of(real), size.opt)
     return found
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from portrt.runtime.calls import manifests_of
-
 # Nothing more at the top: `import torch` imports this module.
 if TYPE_CHECKING:
     import torch
@@ -52,8 +50,9 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
     import torch
 
     from portrt.format.manifest import decode
+    from portrt.runtime.calls import manifests_of
     from portrt.runtime.policy import CONTEXT, effective
-    from portrt.runtime.select import EAGER, rebuilders, verdict_of
+    from portrt.runtime.select import EAGER, rebuilder, verdict_of
     from portrt.verdict import Verdict
 
     where = torch.device(device)
@@ -67,7 +66,8 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
         fallback = EAGER if manifest.source and policy.fallback == "eager" else ""
         chosen = next((name for name, verdict in verdicts if verdict), "")
         if not chosen and policy.rebuild == "missing" and manifest.source is not None:
-            chosen = next(rebuilders(where, policy), "")
+            builders = rebuilder()
+            chosen = next(builders.candidates(where, policy), "") if builders else ""
             if chosen:
                 built = Verdict(True, "it is built from the source at the first call")
                 verdicts += ((f"{chosen}, rebuilt", built),)

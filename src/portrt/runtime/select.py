@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -25,12 +27,19 @@ from portrt.runtime.policy import Policy
 from portrt.runtime.profile_fallback import within_profiles
 from portrt.runtime.trust import host_code_verdict
 from portrt.targets import backends
+from portrt.targets.backends import REBUILDER
 from portrt.verdict import YES, Verdict
 from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
 
 EAGER = "eager"
+
+NO_REBUILDER = Verdict(
+    False,
+    "no builder is installed here",
+    "install portrt with its compiler, or use rebuild='never'",
+)
 
 
 class FallbackWarning(UserWarning):
@@ -146,13 +155,14 @@ def with_graphs(session: Session, policy: Policy) -> Session:
     return session.graphed(policy.cuda_graphs)
 
 
-def rebuilders(device: torch.device, policy: Policy) -> Iterator[str]:
-    """Names of the backends that may build and run an engine here, in order of preference."""
-    for name in backends.names():
-        backend = registry.backend(name)
-        allowed = policy.engines is None or name in policy.engines
-        if allowed and backend.can_run(device.type) and backend.can_build():
-            yield name
+def rebuilder() -> Any | None:
+    """The module that builds engines from sources, or None where no compiler is installed."""
+    try:
+        return import_module(REBUILDER)
+    except ModuleNotFoundError as err:
+        if err.name is None or not f"{REBUILDER}.".startswith(f"{err.name}."):
+            raise
+        return None
 
 
 def _rebuilt(
@@ -165,16 +175,16 @@ def _rebuilt(
     verdicts: list[tuple[str, Verdict]],
 ) -> Selection | None:
     """An engine built here from the source, or None; `verdicts` gets what was tried."""
-    from portrt.compiler.building.rebuild import (
-        rebuild,  # the builders, which a program that fits never needs
-    )
-
     for index, name in enumerate(backends.names(), 1):  # under another policy
         known = sessions.get((-index, device))
         if known is not None and (policy.engines is None or name in policy.engines):
             known = with_graphs(known, policy)
             return Selection(known, name, (*verdicts, (f"{name}, rebuilt", YES)))
-    found, tried = rebuild(manifest, blobs, device, policy)
+    builders = rebuilder()
+    if builders is None:
+        verdicts.append(("rebuild", NO_REBUILDER))
+        return None
+    found, tried = builders.rebuild(manifest, blobs, device, policy)
     verdicts += tried
     if found is None:
         return None

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 # SHA-256 of engines that were vouched for in this process, by `load` or because they were built in
 # it. By content, so that it holds for copies of a program, and goes into no file.
-_vouched: set[str] = set()
+_trusted: set[str] = set()
 
 
-def vouch(sha256: str) -> None:
+def mark_trusted(sha256: str) -> None:
     """Let the engine with this digest bring code, in this process, unless a policy forbids it."""
-    _vouched.add(sha256)
+    _trusted.add(sha256)
 
 
-def trusts(what: str, sha256: str) -> bool:
+def is_trusted(what: str, sha256: str) -> bool:
     """Whether an engine may do something that needs trust, under the policy in force here and now.
 
     For backends that must tell their library, such as TensorRT's `engine_host_code_allowed`: to be
@@ -39,17 +39,17 @@ def trusts(what: str, sha256: str) -> bool:
         what: "host-code".
         sha256: The engine's digest, which was checked.
     """
-    return _trusts(what, sha256, effective({}, CONTEXT.get()))
+    return _is_trusted(what, sha256, effective({}, CONTEXT.get()))
 
 
 def host_code_verdict(engine: EngineSpec, policy: Policy, verdict: Verdict) -> Verdict:
     """The verdict on an engine, or no where it would be yes, but for the trust it lacks."""
     if not (verdict and engine.requires.get("host_code")):
         return verdict
-    return verdict if _trusts(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED
+    return verdict if _is_trusted(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED
 
 
-def _trusts(what: str, sha256: str, policy: Policy) -> bool:
+def _is_trusted(what: str, sha256: str, policy: Policy) -> bool:
     if policy.trust is not None:
         return what in policy.trust
-    return sha256 in _vouched
+    return sha256 in _trusted

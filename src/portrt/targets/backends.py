@@ -40,6 +40,11 @@ BACKENDS = {
 }
 
 
+# The module that builds engines from stored sources, for rebuild="missing". The runtime looks it
+# up by name and does without it where it is not installed.
+REBUILDER = "portrt.compiler.building.rebuild"
+
+
 def names() -> tuple[str, ...]:
     """Names of all backends, in the default order of preference."""
     return tuple(BACKENDS)

@@ -9,7 +9,7 @@ from portrt.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Facts:
+class Machine:
     """A machine. What is None, or not among `versions`, is not known and holds nothing back.
 
     Attributes:
@@ -26,7 +26,7 @@ class Facts:
     os: str | None = None
     arch: str | None = None
     compute_capability: str | None = None
-    no_gpu: str = "there is no NVIDIA GPU"
+    gpu_reason: str = "there is no NVIDIA GPU"
     versions: Mapping[str, str] = field(default_factory=dict)
     cuda: str | None = None
     lean_library: Callable[[str], str | Verdict] | None = field(default=None, compare=False)

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from portrt.targets.backends import _EXACT, INSTALL, LIBRARIES
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.tensorrt_rules import runtime_for
 from portrt.targets.versions import at_least, numbers, same_release
 from portrt.verdict import YES, Verdict
 
 
-def judge(backend: str, requires: Mapping[str, Any], facts: Facts, device: str) -> Verdict:
+def judge(backend: str, requires: Mapping[str, Any], facts: Machine, device: str) -> Verdict:
     """Whether an engine may run on a machine, on tensors of a device type.
 
     Args:
@@ -39,7 +39,7 @@ def judge(backend: str, requires: Mapping[str, Any], facts: Facts, device: str) 
     return next((verdict for verdict in verdicts if not verdict), YES)
 
 
-def _platform(requires: Mapping[str, Any], facts: Facts) -> Verdict:
+def _platform(requires: Mapping[str, Any], facts: Machine) -> Verdict:
     for key, found in (("os", facts.os), ("arch", facts.arch)):
         wanted = requires.get(key)
         if wanted and found is not None and found not in wanted:
@@ -51,10 +51,10 @@ def _platform(requires: Mapping[str, Any], facts: Facts) -> Verdict:
     return YES
 
 
-def _gpu(backend: str, requires: Mapping[str, Any], facts: Facts) -> Verdict:
+def _gpu(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdict:
     found = facts.compute_capability
     if found is None:
-        return Verdict(False, facts.no_gpu, "use a machine with such a GPU")
+        return Verdict(False, facts.gpu_reason, "use a machine with such a GPU")
     wanted = requires.get("compute_capabilities")
     if wanted and found not in wanted:
         return Verdict(
@@ -79,7 +79,7 @@ def _remedy_for_gpu(backend: str, capability: str) -> str:
     return f"portrt add-engine --target {capability}, if its builder knows that GPU"
 
 
-def _driver(requires: Mapping[str, Any], facts: Facts) -> Verdict:
+def _driver(requires: Mapping[str, Any], facts: Machine) -> Verdict:
     """Whether the driver knows the CUDA that an engine was built with.
 
     Source: CUDA compatibility guide, "Minor version compatibility": a driver runs what was built
@@ -98,7 +98,7 @@ def _driver(requires: Mapping[str, Any], facts: Facts) -> Verdict:
     )
 
 
-def _library(backend: str, requires: Mapping[str, Any], facts: Facts) -> Verdict:
+def _library(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdict:
     if backend == "tensorrt":
         runtime = runtime_for(requires, facts)
         return runtime if isinstance(runtime, Verdict) else YES

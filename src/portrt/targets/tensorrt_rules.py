@@ -22,7 +22,7 @@ from portrt.targets.versions import at_least, numbers, same_release
 from portrt.verdict import Verdict
 
 if TYPE_CHECKING:
-    from portrt.targets.machine import Facts
+    from portrt.targets.machine import Machine
 
 
 # Major version -> the newer one that runs its version-compatible engines as well.
@@ -32,7 +32,7 @@ _ALL_PARTS = 4
 _RELEASE_PARTS = 3
 
 
-def runtime_for(requires: Mapping[str, Any], facts: Facts) -> str | Verdict:
+def runtime_for(requires: Mapping[str, Any], facts: Machine) -> str | Verdict:
     """The library that runs an engine of the backend "tensorrt" there, or no with the reason.
 
     Args:
@@ -76,7 +76,7 @@ def _with_lean_inside(built: str, there: Mapping[str, str]) -> str | Verdict:
     return fitting or _no_major(built, there)
 
 
-def _with_lean_outside(built: str, there: Mapping[str, str], facts: Facts) -> str | Verdict:
+def _with_lean_outside(built: str, there: Mapping[str, str], facts: Machine) -> str | Verdict:
     for name in ("tensorrt", "tensorrt_lean"):  # these are its lean runtime, or contain it
         if name in there and same_release(built, there[name], _RELEASE_PARTS):
             return name

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from portrt.targets.lean_library import find_lean_library
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 
 # The names under which PyPI has them, newest first; the module may also come from elsewhere.
 _DISTRIBUTIONS = {
@@ -30,15 +30,15 @@ _DISTRIBUTIONS = {
 _MAJOR, _MINOR = 75, 76
 
 
-def this_machine() -> Facts:
+def this_machine() -> Machine:
     """Facts about the machine, and the Python, that this code runs on."""
     driver = _driver()
-    capability, no_gpu = _gpu(driver)
-    return Facts(
+    capability, gpu_reason = _gpu(driver)
+    return Machine(
         os=platform.system().lower(),
         arch=arch_name(platform.machine()),
         compute_capability=capability,
-        no_gpu=no_gpu,
+        gpu_reason=gpu_reason,
         versions={name: _version(name) for name in _DISTRIBUTIONS},
         cuda=_cuda_of(driver),
         lean_library=find_lean_library,

@@ -23,6 +23,7 @@ from portrt.torch_internals.calls import (
 from portrt.torch_internals.exporter import (
     NEWEST_OPSET,
     Table,
+    Translations,
     decomposed_as,
     has_onnx_translation,
     oblivious_to_size_one,
@@ -76,6 +77,7 @@ __all__ = [
     "fuse",
     "guards_code_of",
     "guards_of",
+    "Translations",
     "has_onnx_translation",
     "hint_of",
     "inferring",

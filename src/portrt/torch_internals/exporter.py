@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 
 Table = dict[Any, Callable[..., Any]]
+# (operator, its translation to ONNX, whether that is of complex tensors); hashable, as the registry
+# of each is made once.
+Translations = tuple[tuple[Any, Callable[..., Any], bool], ...]
 
 # The newest opset that torch.onnx of torch 2.11 to 2.14 can write. With it attention, RMS norm and
 # rotary embedding are one node each.
@@ -24,24 +27,15 @@ NEWEST_OPSET = 23
 
 
 @lru_cache(maxsize=16)
-def _registry(opset: int, extra: tuple[tuple[Any, Callable[..., Any]], ...] = ()) -> Any:
+def _registry(opset: int, translations: Translations) -> Any:
     from torch.onnx._internal.exporter import _core, _registration
 
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
     registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
-    from portrt.compiler.convert.translations import mapping, quantized, spectral
-
-    for target, function in (*quantized.built_in(), *mapping.built_in(), *extra):
-        registry.register_op(target, function)
-    for target, function in spectral.TRANSLATIONS:
-        takes_complex = target is not torch.ops.aten._fft_r2c.default
+    for target, function, takes_complex in translations:
         registry.register_op(target, function, is_complex=takes_complex)
     return registry
-
-
-def _registry_with(opset: int, extra: Any) -> Any:
-    return _registry(opset, extra) if extra else _registry(opset)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -51,21 +45,27 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not any(part in message for part in known)
 
 
-def has_onnx_translation(node: torch.fx.Node, opset: int, extra: Any = ()) -> bool:
-    """Whether torch.onnx translates this operator call, with these dtypes, at this opset."""
+def has_onnx_translation(node: torch.fx.Node, opset: int, translations: Translations = ()) -> bool:
+    """Whether torch.onnx translates this operator call, with these dtypes, at this opset.
+
+    Args:
+        node: The call.
+        opset: ONNX operator set.
+        translations: Beside torch's own.
+    """
     from torch.onnx._internal.exporter import _dispatching
 
-    found, _ = _dispatching.dispatch(node, _registry_with(opset, extra))
+    found, _ = _dispatching.dispatch(node, _registry(opset, translations))
     return found is not None
 
 
-def onnx_decompositions(opset: int, extra: Any = ()) -> Table:
+def onnx_decompositions(opset: int, translations: Translations = ()) -> Table:
     """The decompositions that torch.onnx would run: operators it translates stay whole."""
     from torch.onnx._internal.exporter import _decomp
 
-    translated = set(_decomp.get_onnx_implemented_overloads(_registry_with(opset, extra)))
+    translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset, translations)))
     table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
-    for target, _ in extra:  # torch's list is of its own translations alone
+    for target, _, _ in translations:  # torch's list is of its own translations alone
         table.pop(target, None)
     return table
 
@@ -108,7 +108,9 @@ def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
             table[operator] = known
 
 
-def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) -> onnx_ir.Model:
+def onnx_ir_from_program(
+    program: ExportedProgram, opset: int, translations: Translations = ()
+) -> onnx_ir.Model:
     """Translate a decomposed program to ONNX. Changes the graph of `program`.
 
     Raises:
@@ -117,15 +119,11 @@ def onnx_ir_from_program(program: ExportedProgram, opset: int, extra: Any = ()) 
     from torch.onnx._internal import _lazy_import
     from torch.onnx._internal.exporter import _core, _fx_passes
 
-    from portrt.compiler.convert.exact_doubles import exact_doubles
-
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
-    for module in program.graph_module.modules():
-        exact_doubles(module)  # of branches, too
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(
-        program, registry=_registry_with(opset, extra)
+        program, registry=_registry(opset, translations)
     )
     _agree_on_functions(onnx_program.model)
     # Without operators that name a newer opset the exporter writes 18, whatever the registry.

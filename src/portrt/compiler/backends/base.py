@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from portrt.compiler.convert import OnnxModel
 
 
-class Material:
+class BuildInput:
     """What a backend builds an engine of one block from.
 
     Args:
@@ -66,7 +66,7 @@ class Backend(Protocol):
         """Whether a node that torch.onnx translates can be in an engine of this backend."""
         ...
 
-    def build(self, material: Material, settings: Settings) -> Engine:
+    def build(self, material: BuildInput, settings: Settings) -> Engine:
         """Build the engine of one block.
 
         Raises:

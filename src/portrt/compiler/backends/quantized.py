@@ -42,7 +42,7 @@ def converts(node: torch.fx.Node) -> bool:
     return low <= least and most <= high and (is_whole or not whole)
 
 
-def is_between(node: torch.fx.Node) -> bool:
+def is_quantized_dataflow(node: torch.fx.Node) -> bool:
     """Whether a node hands int8 or float8 on to nothing but nodes that can take it.
 
     Products of int8 matrices are whole numbers, of which engines have the float32.
@@ -54,7 +54,7 @@ def is_between(node: torch.fx.Node) -> bool:
         )
     if node.target not in LAYOUTS or _dtype(node) not in NARROW:
         return False
-    return all(converts(user) or is_between(user) for user in node.users)
+    return all(converts(user) or is_quantized_dataflow(user) for user in node.users)
 
 
 def _range(node: Any) -> tuple[float, float, bool]:

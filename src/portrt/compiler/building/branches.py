@@ -20,16 +20,16 @@ _COND = torch.ops.higher_order.cond
 _WHILE_LOOP = torch.ops.higher_order.while_loop
 
 # Of branches in branches; 2 ** depth - 1 blocks take all ways through them.
-_MOST_DEPTH = 3
+_MAX_DEPTH = 3
 
 
-def with_conditions_turned(block: Block) -> Iterator[Block]:
+def with_other_branches(block: Block) -> Iterator[Block]:
     """The block with other branches taken: each way through its conditions but that of the sample.
 
     Conditions deeper than three stay, and so do those inside a `while_loop`, which might never end.
     """
     old = block.program
-    depth = min(_depth(old.graph_module), _MOST_DEPTH)
+    depth = min(_depth(old.graph_module), _MAX_DEPTH)
     for turned in range(1, 2**depth):
         module = nested.copied(old.graph_module)
         _turn(module, turned)

@@ -141,7 +141,9 @@ def check_engine(
 
     names = [entry["name"] for entry in block.outputs]
     module = block.program.graph_module
-    rows = compare_outputs(names, found, sample.outputs, arithmetic_of(engine), module, arguments)
+    rows = compare_outputs(
+        names, found, sample.outputs, arithmetic_of(engine.backend, engine.build), module, arguments
+    )
     for row in rows:
         if not row["ok"]:
             _report(label or f"the {engine.backend} engine of {block.name}", engine, row, accept)

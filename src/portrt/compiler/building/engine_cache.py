@@ -7,7 +7,7 @@ from typing import Any
 
 from portrt.cache.key import Key
 from portrt.cache.store import Cache, open_cache
-from portrt.compiler.backends.base import Backend, Material
+from portrt.compiler.backends.base import Backend, BuildInput
 from portrt.compiler.building.keys import engine_key, key_or_none
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
@@ -15,14 +15,20 @@ from portrt.compiler.plan import Engine
 logger = logging.getLogger(__name__)
 
 
-def build_engine(backend: Backend, material: Material, settings: Settings) -> Engine:
+def cache_of(settings: Settings) -> Cache | None:
+    """The cache that these settings use, or None where it is switched off."""
+    used = settings.cache_built_engines or settings.reuse_cached_engines
+    return open_cache(settings.cache_dir) if used else None
+
+
+def build_engine(backend: Backend, material: BuildInput, settings: Settings) -> Engine:
     """`backend.build`, or the engine that it built before from the same material.
 
     Raises:
         BuildError: As `backend.build`.
         ConvertError: Likewise.
     """
-    cache = open_cache(settings)
+    cache = cache_of(settings)
     key = key_or_none(lambda: engine_key(backend, material, settings)) if cache else None
     if cache is None or key is None:
         return backend.build(material, settings)
@@ -54,7 +60,7 @@ def _engine(cache: Cache, key: Key, settings: Settings) -> Engine | None:
     )
 
 
-def _meta_of(engine: Engine, material: Material) -> dict[str, Any]:
+def _meta_of(engine: Engine, material: BuildInput) -> dict[str, Any]:
     return {
         "backend": engine.backend,
         "block": material.block.name,

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import torch
 
-from portrt.compiler.backends.base import Material
-from portrt.compiler.building.branches import with_conditions_turned
+from portrt.compiler.backends.base import BuildInput
+from portrt.compiler.building.branches import with_other_branches
 from portrt.compiler.building.builders import Builder
 from portrt.compiler.building.check import Sample, check_engine, run_block
 from portrt.compiler.building.engine_cache import build_engine
@@ -55,12 +55,12 @@ def engines_of_block(
     """
     extra = resolved(builders[0].settings.translations) if builders else ()
 
-    def material_of(block: Block) -> Material:
+    def material_of(block: Block) -> BuildInput:
         @lru_cache
         def convert(opset: int) -> OnnxModel:
             return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
 
-        return Material(block, plan.tensors, image, convert)
+        return BuildInput(block, plan.tensors, image, convert)
 
     material = material_of(block)
     built: list[Engine] = []
@@ -78,7 +78,9 @@ def engines_of_block(
     return built, failures
 
 
-def _engine(builder: Builder, material: Material, sample: Sample | None) -> tuple[Engine, Material]:
+def _engine(
+    builder: Builder, material: BuildInput, sample: Sample | None
+) -> tuple[Engine, BuildInput]:
     """An engine, unchecked, and what it was built from."""
     settings, block, name = builder.settings, material.block, builder.backend.name
     material = material_in_precision(name, material, settings, sample)
@@ -88,7 +90,7 @@ def _engine(builder: Builder, material: Material, sample: Sample | None) -> tupl
 
 
 def _check_other_branches(
-    builder: Builder, block: Block, material_of: Callable[[Block], Material], sample: Sample
+    builder: Builder, block: Block, material_of: Callable[[Block], BuildInput], sample: Sample
 ) -> None:
     """Compare the branches that the sample does not take with PyTorch, in an engine of their own.
 
@@ -97,7 +99,7 @@ def _check_other_branches(
     """
     label = f"{block.name}, in branches that the sample inputs do not take,"
     accept = builder.settings.check == "accept"
-    for turned in with_conditions_turned(block):
+    for turned in with_other_branches(block):
         try:
             material = material_of(turned)
             outputs = run_block(turned, material.tensors, sample.inputs)
@@ -110,7 +112,7 @@ def _check_other_branches(
             logger.info("other branches of %s are not checked: %s", block.name, err)
 
 
-def _build_one(builder: Builder, material: Material, sample: Sample | None) -> Engine:
+def _build_one(builder: Builder, material: BuildInput, sample: Sample | None) -> Engine:
     started = time.perf_counter()
     settings, block, name = builder.settings, material.block, builder.backend.name
     engine, material = _engine(builder, material, sample)

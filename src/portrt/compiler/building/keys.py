@@ -18,14 +18,14 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt.cache.key import Key
-from portrt.compiler.backends.base import Backend, Material
+from portrt.compiler.backends.base import Backend, BuildInput
 from portrt.compiler.building import fingerprint
 from portrt.compiler.building.fingerprint import UnknownValueError
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.options.settings import Settings
 from portrt.format.memory_map import drop_pages
 from portrt.graphs import nested
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 from portrt.weights import WeightsImage
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ _VERSION_QUERY = (
 )
 
 
-def engine_key(backend: Backend, material: Material, settings: Settings) -> Key:
+def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Key:
     """The key of one engine of one block.
 
     Raises:
@@ -102,7 +102,7 @@ def program_key(
     program: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: Tuned,
+    best: ProfileRanges,
 ) -> Key:
     """The key of a whole compiled program, from the captured one.
 
@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
-def _weights(material: Material) -> Any:
+def _weights(material: BuildInput) -> Any:
     """Names, dtypes, shapes and bytes, and where they lie: an ONNX engine refers to the image."""
     described: list[Any] = []
     image = WeightsImage(material.image) if material.block.weights else None

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 
-from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import (
     widen_bfloat16,
     widen_float16,
@@ -49,8 +49,8 @@ def precision_entry(backend: str, block: Block, settings: Settings) -> dict[str,
 
 
 def material_in_precision(
-    backend: str, material: Material, settings: Settings, sample: Sample | None
-) -> Material:
+    backend: str, material: BuildInput, settings: Settings, sample: Sample | None
+) -> BuildInput:
     """The material with its conversions in the precision that the engine is to have.
 
     Args:
@@ -80,10 +80,10 @@ def material_in_precision(
     def convert(opset: int) -> OnnxModel:
         return autocast(material.convert(opset), rules, largest_weight)
 
-    return Material(material.block, material.tensors, material.image, convert, large)
+    return BuildInput(material.block, material.tensors, material.image, convert, large)
 
 
-def _too_large(material: Material, sample: Sample, limit: float) -> frozenset[str]:
+def _too_large(material: BuildInput, sample: Sample, limit: float) -> frozenset[str]:
     """Nodes of the block, inputs among them, whose values on the sample are beyond the limit."""
     found: dict[str, float] = {}
 
@@ -115,7 +115,7 @@ def _largest_finite(tensor: torch.Tensor) -> float:
 
 
 def simulated_check(
-    engine: Engine, material: Material, sample: Sample, *, accept: bool
+    engine: Engine, material: BuildInput, sample: Sample, *, accept: bool
 ) -> Mapping[str, Any]:
     """How exact an engine's precision is, where the engine itself cannot run.
 

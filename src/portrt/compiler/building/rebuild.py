@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,7 @@ from portrt.format.manifest import Blob, Dimension, EngineSpec, Manifest, check_
 from portrt.runtime.input_check import output_shapes
 from portrt.runtime.policy import Policy
 from portrt.runtime.random_inputs import random_block_inputs
-from portrt.runtime.select import rebuilders
-from portrt.runtime.trust import vouch
+from portrt.runtime.trust import mark_trusted
 from portrt.targets import backends
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage, image_from_tensors
@@ -44,6 +43,15 @@ class Rebuilt:
 
     spec: EngineSpec
     data: torch.Tensor
+
+
+def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
+    """Names of the backends that can build and run an engine here, in order of preference."""
+    for name in backends.names():
+        backend = registry.backend(name)
+        allowed = policy.engines is None or name in policy.engines
+        if allowed and backend.can_run(device.type) and backend.can_build():
+            yield name
 
 
 def rebuild(
@@ -73,14 +81,14 @@ def rebuild(
         label = f"the weights of {manifest.name}"
         check_digest(blobs[manifest.weights.index].numpy(), manifest.weights, label)
     verdicts: list[tuple[str, Verdict]] = []
-    for name in rebuilders(device, policy):
+    for name in candidates(device, policy):
         index = backends.names().index(name) + 1
         builder = Builder(registry.backend(name), Settings(require_engines=True))
         found = _in_thread(manifest, blobs, device, builder)
         if isinstance(found, Engine):
             data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)
             spec = _spec(found, -index)
-            vouch(spec.data.sha256)  # it was built here
+            mark_trusted(spec.data.sha256)  # it was built here
             return Rebuilt(spec, data), tuple(verdicts)
         logger.warning("%s was not rebuilt for %s: %s", name, manifest.name, found.reason)
         verdicts.append((f"{name}, rebuilt", found))
@@ -132,7 +140,7 @@ def _build_and_check(
     block = _block(manifest, source)
     tensors = {name: weights.tensor(name) for name in block.weights}
     session = SourceSession(manifest, source, weights, device)
-    samples = [_sample(manifest, session, bound, device) for bound in ("best", "least")]
+    samples = [_sample(manifest, session, bound, device) for bound in ("opt", "min")]
     plan = Plan(block.program, block.program.graph_module, (block,), tensors, ())
     (engine,), _ = engines_of_block(plan, block, image, [builder], samples[0])
     check = engine.check or {}
@@ -161,7 +169,7 @@ def _entry(spec: Any) -> dict[str, Any]:
 
 
 def _size_entry(size: Dimension) -> dict[str, Any]:
-    entry = {"min": size.least, "opt": size.best, "max": size.most, "symbol": size.symbol}
+    entry = {"min": size.min, "opt": size.opt, "max": size.max, "symbol": size.symbol}
     return {**entry, "profiles": [list(item) for item in size.profiles]} if size.profiles else entry
 
 

@@ -10,7 +10,7 @@ import torch
 
 from portrt.compiler.plan import Block
 from portrt.engines.eager import program_from_source
-from portrt.format.editor import CallDraft
+from portrt.format.editor import CallEditor
 from portrt.format.manifest import Manifest, check_digest
 from portrt.weights import WeightsImage, image_from_tensors
 
@@ -32,7 +32,7 @@ class StoredBlock:
     image: torch.Tensor
 
 
-def stored_block(call: CallDraft, mapped: Any) -> StoredBlock:
+def stored_block(call: CallEditor, mapped: Any) -> StoredBlock:
     """Read a block; its weights stay in the mapped file, and their digest is not checked.
 
     Args:
@@ -61,6 +61,6 @@ def stored_block(call: CallDraft, mapped: Any) -> StoredBlock:
     return StoredBlock(block, manifest, tensors, image)
 
 
-def _tensor(call: CallDraft, blob: Mapping[str, Any], mapped: Any) -> torch.Tensor:
+def _tensor(call: CallEditor, blob: Mapping[str, Any], mapped: Any) -> torch.Tensor:
     record = call.record(blob)
     return torch.frombuffer(mapped, dtype=torch.uint8, count=record.size, offset=record.offset)

@@ -13,14 +13,15 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
 
 from portrt import torch_internals
+from portrt.compiler.convert.exact_doubles import exact_doubles
 from portrt.compiler.convert.opset_17 import to_opset_17
 from portrt.compiler.convert.origins import Origin, decomposed_from, name_after_origins
-from portrt.compiler.convert.translations import Translations
+from portrt.compiler.convert.translations import Translations, with_built_in
 from portrt.compiler.convert.wrong_translations import wrong_translation
 from portrt.compiler.plan import Block
 from portrt.errors import ConvertError
 from portrt.graphs import nested
-from portrt.graphs.recurrent import run_decompositions, whole_recurrent_layers
+from portrt.graphs.recurrent import keep_recurrent_layers, run_decompositions
 from portrt.torch_internals import NEWEST_OPSET
 from portrt.torch_internals.programs import positional_call_graph
 from portrt.verdict import YES, Verdict
@@ -73,7 +74,7 @@ def translation(
     wrong = wrong_translation(node)
     if wrong:
         return Verdict(False, wrong, _REMEDY)
-    if torch_internals.has_onnx_translation(node, opset):
+    if torch_internals.has_onnx_translation(node, opset, with_built_in()):
         return YES
     return Verdict(False, "torch.onnx has no translation for it", _REMEDY)
 
@@ -104,15 +105,18 @@ def onnx_from_block(
     weights = {name: tensors[name] for name in block.weights}
     program = whole = _with_weights(block, weights)
     written = max(opset, _OLDEST_WRITTEN)
+    known = with_built_in(translations)
     try:
-        if not _is_translated(program, written, translations):
-            table = torch_internals.onnx_decompositions(written, translations)
+        if not _is_translated(program, written, known):
+            table = torch_internals.onnx_decompositions(written, known)
             with torch_internals.oblivious_to_size_one():
                 program = run_decompositions(program, table)
         # The exporter runs the graph on fake tensors, whose sizes are the whole program's: what it
         # takes for granted of them would become a guard.
-        with whole_recurrent_layers(), torch_internals.unguarded():
-            model = torch_internals.onnx_ir_from_program(program, written, translations)
+        with keep_recurrent_layers(), torch_internals.unguarded():
+            for module in program.graph_module.modules():
+                exact_doubles(module)  # of branches, too
+            model = torch_internals.onnx_ir_from_program(program, written, known)
         _name_inputs(model, block)  # decomposing renames them
         _simplify(model)
         _name_inputs(model, block)  # and so does what makes an output of an input
@@ -149,7 +153,9 @@ def _name_inputs(model: onnx_ir.Model, block: Block) -> None:
         value.name = name
 
 
-def _is_translated(program: ExportedProgram, opset: int, translations: Translations) -> bool:
+def _is_translated(
+    program: ExportedProgram, opset: int, translations: torch_internals.Translations
+) -> bool:
     return all(
         torch_internals.has_onnx_translation(node, opset, translations)
         for node in nested.all_nodes(program.graph_module)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
+from portrt.compiler.convert.translations import with_built_in
 
 aten = torch.ops.aten
 
@@ -77,4 +78,6 @@ def wrong_translation(node: torch.fx.Node) -> str:
 
 def _is_translated(node: torch.fx.Node) -> bool:
     is_operator = isinstance(node.target, torch._ops.OpOverload)
-    return is_operator and torch_internals.has_onnx_translation(node, torch_internals.NEWEST_OPSET)
+    return is_operator and torch_internals.has_onnx_translation(
+        node, torch_internals.NEWEST_OPSET, with_built_in()
+    )

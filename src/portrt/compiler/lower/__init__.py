@@ -13,9 +13,9 @@ from portrt.compiler.lower.distinct_operands import distinct_operands
 from portrt.compiler.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.compiler.lower.drop_size_asserts import drop_size_asserts
 from portrt.compiler.lower.hoist_sizes import hoist_sizes
-from portrt.compiler.lower.keep_attention import whole_attention
+from portrt.compiler.lower.keep_attention import keep_attention
 from portrt.compiler.lower.lift_nested_constants import lift_nested_constants
-from portrt.compiler.lower.low_precision import narrow_numbers
+from portrt.compiler.lower.low_precision import convert_low_precision_first
 from portrt.compiler.lower.name_nested_nodes import name_nested_nodes
 from portrt.compiler.lower.shape_conditions import shape_conditions
 from portrt.compiler.lower.unalias_constants import unalias_constants
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 GRAPH_PASSES = (
     drop_metadata_asserts,
-    whole_attention,
+    keep_attention,
     hoist_sizes,
     shape_conditions,
     view_to_reshape,
-    narrow_numbers,
+    convert_low_precision_first,
 )
 
 

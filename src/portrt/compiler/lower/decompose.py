@@ -10,7 +10,7 @@ import torch.onnx.ops
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.compiler.convert.translations import Translations
+from portrt.compiler.convert.translations import Translations, with_built_in
 from portrt.compiler.lower import grouped_matmul
 from portrt.compiler.lower.complex_numbers import complex_to_real, has_complex_tensors
 from portrt.compiler.lower.decompositions import DECOMPOSITIONS, quantized
@@ -31,7 +31,9 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
 
     So does what one of `translations` takes.
     """
-    table = torch_internals.onnx_decompositions(torch_internals.NEWEST_OPSET, translations)
+    table = torch_internals.onnx_decompositions(
+        torch_internals.NEWEST_OPSET, with_built_in(translations)
+    )
     taken = {target for target, _ in translations}
     own = {
         **DECOMPOSITIONS,

@@ -15,7 +15,7 @@ _ATTENTION = aten.scaled_dot_product_attention.default
 _QUERY, _KEY, _VALUE, _MASK = range(4)
 
 
-def whole_attention(graph_module: torch.fx.GraphModule) -> None:
+def keep_attention(graph_module: torch.fx.GraphModule) -> None:
     """Rewrite calls of rank 2 and 3, and expand masks, keys and values, around each attention."""
     graph = graph_module.graph
     for node in list(graph.nodes):

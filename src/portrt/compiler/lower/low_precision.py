@@ -17,7 +17,7 @@ _CONVERT = aten._to_copy.default
 _PROMOTING = frozenset({aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor})
 
 
-def narrow_numbers(graph_module: torch.fx.GraphModule) -> None:
+def convert_low_precision_first(graph_module: torch.fx.GraphModule) -> None:
     """Rewrite the graph in place; every value stays bit for bit what it was."""
     graph = graph_module.graph
     if not any(_dtype(node) in NARROW for node in graph.nodes):

@@ -163,10 +163,10 @@ class Settings:
         one_of("check", self.check, CHECKS)
         if self.fallback is not None:
             one_of("fallback", self.fallback, FALLBACKS)
-        _whole_number("min_block_size", self.min_block_size, 1, None)
-        _whole_number("workspace_size", self.workspace_size, 0, None)
+        _check_integer("min_block_size", self.min_block_size, 1, None)
+        _check_integer("workspace_size", self.workspace_size, 0, None)
         if self.optimization_level is not None:
-            _whole_number("optimization_level", self.optimization_level, 0, 5)
+            _check_integer("optimization_level", self.optimization_level, 0, 5)
         if not self.autocast_max_output_threshold > 0:
             raise SettingsError(
                 f"autocast_max_output_threshold is {self.autocast_max_output_threshold!r}",
@@ -285,7 +285,7 @@ _NORMAL: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _whole_number(name: str, value: Any, least: int, most: int | None) -> None:
+def _check_integer(name: str, value: Any, least: int, most: int | None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         fits = False
     else:

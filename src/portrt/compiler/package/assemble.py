@@ -23,7 +23,7 @@ from portrt.compiler.sizes import data_sizes
 from portrt.format import manifest as manifests
 from portrt.format.manifest import Blob
 from portrt.graphs import nested
-from portrt.graphs.control_flow import Place, hand_in, places
+from portrt.graphs.control_flow import SubgraphSite, add_operand, places
 from portrt.graphs.program_inputs import output_specs
 from portrt.runtime.op import register
 
@@ -92,7 +92,7 @@ class _Blobs:
 
 
 def _replace_call(
-    place: Place,
+    place: SubgraphSite,
     call: torch.fx.Node,
     block: Block,
     source: bytes | None,
@@ -133,7 +133,7 @@ def _replace_call(
     manifests.decode(text)  # what is written can be read
     call.op = "call_function"
     call.target = torch.ops.portrt.execute_engine.default
-    call.args = (list(call.args), [hand_in(place, node) for node in nodes], text)
+    call.args = (list(call.args), [add_operand(place, node) for node in nodes], text)
     call.meta["val"] = list(call.meta["val"])
 
 

@@ -22,7 +22,7 @@ from portrt.compiler.sizes import data_sizes
 from portrt.errors import PartitionError
 from portrt.graphs import nested, symbols
 from portrt.graphs.specs import input_entries, output_entry, size_tree
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 from portrt.torch_internals.programs import positional_call_graph
 
 # Facts about the user's files and modules: not needed to run a block, and they would make two
@@ -36,7 +36,7 @@ def block_from_submodule(
     call: torch.fx.Node,
     weight_names: Mapping[str, str],
     placeholders: Sequence[torch.fx.Node],
-    best: Tuned,
+    best: ProfileRanges,
 ) -> Block:
     """Make the submodule that `call` calls self-contained; `call` then takes tensors alone.
 

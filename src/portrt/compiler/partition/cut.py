@@ -16,12 +16,12 @@ from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition.group import Group, groups_of
 from portrt.compiler.partition.plan import plan_of
 from portrt.compiler.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
-from portrt.compiler.plan import LeftOut, Plan
+from portrt.compiler.plan import FallbackNode, Plan
 from portrt.errors import PartitionError
 from portrt.graphs import control_flow, nested
 from portrt.graphs.module_path import ModulePath
 from portrt.graphs.source_line import source_line
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 from portrt.verdict import Verdict
 from portrt.weights import storable
 
@@ -35,7 +35,7 @@ def partition(
     settings: Settings,
     supports: Supports,
     excluded: Mapping[str, Verdict] | None = None,
-    best: Tuned | None = None,
+    best: ProfileRanges | None = None,
 ) -> Plan:
     """Group the nodes that every requested backend takes.
 
@@ -81,7 +81,7 @@ def _cut(
     weights: Mapping[str, Any],
     settings: Settings,
     prefix: str = "",
-) -> list[LeftOut]:
+) -> list[FallbackNode]:
     """Make blocks of a graph, and of the graphs inside it that stay in PyTorch.
 
     Returns:
@@ -95,7 +95,7 @@ def _cut(
     torch_internals.fuse(graph_module, groups, f"{prefix}block_")
     _drop_unused_graphs(graph_module)
     for call in list(graph_module.graph.nodes):  # others than before: fusing sorts a copy
-        inner: list[LeftOut] = []
+        inner: list[FallbackNode] = []
         engines = 0
         for branch, path in _branches(graph_module, call, prefix):
             handed = {
@@ -166,12 +166,12 @@ def _drop_unused_graphs(graph_module: torch.fx.GraphModule) -> None:
         delattr(graph_module, name)
 
 
-def _table(left_out: Iterable[LeftOut]) -> str:
+def _table(left_out: Iterable[FallbackNode]) -> str:
     return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
 
 
-def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> LeftOut:
-    return LeftOut(
+def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> FallbackNode:
+    return FallbackNode(
         node=node.name,
         target=_target_name(node),
         reason=f"{verdict.reason}{more}",

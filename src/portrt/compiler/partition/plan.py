@@ -9,16 +9,16 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt.compiler.partition.block import block_from_submodule
-from portrt.compiler.plan import Block, LeftOut, Plan
+from portrt.compiler.plan import Block, FallbackNode, Plan
 from portrt.graphs import control_flow
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 
 
 def plan_of(
     program: ExportedProgram,
     weights: Mapping[str, tuple[str, torch.Tensor]],
-    left_out: Sequence[LeftOut],
-    best: Tuned,
+    left_out: Sequence[FallbackNode],
+    best: ProfileRanges,
 ) -> Plan:
     graph_module = program.graph_module
     # A weight that PyTorch needs too stays a parameter and is handed in, so that it is stored once.
@@ -72,7 +72,7 @@ def _blocks(
     program: ExportedProgram,
     module: torch.fx.GraphModule,
     names: Mapping[str, str],
-    best: Tuned,
+    best: ProfileRanges,
 ) -> Iterator[Block]:
     """The blocks of a graph and of those inside it.
 

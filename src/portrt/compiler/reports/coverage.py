@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from portrt.compiler.plan import LeftOut, Plan
+from portrt.compiler.plan import FallbackNode, Plan
 from portrt.format.atomic import replacing
 from portrt.format.compile_report import (
     BlockCoverage,
@@ -27,8 +27,8 @@ from portrt.graphs.flops import flops_of
 logger = logging.getLogger(__name__)
 
 _GETITEM = "getitem"
-_MOST_FALLBACKS = 100  # the report lies in the manifest, which each call of the program hands over
-_MOST_CHARS = 400
+_MAX_FALLBACKS = 100  # the report lies in the manifest, which each call of the program hands over
+_MAX_CHARS = 400
 _SAID = 10
 
 
@@ -62,8 +62,8 @@ def _flops(nodes: Iterable[torch.fx.Node]) -> int:
     return sum(flops_of(node) for node in nodes if node.op == "call_function")
 
 
-def _fallbacks(left: Sequence[LeftOut], flops: Mapping[str, int]) -> tuple[Fallback, ...]:
-    groups: dict[tuple[str, str, str], list[LeftOut]] = {}
+def _fallbacks(left: Sequence[FallbackNode], flops: Mapping[str, int]) -> tuple[Fallback, ...]:
+    groups: dict[tuple[str, str, str], list[FallbackNode]] = {}
     for item in left:
         groups.setdefault((item.target, item.reason, item.source), []).append(item)
     found = [
@@ -80,7 +80,7 @@ def _fallbacks(left: Sequence[LeftOut], flops: Mapping[str, int]) -> tuple[Fallb
         for items in groups.values()
     ]
     found.sort(key=lambda item: -item.flops)
-    kept, rest = found[:_MOST_FALLBACKS], found[_MOST_FALLBACKS:]
+    kept, rest = found[:_MAX_FALLBACKS], found[_MAX_FALLBACKS:]
     if rest:
         reason = f"{len(rest)} further groups of calls"
         count, total = sum(r.count for r in rest), sum(r.flops for r in rest)
@@ -90,7 +90,7 @@ def _fallbacks(left: Sequence[LeftOut], flops: Mapping[str, int]) -> tuple[Fallb
 
 def one_line(text: str) -> str:
     """Text that can stand in a manifest."""
-    short = " ".join(text.split())[:_MOST_CHARS]
+    short = " ".join(text.split())[:_MAX_CHARS]
     return "".join(char if char.isprintable() else "?" for char in short)
 
 

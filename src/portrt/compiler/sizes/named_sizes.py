@@ -23,16 +23,16 @@ class NamedSize:
 
     Attributes:
         symbol: The program's.
-        least, best, most: Of the symbol: its range, None for no largest one, and the size that the
+        min, opt, max: Of the symbol: its range, None for no largest one, and the size that the
             program was exported with.
     """
 
     symbol: Any
     scale: int
     offset: int
-    least: int
-    best: int
-    most: int | None
+    min: int
+    opt: int
+    max: int | None
 
 
 def sizes_by_name(

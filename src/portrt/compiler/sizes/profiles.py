@@ -7,14 +7,16 @@ from typing import Any
 
 from portrt.compiler.sizes.named_sizes import NamedSize
 from portrt.errors import SettingsError
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 
 Range = tuple[int, int, int]
 
 _EXAMPLE = 'profiles=[{"batch": 1, "length": (2, 128, 512)}, {"batch": (1, 8, 32), "length": 1}]'
 
 
-def profiles_of_names(profiles: Any, sizes: Mapping[str, NamedSize], tuned: Tuned) -> Tuned:
+def profiles_of_names(
+    profiles: Any, sizes: Mapping[str, NamedSize], tuned: ProfileRanges
+) -> ProfileRanges:
     """Symbol -> (smallest, best, largest) in each profile.
 
     Args:
@@ -34,7 +36,7 @@ def profiles_of_names(profiles: Any, sizes: Mapping[str, NamedSize], tuned: Tune
 
 
 def _profile(
-    index: int, profile: Any, sizes: Mapping[str, NamedSize], tuned: Tuned
+    index: int, profile: Any, sizes: Mapping[str, NamedSize], tuned: ProfileRanges
 ) -> dict[Any, Range]:
     if not isinstance(profile, Mapping):
         raise _bad(f"profile {index} is {profile!r}", "a mapping from names of sizes to ranges")
@@ -71,24 +73,24 @@ def _range(index: int, name: str, given: Any, size: NamedSize) -> Range:
             f"sizes that are {size.scale} times a whole number plus {size.offset}",
         )
     low, best, high = (number for number, _ in apart)
-    if low < size.least or (size.most is not None and high > size.most):
-        most = "any size" if size.most is None else size.scale * size.most + size.offset
+    if low < size.min or (size.max is not None and high > size.max):
+        most = "any size" if size.max is None else size.scale * size.max + size.offset
         raise _bad(
             f"profile {index} gives {name!r} as {given!r}",
-            f"a range within the program's, {size.scale * size.least + size.offset} to {most}",
+            f"a range within the program's, {size.scale * size.min + size.offset} to {most}",
         )
     return low, best, high
 
 
-def _whole_range(index: int, name: str, size: NamedSize, tuned: Tuned) -> Range:
+def _whole_range(index: int, name: str, size: NamedSize, tuned: ProfileRanges) -> Range:
     if size.symbol in tuned:
         return tuned[size.symbol][0]
-    if size.most is None:
+    if size.max is None:
         raise _bad(
             f"profile {index} does not name {name!r}, which has no largest size",
             "a range for every size that has no largest one",
         )
-    return size.least, min(max(size.best, size.least), size.most), size.most
+    return size.min, min(max(size.opt, size.min), size.max), size.max
 
 
 def _bad(happened: str, expected: str) -> SettingsError:

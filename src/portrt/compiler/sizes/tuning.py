@@ -14,7 +14,7 @@ from portrt.compiler.inputs import Input
 from portrt.compiler.sizes.named_sizes import sizes_by_name
 from portrt.compiler.sizes.profiles import profiles_of_names
 from portrt.errors import SettingsError
-from portrt.graphs.symbols import Tuned
+from portrt.graphs.symbols import ProfileRanges
 
 
 def sizes_to_tune_for(
@@ -24,7 +24,7 @@ def sizes_to_tune_for(
     *,
     dynamic_shapes: Any = None,
     profiles: Any = None,
-) -> Tuned:
+) -> ProfileRanges:
     """Symbol -> the ranges and sizes that engines are wanted for.
 
     Args:
@@ -63,7 +63,7 @@ def _arguments(
     return zip(leaves, torch_internals.user_input_values(program), strict=False)
 
 
-def _sizes_of_inputs(arguments: Sequence[tuple[Any, Any]]) -> Tuned:
+def _sizes_of_inputs(arguments: Sequence[tuple[Any, Any]]) -> ProfileRanges:
     """What the `Input`s ask for. The example may have another size: see `Input.example_shape`."""
     given = [pair for pair in arguments if isinstance(pair[0], Input)]
     count = max((len(leaf.profiles) for leaf, _ in given), default=0)

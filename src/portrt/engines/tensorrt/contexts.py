@@ -15,7 +15,7 @@ from portrt.engines.tensorrt.dynamic_outputs import TorchOutput
 from portrt.engines.tensorrt.engine import OpenedEngine
 from portrt.engines.tensorrt.release import end_on
 
-_MOST_CONTEXTS = 32
+_MAX_CONTEXTS = 32
 
 
 @dataclass(eq=False)
@@ -102,7 +102,7 @@ class Contexts:
                 # The device was idle when the capture began, or it would not have begun.
                 slot = self._withdraw(lambda it: it.profile == profile and it.sizes == sizes)
                 slot = slot or self._withdraw(lambda it: it.profile == profile)
-            elif len(self._slots) >= _MOST_CONTEXTS:
+            elif len(self._slots) >= _MAX_CONTEXTS:
                 slot = self._withdraw(lambda it: it.profile == profile)
                 if slot is not None:  # nobody can give it more to do; let it end what it has
                     with alone_on(self._opened.device):

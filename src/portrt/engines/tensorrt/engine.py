@@ -92,7 +92,7 @@ class OpenedEngine:
         self._runtime = runtime
         self._data = data
         self._weights = weights
-        lib.forget_words()
+        lib.clear_log()
         self.engine: Any = self._deserialized()
         if self.engine is None:
             raise _refusal(lib, device, len(data))
@@ -186,7 +186,7 @@ class OpenedEngine:
         Raises:
             EngineError: The library gives none, as a rule for want of GPU memory.
         """
-        self.lib.forget_words()
+        self.lib.clear_log()
         with self._making:
             context = self._another_context(profile, stream)
         if context is None:
@@ -299,7 +299,7 @@ def _refusal(lib: Library, device: torch.device, wanted_bytes: int) -> EngineErr
     memory = f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB of GPU memory are free"
     return EngineError(
         f"{lib.name} {lib.version} cannot open the engine ({wanted_bytes / 2**20:.1f} MiB; "
-        f"{memory}){lib.words()}",
+        f"{memory}){lib.recent_log()}",
         "an engine for this GPU and this release, and enough GPU memory",
         "`portrt check FILE` tells what the engine needs; free GPU memory if there is too little",
     )

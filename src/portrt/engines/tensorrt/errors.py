@@ -16,7 +16,7 @@ def failure(block: str, lib: Library, sizes: Any) -> EngineError:
     """TensorRT refuses the sizes, or the run."""
     return EngineError(
         f"{lib.name} {lib.version} failed in {block} on inputs of the sizes "
-        f"{[tuple(size) for size in sizes] if sizes else sizes}{lib.words()}",
+        f"{[tuple(size) for size in sizes] if sizes else sizes}{lib.recent_log()}",
         "inputs for which the engine was built; in a CUDA graph, sizes that ran before",
         "call it once with these sizes before capturing; else report the model",
     )

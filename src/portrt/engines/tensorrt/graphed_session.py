@@ -17,7 +17,7 @@ from portrt.errors import EngineError, OutOfProfileError
 
 logger = logging.getLogger(__name__)
 
-_MOST_SEEN = 1024
+_MAX_SEEN = 1024
 
 
 class GraphedSession:
@@ -88,7 +88,7 @@ class GraphedSession:
                 return None
             if key not in self._seen:
                 self._seen[key] = None
-                if len(self._seen) > _MOST_SEEN:
+                if len(self._seen) > _MAX_SEEN:
                     self._seen.popitem(last=False)
                 return None
             try:

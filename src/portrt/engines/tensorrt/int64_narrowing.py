@@ -33,7 +33,7 @@ extern "C" __global__ void portrt_narrow({_PARAMETERS}, int* overflow) {{
   }}
 }}
 """
-_THREADS, _MOST_BLOCKS = 256, 1024
+_THREADS, _MAX_BLOCKS = 256, 1024
 
 
 class Narrower:
@@ -86,7 +86,7 @@ class Narrower:
                 arguments += (source.data_ptr(), target.data_ptr(), source.numel())
             longest = max(arguments[2::3])
             arguments += [0] * (3 * _AT_ONCE - len(arguments))
-            blocks = min((longest + _THREADS - 1) // _THREADS, _MOST_BLOCKS)
+            blocks = min((longest + _THREADS - 1) // _THREADS, _MAX_BLOCKS)
             if blocks:
                 arguments.append(self._overflow.data_ptr())
                 self._launch((blocks, len(sources)), _THREADS, stream, arguments)

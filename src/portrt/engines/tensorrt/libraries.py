@@ -74,12 +74,12 @@ class Library:
             return self._runtimes[key]
 
     def _make_runtime(self, lean: str | None, *, host_code: bool) -> Any:
-        self.forget_words()
+        self.clear_log()
         try:
             runtime = self.module.Runtime(self.log)
         except TypeError as err:  # what the bindings make of a runtime that is null
             raise EngineError(
-                f"{self.name} {self.version} gives no runtime{self.words()}",
+                f"{self.name} {self.version} gives no runtime{self.recent_log()}",
                 "an NVIDIA GPU, and a driver that knows the CUDA of this library",
                 "update the driver; `portrt doctor` tells more",
             ) from err
@@ -89,18 +89,19 @@ class Library:
             runtime = runtime.load_runtime(lean)
         if runtime is None:
             raise EngineError(
-                f"{self.name} {self.version} cannot load the lean runtime {lean}{self.words()}",
+                f"{self.name} {self.version} cannot load the lean runtime {lean}"
+                f"{self.recent_log()}",
                 "the lean runtime library of the TensorRT that built the engine",
                 "set PORTRT_TENSORRT_LEAN to its path, or install tensorrt_lean",
             )
         runtime.engine_host_code_allowed = host_code
         return _keep(runtime)
 
-    def forget_words(self) -> None:
-        """Start a new story: `words` tells what is said from now on in this thread."""
+    def clear_log(self) -> None:
+        """Clear this thread's log; `recent_log` returns messages logged after this call."""
         _said().clear()
 
-    def words(self) -> str:
+    def recent_log(self) -> str:
         """What the libraries complained of in this thread, as lines for an error message.
 
         It is told once: the next error has its own story.

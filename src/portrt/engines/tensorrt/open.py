@@ -10,7 +10,7 @@ from portrt.engines.tensorrt.libraries import library as find_library
 from portrt.engines.tensorrt.refit import EngineWeights
 from portrt.engines.tensorrt.session import TensorRTSession
 from portrt.errors import EngineError
-from portrt.format.dimensions import UnknownSize
+from portrt.format.dimensions import DataDependentSize
 from portrt.format.manifest import EngineSpec, Manifest
 from portrt.format.plan_header import contradiction
 from portrt.weights import WeightsImage
@@ -61,7 +61,7 @@ def open_session(
     lacking = EngineWeights.of(engine.weights, weights)
     opened = open_engine(lib, runtime, data, engine.data.sha256, interface, where, lacking)
     sizes = [size for output in manifest.outputs for size in output.shape]
-    unknown = any(isinstance(size, UnknownSize) for size in sizes)
+    unknown = any(isinstance(size, DataDependentSize) for size in sizes)
     told = any(binding.on_host for binding in opened.inputs.values())  # by their numbers
     if unknown and not told and not opened.allocates_outputs:
         raise EngineError(

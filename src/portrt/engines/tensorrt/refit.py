@@ -71,7 +71,7 @@ def refit(lib: Library, engine: Any, weights: EngineWeights) -> None:
     if not weights.tensors:
         return
     trt = lib.module
-    lib.forget_words()
+    lib.clear_log()
     refitter = trt.Refitter(engine, lib.log)
     wanted = set(refitter.get_all_weights())
     unknown = sorted(wanted - set(weights.tensors))
@@ -88,13 +88,13 @@ def refit(lib: Library, engine: Any, weights: EngineWeights) -> None:
         if given is None or not refitter.set_named_weights(name, given):
             raise EngineError(
                 f"{lib.name} {lib.version} does not take the weights {name!r} as "
-                f"{tensor.dtype} {list(tensor.shape)}{lib.words()}",
+                f"{tensor.dtype} {list(tensor.shape)}{lib.recent_log()}",
                 "weights of the type and the size that the engine was built with",
                 "build the engine again",
             )
     if not refitter.refit_cuda_engine():
         raise EngineError(
-            f"{lib.name} {lib.version} cannot put weights into the engine{lib.words()}",
+            f"{lib.name} {lib.version} cannot put weights into the engine{lib.recent_log()}",
             f"all of {sorted(wanted)}, and enough GPU memory",
             "build the engine again, or without strip_engine_weights",
         )

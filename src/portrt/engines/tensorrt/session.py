@@ -21,7 +21,7 @@ from portrt.engines.tensorrt.profiles import Bounds, profile_of, refuse_sizes
 from portrt.errors import EngineError
 from portrt.format.manifest import EngineSpec, Manifest
 
-_MOST_KNOWN_SHAPES = 1024
+_MAX_KNOWN_SHAPES = 1024
 
 
 class TensorRTSession:
@@ -326,7 +326,7 @@ class TensorRTSession:
     ) -> None:
         """Tell a context new sizes, and see that it makes of them what the manifest says."""
         context = slot.context
-        self.opened.lib.forget_words()
+        self.opened.lib.clear_log()
         if slot.most_bytes is None:
             slot.most_bytes = self._most_bytes(slot, shapes)
         for name, tensor in given:
@@ -385,7 +385,7 @@ class TensorRTSession:
         found = profile_of(self._bounds, self.opened.profile_count, given)
         if found is None:
             refuse_sizes(self.name, self._bounds, self.opened.profile_count, given)
-        if len(self._profiles) >= _MOST_KNOWN_SHAPES:
+        if len(self._profiles) >= _MAX_KNOWN_SHAPES:
             self._profiles.clear()
         self._profiles[sizes] = found
         return found

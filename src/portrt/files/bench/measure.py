@@ -22,7 +22,7 @@ from portrt.errors import EngineError, PortrtError, SettingsError
 from portrt.runtime.select import EAGER
 
 BARE = "bare onnxruntime"
-_MOST_SECONDS = 3600
+_MAX_SECONDS = 3600
 
 
 def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
         PortrtError: The program cannot run; the error is that of its call.
     """
     threads, seconds = job["threads"], job["seconds"]
-    if threads < 1 or rounds < 1 or not 0 < seconds <= _MOST_SECONDS:
+    if threads < 1 or rounds < 1 or not 0 < seconds <= _MAX_SECONDS:
         raise SettingsError(
             f"{threads} threads, {rounds} rounds and {seconds} seconds were asked for",
-            f"at least one thread and one round, and more than 0 to {_MOST_SECONDS} seconds",
+            f"at least one thread and one round, and more than 0 to {_MAX_SECONDS} seconds",
             "give other numbers",
         )
     jobs = {"program": {**job, "bare": False}}

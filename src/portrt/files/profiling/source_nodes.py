@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_MOST_CHARS = 300
+_MAX_CHARS = 300
 # The last frame is the innermost: the line that called the operator.
 _FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in [^\n]*(?:\n +([^\n]*))?')
 
@@ -44,8 +44,8 @@ def source_nodes(graph: torch.fx.Graph) -> dict[str, SourceNode]:
 
 def printable(text: str) -> str:
     """A text of a file without what could move a terminal's cursor, at most 300 characters."""
-    if len(text) > _MOST_CHARS:
-        text = text[: _MOST_CHARS - 3] + "..."
+    if len(text) > _MAX_CHARS:
+        text = text[: _MAX_CHARS - 3] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

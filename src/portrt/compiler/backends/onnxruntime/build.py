@@ -7,11 +7,11 @@ import time
 
 import torch
 
-from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.onnxruntime.limits import (
     SAFE_DIVISION,
     computes_alike,
-    divides_whole_numbers,
+    divides_integers,
 )
 from portrt.compiler.backends.support import supports_dtypes
 from portrt.compiler.convert import NEWEST_OPSET
@@ -24,7 +24,7 @@ from portrt.errors import BuildError
 from portrt.format.manifest import EngineSpec, Manifest
 from portrt.graphs import nested
 from portrt.targets.backends import INSTALL
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
@@ -67,7 +67,7 @@ class OnnxRuntimeBackend:
         able = supports_dtypes(node, _DTYPES, self.name)
         return able and computes_alike(node, library_version())
 
-    def build(self, material: Material, settings: Settings) -> Engine:  # noqa: ARG002
+    def build(self, material: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
         model = material.convert(NEWEST_OPSET)
         data, flags = model.data, []
@@ -82,9 +82,9 @@ class OnnxRuntimeBackend:
         from portrt.compiler.backends.onnxruntime.rewrites.group_norm import (
             group_norm_by_instance_norm,
         )
-        from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_sums
+        from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_integer_sums
 
-        data = exact_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
+        data = exact_integer_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
         # Opening it proves that every operator has a kernel here; the session is not kept.
         try:
             open_session(data, model.weights, WeightsImage(material.image), lean=True)
@@ -114,7 +114,7 @@ class OnnxRuntimeBackend:
 
     def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
         able = self.can_run(device.type)
-        facts = Facts(versions={self.name: library_version()})
+        facts = Machine(versions={self.name: library_version()})
         return judge(self.name, engine.requires, facts, device.type) if able else able
 
     def open(
@@ -139,13 +139,13 @@ class OnnxRuntimeBackend:
             return Verdict(False, reason, _INSTALL)
 
 
-def _oldest(material: Material) -> str:
+def _oldest(material: BuildInput) -> str:
     """The oldest release that may run the block."""
     nodes = nested.all_nodes(material.block.program.graph_module)
-    return SAFE_DIVISION if any(map(divides_whole_numbers, nodes)) else _OLDEST
+    return SAFE_DIVISION if any(map(divides_integers, nodes)) else _OLDEST
 
 
-def _has_bfloat16(material: Material) -> bool:
+def _has_bfloat16(material: BuildInput) -> bool:
     nodes = nested.all_nodes(material.block.program.graph_module)
     values = [node.meta.get("val") for node in nodes]
     return any(isinstance(v, torch.Tensor) and v.dtype == torch.bfloat16 for v in values)

@@ -26,7 +26,7 @@ def computes_alike(node: torch.fx.Node, version: str) -> Verdict:
     return _multiplies_exactly(node) and _divides_safely(node, version)
 
 
-def divides_whole_numbers(node: torch.fx.Node) -> bool:
+def divides_integers(node: torch.fx.Node) -> bool:
     """Whether a node divides whole numbers by something that may be zero."""
     if getattr(node.target, "overloadpacket", None) not in _DIVISIONS:
         return False
@@ -51,7 +51,7 @@ def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
 
 
 def _divides_safely(node: torch.fx.Node, version: str) -> Verdict:
-    if at_least(SAFE_DIVISION, version) or not divides_whole_numbers(node):
+    if at_least(SAFE_DIVISION, version) or not divides_integers(node):
         return YES
     return Verdict(
         False,

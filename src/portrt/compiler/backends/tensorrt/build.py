@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from portrt.compiler.backends.base import Material
-from portrt.compiler.backends.quantized import is_between
+from portrt.compiler.backends.base import BuildInput
+from portrt.compiler.backends.quantized import is_quantized_dataflow
 from portrt.compiler.backends.support import supports_dtypes, tensors_of
 from portrt.compiler.backends.tensorrt.explicit_quantization import explicit_quantization
 from portrt.compiler.backends.tensorrt.process import Built, ParserRefusal, build_in_process
@@ -42,7 +42,7 @@ _ATTENTION_OPSET = 23
 
 def supports(node: torch.fx.Node, name: str) -> Verdict:
     """Whether TensorRT or TensorRT-RTX, called `name`, can hold a node."""
-    if is_between(node):  # int8 and float8 between quantizers
+    if is_quantized_dataflow(node):  # int8 and float8 between quantizers
         return YES
     if data_sizes.of_tensors(tensors_of(node)):
         return data_sizes.REFUSED
@@ -77,7 +77,7 @@ class BuiltEngine:
 
 
 def build_engine(
-    material: Material,
+    material: BuildInput,
     settings: Settings,
     *,
     library: str,
@@ -138,7 +138,7 @@ def build_engine(
 
 
 def _at_first_opset(
-    material: Material, job: Mapping[str, Any], settings: Settings, opsets: Sequence[int]
+    material: BuildInput, job: Mapping[str, Any], settings: Settings, opsets: Sequence[int]
 ) -> tuple[OnnxModel, Built]:
     *attempts, last = opsets
     for opset in attempts:
@@ -153,7 +153,7 @@ def _at_first_opset(
 
 
 def _build(
-    material: Material, job: Mapping[str, Any], settings: Settings, opset: int
+    material: BuildInput, job: Mapping[str, Any], settings: Settings, opset: int
 ) -> tuple[OnnxModel, Built]:
     library = str(job["module"])
     model = explicit_quantization(material.convert(opset))

@@ -11,8 +11,8 @@ from portrt.progress import ShowStep
 
 logger = logging.getLogger(__name__)
 
-_MOST_CHARS = 80  # of the name of a phase
-_MOST_PHASES = 100  # in the log
+_MAX_CHARS = 80  # of the name of a phase
+_MAX_PHASES = 100  # in the log
 
 
 class BuilderProgress:
@@ -52,8 +52,8 @@ class BuilderProgress:
             return
         if not isinstance(phase, str) or type(step) is not int or type(steps) is not int:
             return
-        phase = phase[:_MOST_CHARS]
-        if phase not in self._phases and len(self._phases) < _MOST_PHASES:
+        phase = phase[:_MAX_CHARS]
+        if phase not in self._phases and len(self._phases) < _MAX_PHASES:
             self._phases.add(phase)
             logger.info("%s: %s (%d steps)", self._what, phase, steps)
         self._show(phase, step, steps)

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 
 from portrt.cache.location import timing_cache_folder
-from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.tensorrt.build import build_engine, supports
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
@@ -19,10 +19,10 @@ from portrt.engines.base import Session
 from portrt.engines.tensorrt.open import open_session
 from portrt.errors import BuildError, EngineError
 from portrt.format.manifest import EngineSpec, Manifest
-from portrt.runtime.trust import trusts
+from portrt.runtime.trust import is_trusted
 from portrt.targets.backends import INSTALL, RUNTIMES
 from portrt.targets.lean_library import find_lean_library
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.targets.tensorrt_rules import runtime_for
 from portrt.targets.this_machine import arch_name, this_machine
@@ -74,7 +74,7 @@ class TensorRTBackend:
     def supports(self, node: torch.fx.Node) -> Verdict:
         return supports(node, self.name)
 
-    def build(self, material: Material, settings: Settings) -> Engine:
+    def build(self, material: BuildInput, settings: Settings) -> Engine:
         version = builder_version(settings.builder_python or sys.executable)
         major, minor = torch.cuda.get_device_capability()
         folder = timing_cache_folder(settings.cache_dir)
@@ -148,11 +148,11 @@ class TensorRTBackend:
             built=built,
             device=device,
             lean_runtime=_lean_runtime(engine, library, built, facts),
-            host_code=trusts(HOST_CODE, engine.data.sha256),
+            host_code=is_trusted(HOST_CODE, engine.data.sha256),
         )
 
 
-def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Facts) -> str | None:
+def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Machine) -> str | None:
     """Path of the lean library that a dispatch runtime needs, if it does."""
     if engine.requires.get("lean_runtime") != "outside":
         return None
@@ -168,7 +168,7 @@ def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Facts) ->
     return found
 
 
-def _facts(device: torch.device) -> Facts:
+def _facts(device: torch.device) -> Machine:
     major, minor = torch.cuda.get_device_capability(device)
     return dataclasses.replace(this_machine(), compute_capability=f"{major}.{minor}")
 

@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from portrt.compiler.backends.base import Material
+from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.tensorrt.build import build_engine, supports
 from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
@@ -18,7 +18,7 @@ from portrt.engines.base import Session
 from portrt.engines.tensorrt.open import open_session
 from portrt.format.manifest import EngineSpec, Manifest
 from portrt.targets.backends import INSTALL
-from portrt.targets.machine import Facts
+from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.targets.this_machine import arch_name
 from portrt.verdict import Verdict
@@ -56,7 +56,7 @@ class TensorRTRTXBackend:
     def supports(self, node: torch.fx.Node) -> Verdict:
         return supports(node, self.name)
 
-    def build(self, material: Material, settings: Settings) -> Engine:
+    def build(self, material: BuildInput, settings: Settings) -> Engine:
         made = build_engine(
             material, settings, library=self.name, install=_INSTALL, opsets=_OPSETS, options={}
         )
@@ -78,7 +78,7 @@ class TensorRTRTXBackend:
         if not able:
             return able
         major, minor = torch.cuda.get_device_capability(device)
-        facts = Facts(
+        facts = Machine(
             os=platform.system().lower(),
             arch=arch_name(platform.machine()),
             compute_capability=f"{major}.{minor}",

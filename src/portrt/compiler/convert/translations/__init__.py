@@ -7,12 +7,30 @@ function, or a Python function of ONNX values that uses an opset of onnxscript.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
 
+from portrt import torch_internals
+
 # (operator, translation); hashable, as the registry of each is made once.
 Translations = tuple[tuple[Any, Callable[..., Any]], ...]
+
+
+@lru_cache(maxsize=16)
+def with_built_in(extra: Translations = ()) -> torch_internals.Translations:
+    """portrt's own translations and `extra`, as `torch_internals` takes them."""
+    from portrt.compiler.convert.translations import mapping, quantized, spectral
+
+    plain = (*quantized.built_in(), *mapping.built_in(), *extra)
+    return (
+        *((target, function, False) for target, function in plain),
+        *(
+            (target, function, target is not torch.ops.aten._fft_r2c.default)
+            for target, function in spectral.TRANSLATIONS
+        ),
+    )
 
 
 def resolved(named: Iterable[tuple[str, Callable[..., Any]]]) -> Translations:

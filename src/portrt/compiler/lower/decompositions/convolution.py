@@ -12,9 +12,9 @@ aten = torch.ops.aten
 Tensor = torch.Tensor
 
 # The gradient of the weight is a convolution for each group.
-_MOST_GROUPS = 16
+_MAX_GROUPS = 16
 # Of a weight: each place is a product.
-_MOST_PLACES = 64
+_MAX_PLACES = 64
 
 
 def _conv3d(
@@ -50,7 +50,7 @@ def _backward(
 ) -> Any:
     """torch.onnx has no translation for it."""
     spatial = range(2, x.dim())
-    if groups > _MOST_GROUPS or not all(
+    if groups > _MAX_GROUPS or not all(
         isinstance(t.shape[i], int) for t in (x, grad) for i in spatial
     ):
         return NotImplemented
@@ -95,7 +95,7 @@ def _to_weight(
 
     TensorRT knows no convolution with as many channels as a dynamic batch.
     """
-    if type(image.shape[0]) is not int and weight[0, 0].numel() <= _MOST_PLACES:
+    if type(image.shape[0]) is not int and weight[0, 0].numel() <= _MAX_PLACES:
         return _by_products(image, kernel, weight, steps, pads, gaps)
     found: Tensor = aten.convolution(
         image.transpose(0, 1),

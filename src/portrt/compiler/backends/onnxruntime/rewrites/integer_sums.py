@@ -22,7 +22,7 @@ _NARROW = {
 _HALF = 2**32
 
 
-def exact_sums(data: bytes) -> bytes:
+def exact_integer_sums(data: bytes) -> bytes:
     """ModelProto bytes in and out; for ONNX Runtime alone."""
     import onnx
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant, node_of, numbers
 
 # Places in a patch, counted along each dimension; each becomes two nodes.
-_MOST_PLACES = 64
+_MAX_PLACES = 64
 
 
 class Fold(Rule):
@@ -26,7 +26,7 @@ class Fold(Rule):
     def check(self, _: Any, image_shape: ir.Value, patch_shape: ir.Value, **__: Any) -> bool:
         if image_shape.const_value is None or patch_shape.const_value is None:
             return False
-        return sum(_sizes(patch_shape)) <= _MOST_PLACES
+        return sum(_sizes(patch_shape)) <= _MAX_PLACES
 
     def rewrite(
         self,

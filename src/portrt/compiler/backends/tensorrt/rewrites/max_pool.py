@@ -22,7 +22,7 @@ from portrt.compiler.backends.tensorrt.rewrites.rule import (
 )
 
 # Elements of a window; each becomes a few nodes.
-_MOST_ELEMENTS = 64
+_MAX_ELEMENTS = 64
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -40,7 +40,7 @@ class MaxPoolIndices(Rule):
         by_columns = "storage_order" in given and given["storage_order"].as_int() != 0
         is_plain = padding == "NOTSET" and not by_columns
         window = math.prod(given["kernel_shape"].as_ints())
-        return is_plain and window <= _MOST_ELEMENTS and x.dtype in _FLOATS
+        return is_plain and window <= _MAX_ELEMENTS and x.dtype in _FLOATS
 
     def rewrite(self, op: Any, x: ir.Value, values: ir.Value, **_: Any) -> Any:
         node = node_of(values)

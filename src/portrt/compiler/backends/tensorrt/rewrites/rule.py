@@ -15,7 +15,7 @@ Largest = Mapping[str, int]
 
 # Elements of the largest tensor that a rule may put in the place of smaller ones: 64 MiB of
 # float32, if the engine writes it to memory at all.
-MOST_ELEMENTS = 1 << 24
+MAX_ELEMENTS = 1 << 24
 
 
 class Rule(RewriteRuleClassBase):  # type: ignore[misc]
@@ -53,7 +53,7 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
     def is_small(self, sizes: Iterable[Any]) -> bool:
         """Whether a tensor of these sizes is known to be within `MOST_ELEMENTS`."""
         found = self.bounds(sizes)
-        return found is not None and math.prod(found) <= MOST_ELEMENTS
+        return found is not None and math.prod(found) <= MAX_ELEMENTS
 
 
 def constant(op: Any, values: Any, dtype: ir.DataType | None = None) -> ir.Value:

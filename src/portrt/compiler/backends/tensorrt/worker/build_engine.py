@@ -25,7 +25,7 @@ import platform
 import sys
 import time
 
-MOST_WARNINGS = 20
+MAX_WARNINGS = 20
 
 
 def main(path):
@@ -114,7 +114,7 @@ def build(job):
             "os": platform.system().lower(),
             "arch": platform.machine(),
             "python": platform.python_version(),
-            "warnings": logger.warnings[-MOST_WARNINGS:],
+            "warnings": logger.warnings[-MAX_WARNINGS:],
             "stripped": stripped,
         }
     )
