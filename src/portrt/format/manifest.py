@@ -95,6 +95,21 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """What a block takes and returns.
+
+    Attributes:
+        name: Of the block.
+        inputs: In call order.
+        outputs: In order.
+    """
+
+    name: str
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """One stored engine. The mappings are described in docs/format.md."""
 
@@ -137,6 +152,11 @@ class Manifest:
     engines: tuple[EngineSpec, ...]
     policy: Mapping[str, Any]
     blob_count: int
+
+    @property
+    def signature(self) -> Signature:
+        """What the block takes and returns."""
+        return Signature(self.name, self.inputs, self.outputs)
 
 
 @lru_cache(maxsize=1024)

@@ -27,7 +27,7 @@ NEWEST_OPSET = 23
 
 
 @lru_cache(maxsize=16)
-def _registry(opset: int, translations: Translations) -> Any:
+def _registry(opset: int, translations: Translations = ()) -> Any:
     from torch.onnx._internal.exporter import _core, _registration
 
     _registration.logger.addFilter(_is_news)
