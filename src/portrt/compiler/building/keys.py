@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from portrt.cache.key import Key
 from portrt.compiler.backends.base import Backend, BuildInput
 from portrt.compiler.building import fingerprint
+from portrt.compiler.building.code_closure import closure_digest, package_digest
 from portrt.compiler.building.fingerprint import UnknownValueError
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.options.settings import Settings
@@ -32,18 +33,6 @@ if TYPE_CHECKING:
     from portrt.compiler.building.builders import Builder
 
 logger = logging.getLogger(__name__)
-
-# The code that decides what is in an engine, given its block. Its sources are in the key, so that
-# no change of it can find an engine that was built before.
-_ENGINE_CODE = (
-    "compiler/backends",
-    "compiler/building",
-    "compiler/convert",
-    "engines",
-    "graphs",
-    "torch_internals",
-)
-_PROGRAM_CODE = (".",)
 
 # What decides neither the program nor its engines. Every other field is in a program's key, so
 # that a new one is in it unless it is named here.
@@ -92,7 +81,7 @@ def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Ke
             "plugins": [
                 hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in settings.plugins
             ],
-            "code": code_digest(_ENGINE_CODE),
+            "code": closure_digest(type(backend).__module__),
             **rebuild_settings(settings),
         },
     )
@@ -139,7 +128,7 @@ def program_key(
                 for builder in builders
             ],
             "converter": _versions(),
-            "code": code_digest(_PROGRAM_CODE),
+            "code": package_digest(),
             **{f"setting {name}": value for name, value in options.items()},
         },
     )
@@ -224,19 +213,6 @@ def target(backend: str) -> dict[str, Any]:
         count = torch.cuda.device_count()
         found["gpus"] = sorted({torch.cuda.get_device_capability(i) for i in range(count)})
     return found
-
-
-@lru_cache
-def code_digest(names: tuple[str, ...], root: Path | None = None) -> str:
-    """SHA-256 over the sources of some of our folders and files: portrt's build revision."""
-    root = root or Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    for name in names:
-        place = root / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-            digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def key_or_none(make: Callable[[], Key]) -> Key | None:
