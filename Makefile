@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-large lint types bench bench-files bench-composites models operators clean
+.PHONY: demo test test-large lint types bench bench-files bench-composites bench-deployed models operators clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -34,6 +34,10 @@ bench-files: $(VENV)/.demo
 # Operators kept whole against plain ones on ONNX Runtime; a minute.
 bench-composites: $(VENV)/.demo
 	$(BIN)/python benchmarks/composites.py
+
+# What a deployed process imports and waits for; BEFORE=OTHER/src compares with another checkout.
+bench-deployed: $(VENV)/.demo
+	$(BIN)/python benchmarks/deployed.py $(if $(BEFORE),--before $(BEFORE))
 
 # Half an hour on 2 cores; writes docs/models.md.
 models: $(VENV)/.dev
