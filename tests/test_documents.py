@@ -16,6 +16,7 @@ from portrt.format.archive import Archive, engine_calls
 from portrt.targets.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "portrt"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 DOCUMENTS = ["README.md", "CHANGELOG.md", *PAGES]
@@ -108,16 +109,33 @@ def test_language_is_that_of_the_field(document: str) -> None:
 def test_architecture_names_files_that_exist() -> None:
     text = _read("docs/architecture.md")
     for name in re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", text):
-        assert (ROOT / "src" / "portrt" / name).exists(), name
-    folders = {path.name for path in (ROOT / "src" / "portrt").iterdir() if path.is_dir()}
-    for folder in folders - {"__pycache__"}:
-        assert f"`{folder}/`" in text, folder
+        home = ROOT if name.startswith(("tests/", "examples/")) else PACKAGE
+        assert (home / name).exists(), name
 
 
-@pytest.mark.skipif(
-    not (ROOT / "src" / "portrt" / "compiler").is_dir(),
-    reason="docs/fixes.md names the folders of the new layout",
-)
+def test_architecture_draws_the_tree() -> None:
+    """Every folder, two levels deep and where its line is; every file at the top."""
+    (tree,) = re.findall(r"```\nsrc/portrt/\n(.*?)```", _read("docs/architecture.md"), re.DOTALL)
+    drawn: set[Path] = set()
+    parents: list[tuple[int, Path]] = [(0, PACKAGE)]
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        names = re.findall(r"\w+/(?= |$)|\w+\.py(?= |$)", line)
+        if not names:
+            continue
+        while parents[-1][0] >= indent:
+            parents.pop()
+        for name in names:
+            path = parents[-1][1] / name.rstrip("/")
+            assert path.is_dir() if name.endswith("/") else path.is_file(), line
+            drawn.add(path)
+        if names[0].endswith("/"):
+            parents.append((indent, parents[-1][1] / names[0].rstrip("/")))
+    rooms = [path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    assert {path for path in rooms if len(path.relative_to(PACKAGE).parts) < 3} <= drawn
+    assert {path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"} <= drawn
+
+
 def test_fixes_names_files_that_exist() -> None:
     named = re.findall(r"`((?:src|tests|benchmarks)/[\w/.]*)`", _read("docs/fixes.md"))
     assert named
