@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
+from portrt.engines.tensorrt.execution import EngineExecution
 from portrt.engines.tensorrt.recording import Recording, StreamPool
-from portrt.engines.tensorrt.session import TensorRTSession
 from portrt.errors import EngineError, OutOfProfileError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class GraphedSession:
         most: Number of recordings that are kept.
     """
 
-    def __init__(self, session: TensorRTSession, most: int) -> None:
+    def __init__(self, session: EngineExecution, most: int) -> None:
         self._session = session
         self._most = most
         self._recordings: OrderedDict[Any, Recording] = OrderedDict()

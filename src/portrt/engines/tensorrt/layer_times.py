@@ -13,7 +13,7 @@ import torch
 
 from portrt.engines.base import LayerTime
 from portrt.engines.tensorrt.contexts import Slot
-from portrt.engines.tensorrt.session import TensorRTSession
+from portrt.engines.tensorrt.execution import EngineExecution
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _WARM_UP = 3
 
 
 def layer_times(
-    session: TensorRTSession,
+    session: EngineExecution,
     inputs: Sequence[torch.Tensor],
     shapes: Sequence[tuple[int, ...]],
     calls: int,

@@ -12,7 +12,7 @@ import torch
 from portrt.engines.tensorrt.capture_guard import alone_on
 from portrt.engines.tensorrt.cuda_driver import new_stream
 from portrt.engines.tensorrt.cuda_graph import CudaGraph, GraphCopy, record_copy
-from portrt.engines.tensorrt.session import TensorRTSession
+from portrt.engines.tensorrt.execution import EngineExecution
 
 
 class StreamPool:
@@ -57,7 +57,7 @@ class Recording:
 
     def __init__(
         self,
-        session: TensorRTSession,
+        session: EngineExecution,
         pool: StreamPool,
         stream: int,
         inputs: Sequence[torch.Tensor],

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
 import torch
 
 from portrt import torch_internals
 from portrt.engines.base import LayerTime, Session
 from portrt.engines.tensorrt import errors
-from portrt.engines.tensorrt.bindings import ports_of
-from portrt.engines.tensorrt.contexts import Contexts, Slot
-from portrt.engines.tensorrt.dynamic_outputs import most_bytes, torch_output
+from portrt.engines.tensorrt.contexts import Slot
 from portrt.engines.tensorrt.engine import OpenedEngine
-from portrt.engines.tensorrt.int64_narrowing import Narrower
-from portrt.engines.tensorrt.memory import ALIGNMENT, SMALL_BYTES, Memory
-from portrt.engines.tensorrt.profiles import Bounds, profile_of, refuse_sizes
-from portrt.errors import EngineError
+from portrt.engines.tensorrt.execution import EngineExecution
+from portrt.engines.tensorrt.graphed_session import GraphedSession
+from portrt.engines.tensorrt.layer_times import layer_times
+from portrt.engines.tensorrt.memory import ALIGNMENT, SMALL_BYTES
 from portrt.format.manifest import EngineSpec, Manifest
 
-_MAX_KNOWN_SHAPES = 1024
 
-
-class TensorRTSession:
+class TensorRTSession(EngineExecution):
     """An engine on one device. Safe to use from several threads and on several streams.
 
     Contexts are kept by stream: what a context does on one stream is in order. Activations are
@@ -41,27 +36,11 @@ class TensorRTSession:
     """
 
     def __init__(self, opened: OpenedEngine, spec: EngineSpec, manifest: Manifest) -> None:
-        self.opened = opened
-        self.name = manifest.name
-        self.device = opened.device
+        super().__init__(opened, spec, manifest)
         self._index: int = opened.device.index
-        self.inputs, self.outputs = ports_of(opened, spec, manifest)
-        self._bounds: Bounds = tuple((port.index, port.name, port.binding) for port in self.inputs)
-        self._in = [
-            (port.index, port.name, port.other_type, port.binding.on_host) for port in self.inputs
-        ]
-        self._out = [(port.name, port.binding.dtype) for port in self.outputs]
         self._plain_out = all(
             not port.other_type and not port.binding.on_host for port in self.outputs
         )
-        self._host_inputs = {
-            port.name: port.binding.dtype for port in self.inputs if port.binding.on_host
-        }
-        self.narrowed = [
-            port.index for port in self.inputs if port.other_type and not port.binding.on_host
-        ]
-        self.memory = Memory(self.device)
-        self.narrow = Narrower(opened.device, self.memory) if self.narrowed else None
         self._bytes_wanted = opened.memory_bytes[0]
         self._plain = (
             self._plain_out
@@ -70,24 +49,19 @@ class TensorRTSession:
             and opened.profile_count == 1
         )
         self._plain_in = [(port.index, port.name) for port in self.inputs]
-        self._capturing = torch_internals.is_capturing
-        self._profiles: dict[Any, int] = {}
-        self.contexts = Contexts(opened)
         self._idle, self._captured = self.contexts.idle, self.contexts.captured
         self._lock = threading.Lock()
-        self._graphed: dict[int, Any] = {}
+        self._graphed: dict[int, GraphedSession] = {}
+        self._capturing = torch_internals.is_capturing
         self._stream_of = torch_internals.current_stream_handle
         self._current_device = torch_internals.current_device_index
 
     def graphed(self, most: int) -> Session:
         """This session with up to `most` CUDA graphs."""
-        from portrt.engines.tensorrt.graphed_session import GraphedSession
-
         with self._lock:
             if most not in self._graphed:
                 self._graphed[most] = GraphedSession(self, most)
-            found: Session = self._graphed[most]
-            return found
+            return self._graphed[most]
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -203,193 +177,9 @@ class TensorRTSession:
             for out, port in zip(outputs, self.outputs, strict=True)
         ]
 
-    def bound(
-        self, inputs: Sequence[torch.Tensor], stream: int
-    ) -> tuple[list[tuple[str, torch.Tensor]], Any]:
-        """Binding and tensor of each input, as the engine wants it, and the sizes of all.
-
-        Raises:
-            EngineError: Numbers of this or an earlier call do not fit the engine's type.
-        """
-        narrow = self.narrow
-        if narrow is not None and narrow.overflowed:
-            self.refuse_overflow()
-        kept: list[tuple[str, torch.Tensor]] = []
-        narrowed: Iterator[torch.Tensor] = iter(())
-        if narrow is not None:
-            narrowed = iter(narrow([inputs[place] for place in self.narrowed], stream))
-        for index, name, other_type, on_host in self._in:
-            tensor = inputs[index]
-            if on_host:
-                tensor = self._shape_tensor(tensor, self._host_inputs[name])
-            elif other_type:
-                tensor = next(narrowed)
-            elif not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
-                tensor = tensor.clone(memory_format=torch.contiguous_format)
-            kept.append((name, tensor))
-        sizes: Any = tuple([tensor.shape for _, tensor in kept])
-        if self._host_inputs:  # their numbers count, too
-            numbers = [tensor for name, tensor in kept if name in self._host_inputs]
-            sizes = (sizes, tuple([tuple(tensor.flatten().tolist()) for tensor in numbers]))
-        return kept, sizes
-
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
     ) -> list[LayerTime]:
         """See `portrt.engines.base.ProfiledSession`."""
-        from portrt.engines.tensorrt.layer_times import layer_times
-
         with torch.cuda.device(self._index):
             return layer_times(self, inputs, shapes, calls)
-
-    def enqueue(
-        self,
-        slot: Slot,
-        stream: int,
-        given: Sequence[tuple[str, torch.Tensor]],
-        sizes: Any,
-        shapes: Sequence[tuple[int, ...]],
-    ) -> list[torch.Tensor]:
-        """Run a context on tensors of the bindings' types; new outputs of these types.
-
-        Raises:
-            EngineError: As `run`.
-        """
-        context, known = slot.context, slot.addresses
-        if slot.sizes != sizes:
-            self._set_sizes(slot, given, sizes, shapes)
-        for name, tensor in given:
-            address = tensor.data_ptr() or self.memory.nowhere()
-            if known.get(name) != address:
-                if not context.set_tensor_address(name, address):
-                    raise errors.failure(self.name, self.opened.lib, sizes)
-                known[name] = address
-        bytes_wanted = self.opened.memory_bytes[slot.profile]
-        try:
-            outputs = self._allocate(slot, sizes, shapes)
-            if bytes_wanted:
-                activations = self.memory.empty((bytes_wanted,), torch.uint8)
-                address = activations.data_ptr()
-                if address != slot.memory:
-                    self.opened.set_memory(context, address, slot.profile)
-                    slot.memory = address
-        except torch.OutOfMemoryError as err:
-            raise errors.out_of_memory(self.name, self.device, bytes_wanted) from err
-        if not context.execute_async_v3(stream):
-            raise errors.failure(self.name, self.opened.lib, sizes)
-        if slot.outputs:
-            return self._measured(slot, outputs, shapes)
-        return outputs
-
-    def _allocate(
-        self, slot: Slot, sizes: Any, shapes: Sequence[tuple[int, ...]]
-    ) -> list[torch.Tensor]:
-        outputs = []
-        context, known, memory = slot.context, slot.addresses, self.memory
-        for (name, dtype), shape, port in zip(self._out, shapes, self.outputs, strict=True):
-            shape = slot.told.get(name, shape)
-            if port.binding.on_host:
-                output = torch.empty(shape, dtype=dtype)
-            elif name in slot.outputs:
-                outputs.append(memory.nothing())  # in its place until the engine has run
-                continue
-            else:
-                output = memory.empty(shape, dtype)
-            outputs.append(output)
-            address = output.data_ptr() or memory.nowhere()
-            if known.get(name) != address:
-                if not context.set_tensor_address(name, address):
-                    raise errors.failure(self.name, self.opened.lib, sizes)
-                known[name] = address
-        return outputs
-
-    def _measured(
-        self, slot: Slot, outputs: list[torch.Tensor], shapes: Sequence[tuple[int, ...]]
-    ) -> list[torch.Tensor]:
-        """The outputs, those of unknown size in the size that the engine found."""
-        found = []
-        for port, output, shape in zip(self.outputs, outputs, shapes, strict=True):
-            if port.name in slot.outputs:
-                output = slot.outputs[port.name].take()
-                sizes = zip(output.shape, shape, strict=False)
-                if len(output.shape) != len(shape) or any(a != b != -1 for a, b in sizes):
-                    raise errors.other_shape(self.name, port, output.shape, shape)
-            found.append(output)
-        return found
-
-    def _set_sizes(
-        self,
-        slot: Slot,
-        given: Sequence[tuple[str, torch.Tensor]],
-        sizes: Any,
-        shapes: Sequence[tuple[int, ...]],
-    ) -> None:
-        """Tell a context new sizes, and see that it makes of them what the manifest says."""
-        context = slot.context
-        self.opened.lib.clear_log()
-        if slot.most_bytes is None:
-            slot.most_bytes = self._most_bytes(slot, shapes)
-        for name, tensor in given:
-            if name in self._host_inputs:  # it is read now
-                context.set_tensor_address(name, tensor.data_ptr())
-                slot.addresses[name] = tensor.data_ptr()
-            if not context.set_input_shape(name, tuple(tensor.shape)):
-                raise errors.failure(self.name, self.opened.lib, sizes)
-        for port, shape in zip(self.outputs, shapes, strict=True):
-            found = tuple(context.get_tensor_shape(port.name))
-            if -1 in found:
-                if port.name not in slot.outputs:
-                    slot.outputs[port.name] = torch_output(
-                        self.opened,
-                        context,
-                        port.name,
-                        port.binding.dtype,
-                        slot.most_bytes.get(port.name, 0),
-                    )
-            elif len(found) != len(shape) or any(
-                size not in (-1, other) for size, other in zip(shape, found, strict=True)
-            ):
-                raise errors.other_shape(self.name, port, found, shape)
-            elif -1 in shape:
-                slot.told[port.name] = found
-        slot.sizes = sizes
-
-    def _most_bytes(self, slot: Slot, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        """What outputs of unknown size hold at most, where the library's word is not enough."""
-        unknown = [p.name for p, shape in zip(self.outputs, shapes, strict=True) if -1 in shape]
-        if not unknown or not self.opened.asks_too_little or self._host_inputs:
-            return {}
-        return most_bytes(self.opened, slot.context, slot.profile, unknown)
-
-    def _shape_tensor(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The numbers in CPU memory, which waits for the GPU."""
-        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise EngineError(
-                f"{self.name} takes sizes from the numbers of an input, which a CUDA graph cannot "
-                "read",
-                "a call outside of a CUDA graph",
-                "call the program without capturing",
-            )
-        found = tensor.cpu().contiguous()
-        narrow = found.to(dtype)
-        if narrow.dtype != found.dtype and not torch.equal(narrow.to(found.dtype), found):
-            self.refuse_overflow()
-        return narrow
-
-    def profile(self, sizes: Any, given: dict[str, torch.Tensor]) -> int:
-        """Index of the profile for these sizes, from now on known.
-
-        Raises:
-            OutOfProfileError: No profile takes them.
-        """
-        found = profile_of(self._bounds, self.opened.profile_count, given)
-        if found is None:
-            refuse_sizes(self.name, self._bounds, self.opened.profile_count, given)
-        if len(self._profiles) >= _MAX_KNOWN_SHAPES:
-            self._profiles.clear()
-        self._profiles[sizes] = found
-        return found
-
-    def refuse_overflow(self) -> NoReturn:
-        """Raise EngineError for numbers that were lost."""
-        raise errors.overflow(self.name, self.inputs)
