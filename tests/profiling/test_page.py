@@ -90,7 +90,7 @@ def test_the_text_says_what_was_measured() -> None:
 
 
 def test_modules_hold_what_is_in_them() -> None:
-    root = module_times(BLOCK)
+    root = module_times(profile_of(BLOCK).to_json()["blocks"][0])
     assert (root.path, root.seconds) == ("", pytest.approx(0.007))
     (encoder,) = root.inner
     assert (encoder.path, encoder.seconds) == ("encoder", pytest.approx(0.005))

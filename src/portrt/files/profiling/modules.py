@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from portrt.files.profiling.result import BlockProfile
+from typing import Any
 
 
 @dataclass
@@ -22,23 +22,29 @@ class ModuleTime:
     inner: list[ModuleTime] = field(default_factory=list)
 
 
-def module_times(block: BlockProfile) -> ModuleTime:
-    """The model with everything in it.
+def module_times(block: Mapping[str, Any]) -> ModuleTime:
+    """Sum the times of a block's layers by module.
 
     A layer that computes nodes of several modules counts to the one that holds them all; one that
     is not mapped, to the model.
+
+    Args:
+        block: A block in the JSON of a profile.
+
+    Returns:
+        The model, with everything in it.
     """
     root = ModuleTime("")
     known = {"": root}
-    for layer in block.layers:
-        parts = block.module_of(layer).split(".")
-        root.seconds += layer.seconds
+    for layer in block["layers"]:
+        parts = layer["module"].split(".")
+        root.seconds += layer["seconds"]
         for depth in range(1, len(parts) + 1 if parts[0] else 1):
             path = ".".join(parts[:depth])
             if path not in known:
                 known[path] = ModuleTime(path)
                 known[".".join(parts[: depth - 1])].inner.append(known[path])
-            known[path].seconds += layer.seconds
+            known[path].seconds += layer["seconds"]
     for module in known.values():
         module.inner.sort(key=lambda item: -item.seconds)
     return root

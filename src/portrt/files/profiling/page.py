@@ -1,4 +1,4 @@
-"""A profile as one HTML page: bars, no script, nothing from elsewhere.
+"""The JSON of a profile as one HTML page: bars, no script, nothing from elsewhere.
 
 Names in it come from a file that may be hostile. Every text is escaped, and the page forbids itself
 to run or load anything. The rows change their order by CSS alone.
@@ -6,12 +6,11 @@ to run or load anything. The rows change their order by CSS alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Any
 
-from portrt.engines.base import LayerTime
 from portrt.files.profiling.modules import ModuleTime, module_times
-from portrt.files.profiling.result import BlockProfile, FileProfile
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -39,33 +38,42 @@ code { font-family: ui-monospace, monospace; font-size: .92em }
 """
 
 
-def page(found: FileProfile) -> str:
-    """The page, as a whole document in UTF-8."""
-    sections = "".join(_section(block) for block in found.sections)
+def page(profile: Mapping[str, Any]) -> str:
+    """Render a profile.
+
+    Args:
+        profile: Its JSON, as docs/profiling.md describes it.
+
+    Returns:
+        A whole document in UTF-8.
+    """
+    outside = [profile["outside"]] if profile["outside"]["layers"] else []
+    sections = "".join(_section(block) for block in (*profile["blocks"], *outside))
+    file = escape(profile["file"])
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>Profile of {escape(found.file)}</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>Profile of <code>{escape(found.file)}</code></h1>\n{_facts(found)}"
+        f"<title>Profile of {file}</title><style>{_STYLE}</style></head><body>\n"
+        f"<h1>Profile of <code>{file}</code></h1>\n{_facts(profile)}"
         '<input type="radio" name="order" id="time" checked> <label for="time">slowest first'
         '</label> <input type="radio" name="order" id="execution"> <label for="execution">in the '
         f"order of execution</label>\n<main>{sections}</main>\n</body></html>\n"
     )
 
 
-def _facts(found: FileProfile) -> str:
+def _facts(profile: Mapping[str, Any]) -> str:
     shapes = [
         f"{item['name']}: {item['dtype']} {'x'.join(map(str, item['shape'] or []))}"
         + (", random" if item["random"] else "")
-        for item in found.inputs
+        for item in profile["inputs"]
     ]
     rows = [
-        ("a plain call of the program", _ms(found.call_seconds)),
+        ("a plain call of the program", _ms(profile["call_seconds"])),
         ("inputs", "; ".join(shapes)),
-        ("calls", f"every time is the median of {found.calls}"),
-        *found.machine.items(),
+        ("calls", f"every time is the median of {profile['calls']}"),
+        *profile["machine"].items(),
     ]
     return (
         _table(rows) + '<p class="dim">A plain call is timed apart from the layers. Timing layers '
@@ -82,44 +90,47 @@ def _table(rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
     return f"<table>{f'<tr>{titles}</tr>' if head else ''}{body}</table>\n"
 
 
-def _section(block: BlockProfile) -> str:
-    told = [f"{len(block.layers)} layers, {_ms(block.layers_seconds)} in all"]
-    if block.call_seconds is not None:
-        told.append(f"a plain call takes {_ms(block.call_seconds)}")
-    if block.layers and block.nodes:
-        told.append(f"{block.mapped:.0%} of the layers' time is mapped to nodes of the source")
-    if block.reason:
-        told.append(block.reason)
-    order = sorted(range(len(block.layers)), key=lambda i: -block.layers[i].seconds)
+def _section(block: Mapping[str, Any]) -> str:
+    layers = block["layers"]
+    facts = [f"{len(layers)} layers, {_ms(block['layers_seconds'])} in all"]
+    if block["call_seconds"] is not None:
+        facts.append(f"a plain call takes {_ms(block['call_seconds'])}")
+    if layers and block["nodes"]:
+        facts.append(f"{block['mapped']:.0%} of the layers' time is mapped to nodes of the source")
+    if block["reason"]:
+        facts.append(block["reason"])
+    order = sorted(range(len(layers)), key=lambda i: -layers[i]["seconds"])
     rank = {place: number for number, place in enumerate(order)}
-    longest = max((layer.seconds for layer in block.layers), default=0.0) or 1.0
+    longest = max((layer["seconds"] for layer in layers), default=0.0) or 1.0
     rows = "".join(
-        _row(block, layer, place, rank[place], longest) for place, layer in enumerate(block.layers)
+        _row(block, layer, place, rank[place], longest) for place, layer in enumerate(layers)
     )
     return (
-        f"<section><h2>{escape(block.name)} <span class=dim>runs as {escape(block.backend)}</span>"
-        f'</h2>\n<p>{escape("; ".join(told))}.</p>\n<div class="rows">{rows}</div>\n'
+        f"<section><h2>{escape(block['name'])} <span class=dim>runs as {escape(block['backend'])}"
+        f'</span></h2>\n<p>{escape("; ".join(facts))}.</p>\n<div class="rows">{rows}</div>\n'
         f"{_modules(block)}</section>\n"
     )
 
 
-def _row(block: BlockProfile, layer: LayerTime, place: int, rank: int, longest: float) -> str:
-    share = layer.seconds / (block.layers_seconds or 1.0)
-    module = block.module_of(layer)
-    facts = [("layer", layer.name), ("returns", layer.detail), ("module", module)]
-    known = [(name, block.nodes[name]) for name in layer.nodes if name in block.nodes]
-    nodes = [(name, node.target, node.module, node.line) for name, node in known]
+def _row(
+    block: Mapping[str, Any], layer: Mapping[str, Any], place: int, rank: int, longest: float
+) -> str:
+    share = layer["seconds"] / (block["layers_seconds"] or 1.0)
+    module = layer["module"]
+    facts = [("layer", layer["name"]), ("returns", layer["detail"]), ("module", module)]
+    known = [(name, block["nodes"][name]) for name in layer["nodes"] if name in block["nodes"]]
+    nodes = [(name, node["target"], node["module"], node["line"]) for name, node in known]
     inside = _table(fact for fact in facts if fact[1])
     inside += (
         _table(nodes, ("node", "operator", "module", "line"))
         if nodes
         else '<p class="dim">not mapped to a node of the source</p>'
     )
-    style = f"--place:{place};--rank:{rank};--width:{layer.seconds / longest:.2%}"
+    style = f"--place:{place};--rank:{rank};--width:{layer['seconds'] / longest:.2%}"
     return (
-        f'<details style="{style}" title="{escape(", ".join(layer.nodes))}"><summary>'
-        f'<span class="name">{escape(layer.kind)} <span class="dim">{escape(module)}</span></span>'
-        f'{_bar()}<span class="number">{_ms(layer.seconds)}</span>'
+        f'<details style="{style}" title="{escape(", ".join(layer["nodes"]))}"><summary>'
+        f'<span class="name">{escape(layer["kind"])} <span class="dim">{escape(module)}</span>'
+        f'</span>{_bar()}<span class="number">{_ms(layer["seconds"])}</span>'
         f'<span class="number">{share:.1%}</span></summary><div>{inside}</div></details>\n'
     )
 
@@ -128,8 +139,8 @@ def _bar() -> str:
     return '<span class="track"><div class="bar"></div></span>'
 
 
-def _modules(block: BlockProfile) -> str:
-    """The same time by module of the model, each with the modules in it."""
+def _modules(block: Mapping[str, Any]) -> str:
+    """Render the same time by module of the model, each with the modules in it."""
     times = module_times(block)
     if not times.inner:
         return ""

@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from portrt.engines.base import LayerTime
+from portrt.files.profiling.page import page
 from portrt.files.profiling.source_nodes import SourceNode
 
 
@@ -94,7 +95,5 @@ class FileProfile:
         return plain
 
     def to_html(self) -> str:
-        """A page with bars: one document in UTF-8, without script, that loads nothing."""
-        from portrt.files.profiling.page import page
-
-        return page(self)
+        """Render a page with bars: one document in UTF-8, without script, that loads nothing."""
+        return page(self.to_json())
