@@ -14,6 +14,8 @@ _CHUNK_BYTES = 8 << 20
 
 # What is called with the number of bytes after each step; a progress bar.
 OnBytes = Callable[[int], None]
+# Writes a whole file, and reports the bytes of each step.
+Write = Callable[[IO[bytes], OnBytes], None]
 
 
 @contextlib.contextmanager

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch.export import ExportedProgram
 
-from portrt import torch_internals
-from portrt.compiler.package.torchscript import torchscript_of, write_script
+from portrt.arguments import one_of
+from portrt.compiler.package.exported_program import exported_program_writer
+from portrt.compiler.package.torchscript import torchscript_writer
 from portrt.errors import PortrtError, SaveError, SettingsError
-from portrt.format.archive import CONSTANTS, CONSTANTS_CONFIG, Archive
-from portrt.format.archive_writer import SERIALIZATION_ID, ArchiveWriter, OnBytes
-from portrt.format.atomic import replacing
+from portrt.format.atomic import Write, replacing
 from portrt.progress import progress_bar
-from portrt.runtime.calls import engine_calls
 from portrt.runtime.module import PROGRAM
 
 logger = logging.getLogger(__name__)
 
-OUTPUT_FORMATS = ("exported_program", "torchscript")
+# Output format -> makes the function that writes a program in it, or refuses the program.
+_WRITERS: Mapping[str, Callable[[ExportedProgram], Write]] = {
+    "exported_program": exported_program_writer,
+    "torchscript": torchscript_writer,
+}
 
 
 def save(
@@ -53,19 +52,9 @@ def save(
             since the model returns a string.
     """
     exported = program_of(program)
-    if output_format not in OUTPUT_FORMATS:
-        raise SettingsError(
-            f"output_format is {output_format!r}",
-            f"one of {', '.join(map(repr, OUTPUT_FORMATS))}",
-            "choose an output_format from the list",
-        )
+    one_of("output_format", output_format, tuple(_WRITERS))
     started = time.perf_counter()
-    if output_format == "torchscript":
-        script = torchscript_of(exported)
-        _write(path, lambda file, bar: write_script(script, file, bar), exported, progress)
-    else:
-        _refuse_strings(exported)
-        _write(path, lambda file, bar: _write_archive(exported, file, bar), exported, progress)
+    _write(path, _WRITERS[output_format](exported), exported, progress)
     size = os.path.getsize(path)
     logger.info("saved %d bytes to %s in %.2f s", size, path, time.perf_counter() - started)
 
@@ -87,22 +76,9 @@ def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
     return program
 
 
-def _refuse_strings(program: ExportedProgram) -> None:
-    """Raise SaveError for an output that torch writes and does not read."""
-    found = [getattr(spec.arg, "value", None) for spec in program.graph_signature.output_specs]
-    text = next((value for value in found if isinstance(value, str)), None)
-    if text is not None:
-        raise SaveError(
-            f"the model returns the string {text!r}, and torch {torch.__version__} writes such a "
-            "program but does not read it",
-            "results that are tensors, numbers, bools or None",
-            "return the string outside of the model",
-        )
-
-
 def _write(
     path: str | os.PathLike[str],
-    write: Callable[[IO[bytes], OnBytes], None],
+    write: Write,
     program: ExportedProgram,
     progress: bool | None,
 ) -> None:
@@ -122,60 +98,6 @@ def _write(
             f"a folder that is there and writable, with about {total} bytes free",
             "correct the path or make room; a file that was there is unchanged",
         ) from err
-
-
-def _write_archive(program: ExportedProgram, file: IO[bytes], on_bytes: OnBytes) -> None:
-    """The bytes of torch.export.save, with the blobs written from where they lie.
-
-    torch would copy each of them first. It writes the program without them here, and they are put
-    into their places in its archive.
-    """
-    names = torch_internals.constant_names(program)
-    blobs = {
-        names[node.name]: program.constants[names[node.name]]
-        for call in engine_calls(program)
-        for node in call.args[1]
-    }
-    with tempfile.TemporaryDirectory(prefix="portrt-save-") as folder:
-        path = Path(folder) / "archive.pt2"
-        torch.export.save(torch_internals.with_constants(program, _stand_ins(blobs)), path)
-        source = Archive(path)
-        places = dict(_places(source, blobs))
-        writer = ArchiveWriter(file, source.root, on_bytes)
-        with path.open("rb") as hollow:
-            for name, record in source.records.items():
-                if name == CONSTANTS_CONFIG:
-                    writer.write(name, _config_with_sizes(source, blobs))
-                elif name in places:
-                    writer.write(name, blobs[places[name]].detach().cpu().contiguous().numpy())
-                elif name == SERIALIZATION_ID:
-                    writer.write(name, writer.serialization_id().encode())
-                else:
-                    writer.copy(name, hollow, record)
-        writer.close()
-
-
-def _stand_ins(blobs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One byte for each blob; blobs that share memory share it here."""
-    bytes_of: dict[int, torch.Tensor] = {}
-    return {
-        name: bytes_of.setdefault(blob.data_ptr(), torch.zeros(1, dtype=torch.uint8))
-        for name, blob in blobs.items()
-    }
-
-
-def _places(source: Archive, blobs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
-    """Record -> blob."""
-    for name, entry in source.json(CONSTANTS_CONFIG)["config"].items():
-        if name in blobs:
-            yield CONSTANTS + entry["path_name"], name
-
-
-def _config_with_sizes(source: Archive, blobs: Mapping[str, torch.Tensor]) -> bytes:
-    config = source.json(CONSTANTS_CONFIG)
-    for name, blob in blobs.items():
-        config["config"][name]["tensor_meta"]["sizes"] = [{"as_int": blob.numel()}]
-    return json.dumps(config).encode()
 
 
 def _byte_size(program: ExportedProgram) -> int:

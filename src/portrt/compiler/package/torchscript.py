@@ -12,10 +12,20 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import SettingsError
-from portrt.format.archive_writer import OnBytes
+from portrt.format.atomic import OnBytes, Write
 
 
-def write_script(script: torch.jit.ScriptModule, file: IO[bytes], on_bytes: OnBytes) -> None:
+def torchscript_writer(program: ExportedProgram) -> Write:
+    """Trace a program with its example inputs, and return what writes the script.
+
+    Raises:
+        SettingsError: It has no example inputs, sizes that tracing would freeze, or control flow.
+    """
+    script = _torchscript_of(program)
+    return lambda file, on_bytes: _write(script, file, on_bytes)
+
+
+def _write(script: torch.jit.ScriptModule, file: IO[bytes], on_bytes: OnBytes) -> None:
     counted = _Counted(file, on_bytes)
     try:
         torch.jit.save(script, counted)
@@ -55,7 +65,7 @@ class _Counted(io.RawIOBase):
         return self._file.seek(offset, whence)  # torch rewinds when it is done
 
 
-def torchscript_of(program: ExportedProgram) -> torch.jit.ScriptModule:
+def _torchscript_of(program: ExportedProgram) -> torch.jit.ScriptModule:
     """The program as TorchScript, traced with its example inputs.
 
     Raises:
