@@ -207,7 +207,9 @@ def test_the_tolerance_is_that_of_its_precision(
 def test_what_cannot_run_here_is_compared_where_it_is_opened_first(
     fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeBackend, "accepts", lambda *_: Verdict(False, "not here"))
+    monkeypatch.setattr(
+        FakeBackend, "accepts", lambda *_: Verdict.no("library_version", "not here")
+    )
     options = {"source": tiny.model(), "output_names": ["y"], "check": "first-open"}
     program = adopt(tensorrt_plan(), [X], **options)
     assert entry_of(program)["engines"][0]["check"] == {"skipped": "not here"}

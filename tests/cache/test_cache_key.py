@@ -31,10 +31,8 @@ from portrt.compiler.options.settings import EngineRequest, Settings
 from portrt.compiler.partition import partition
 from portrt.compiler.plan import Block
 from portrt.engines import registry
-from portrt.verdict import Verdict
+from portrt.verdict import YES
 from portrt.weights import image_from_tensors
-
-YES = Verdict(True)
 
 
 def material(model: nn.Module | None = None, shape: tuple[int, ...] = (3, 8)) -> BuildInput:

@@ -30,7 +30,7 @@ def facts(library: bool | None = None, **versions: str) -> Machine:
     """A machine with these libraries; `library`: whether a lean library file of that release."""
 
     def find(built: str) -> str | Verdict:
-        return "lib.so" if library else Verdict(False, f"no lean library of {built}")
+        return "lib.so" if library else Verdict.no("library_missing", f"no lean library of {built}")
 
     names = {"full": "tensorrt", "lean": "tensorrt_lean", "dispatch": "tensorrt_dispatch"}
     return Machine(

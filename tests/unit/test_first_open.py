@@ -37,7 +37,7 @@ class Fake:
         return YES
 
     def can_run(self, device: str) -> Verdict:
-        return Verdict(True, "fake 1.0")
+        return Verdict.yes("fake 1.0")
 
     def open(self, *args: Any, **options: Any) -> Any:
         return self

@@ -118,7 +118,9 @@ def test_the_user_can_keep_it_in_pytorch(name: Any) -> None:
 
 
 def test_a_node_of_a_branch_that_was_refused_keeps_the_whole_call() -> None:
-    plan = plan_of(Branches, excluded={"false_graph_0_sin": Verdict(False, "it failed")})
+    plan = plan_of(
+        Branches, excluded={"false_graph_0_sin": Verdict.no("build_failed", "it failed")}
+    )
 
     reason = said_of(plan, "cond").reason
     assert reason.startswith("aten.sin.default in its false_graph_0 (test_higher_order.py:")

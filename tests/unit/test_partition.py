@@ -18,6 +18,7 @@ from portrt import torch_internals
 from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
 from portrt.compiler.backends.tensorrt.tensorrt_rtx import TensorRTRTXBackend
 from portrt.compiler.convert import translation
+from portrt.compiler.convert.translations import with_built_in
 from portrt.compiler.lower import lower
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition import partition
@@ -97,7 +98,11 @@ def test_dropout_in_training_is_called_random() -> None:
 
 def test_what_a_backend_refuses_stays_with_its_reason() -> None:
     def supports(node: torch.fx.Node) -> Verdict:
-        return Verdict(False, "no tanh here") if "tanh" in str(node.target) else YES
+        return (
+            Verdict.no("unsupported_operator", "no tanh here")
+            if "tanh" in str(node.target)
+            else YES
+        )
 
     case = CASES["boolean_index"]
     args, _ = case.arguments()[0]
@@ -108,7 +113,7 @@ def test_what_a_backend_refuses_stays_with_its_reason() -> None:
 
 
 def test_nodes_that_were_refused_before_are_excluded() -> None:
-    plan = plan_of("mlp_static", excluded={"relu": Verdict(False, "it failed")})
+    plan = plan_of("mlp_static", excluded={"relu": Verdict.no("build_failed", "it failed")})
 
     assert reasons(plan) == {"aten.relu.default": "it failed"}
     assert len(plan.blocks) == 2
@@ -338,7 +343,7 @@ def fails(*_: Any, **__: Any) -> Any:
 @pytest.fixture
 def broken_translation() -> Iterator[None]:
     """torch.onnx claims to translate the custom operator, and fails to."""
-    registry = exporter._registry(torch_internals.NEWEST_OPSET)
+    registry = exporter._registry(torch_internals.NEWEST_OPSET, with_built_in())
     registry.register_op(torch.ops.portrt_tests.shifted_relu.default, fails)
     yield
     exporter._registry.cache_clear()

@@ -30,7 +30,7 @@ X = torch.linspace(-1, 1, 24).view(3, 8)
 class Fake:
     """A backend of the name `fake`, whose session adds a number that tells who ran."""
 
-    verdict: Verdict = field(default_factory=lambda: Verdict(True, "fake is here"))
+    verdict: Verdict = field(default_factory=lambda: Verdict.yes("fake is here"))
     error: Exception | None = None
     open_s: float = 0.0
     opened: list[bytes] = field(default_factory=list)
@@ -94,7 +94,7 @@ def test_the_first_engine_that_fits_runs(fake: Fake) -> None:
 
 
 def test_an_engine_that_does_not_fit_is_not_opened(fake: Fake) -> None:
-    fake.verdict = Verdict(False, "not today")
+    fake.verdict = Verdict.no("library_missing", "not today")
     assert ran(with_fake()) == "right numbers"
     assert fake.opened == []
 
@@ -126,7 +126,7 @@ def test_a_damaged_engine_is_not_passed_over(fake: Fake) -> None:
 
 
 def test_no_usable_engine_lists_every_verdict(fake: Fake) -> None:
-    fake.verdict = Verdict(False, "not today", "come tomorrow")
+    fake.verdict = Verdict.no("library_missing", "not today", "come tomorrow")
     with policy(fallback="error", engines=["fake"]), pytest.raises(NoUsableEngineError) as caught:
         with_fake()(X)
     text = caught.value.happened

@@ -291,7 +291,7 @@ def _nodes_to_exclude(
         block.name,
         f"{reason} (do: {remedy})",
     )
-    return dict.fromkeys(excluded, Verdict(False, reason, remedy))
+    return dict.fromkeys(excluded, Verdict.no("build_failed", reason, remedy))
 
 
 def _control_flow(block: Block) -> set[str]:

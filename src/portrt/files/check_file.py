@@ -90,8 +90,8 @@ class Target:
         there = str(self.lean_library)
         if there != "none" and same_release(built, there):
             return there
-        return Verdict(
-            False,
+        return Verdict.no(
+            "library_missing" if there == "none" else "library_version",
             f"it needs a lean runtime library of tensorrt {built}, and {there} is there",
             "put one there, and name it in PORTRT_TENSORRT_LEAN",
         )
@@ -301,7 +301,7 @@ def _engine(
     allowed = manifest.policy.get("engines")
     if allowed is not None and engine.backend not in allowed:
         listed = ", ".join(map(str, allowed)) or "no engine"
-        return Verdict(False, f"the policy allows {listed}", "load it with engines=...")
+        return Verdict.no("policy", f"the policy allows {listed}", "load it with engines=...")
     verdict = judge(engine.backend, engine.requires, facts, device)
     own = engine.requires["device"]
     if device in own:
@@ -314,7 +314,9 @@ def _engine(
 
 def _source(manifest: Manifest) -> Verdict:
     if manifest.source is None:
-        return Verdict(False, "the source was stripped", "use a file that was not stripped")
+        return Verdict.no(
+            "source_missing", "the source was stripped", "use a file that was not stripped"
+        )
     if manifest.policy.get("fallback") == "error":
-        return Verdict(False, "the policy forbids PyTorch", "load it with fallback='eager'")
+        return Verdict.no("policy", "the policy forbids PyTorch", "load it with fallback='eager'")
     return YES

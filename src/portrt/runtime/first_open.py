@@ -54,8 +54,8 @@ def first_open_verdict(
     if "outputs" in (engine.check or {}):
         return YES
     if manifest.source is None:
-        return Verdict(
-            False,
+        return Verdict.no(
+            "source_missing",
             "it was never checked, and the source to check it with was stripped",
             "use a file that has its sources, or run with check='off'",
         )
@@ -71,7 +71,9 @@ def first_open_verdict(
         try:
             rows = list(_compared(engine, session, oracle, manifest, device))
         except EngineError as err:
-            return Verdict(False, f"it could not be checked: {err.happened}", err.remedy)
+            return Verdict.no(
+                "check_failed", f"it could not be checked: {err.happened}", err.remedy
+            )
         logger.info("checked the %s engine of %s: %s", engine.backend, manifest.name, rows)
         if cache is not None:
             meta = {"backend": engine.backend, "block": manifest.name}
@@ -108,7 +110,7 @@ def _verdict(engine: EngineSpec, manifest: Manifest, rows: Sequence[dict[str, An
         f"{worse['max_abs']}, relative {worse['max_rel']}, and up to {worse['tolerance']} will do"
     )
     logger.warning("the %s engine of %s does not run: %s", engine.backend, manifest.name, reason)
-    return Verdict(False, reason, _REMEDY)
+    return Verdict.no("check_failed", reason, _REMEDY)
 
 
 def _key(engine: EngineSpec, manifest: Manifest, device: torch.device) -> Key:

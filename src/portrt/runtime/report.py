@@ -69,7 +69,7 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
             builders = rebuilder()
             chosen = next(builders.candidates(where, policy), "") if builders else ""
             if chosen:
-                built = Verdict(True, "it is built from the source at the first call")
+                built = Verdict.yes("it is built from the source at the first call")
                 verdicts += ((f"{chosen}, rebuilt", built),)
         chosen = chosen or fallback
         reports.append(BlockReport(manifest.name, manifest.node_count, chosen, verdicts))

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 EAGER = "eager"
 
-NO_REBUILDER = Verdict(
-    False,
+NO_REBUILDER = Verdict.no(
+    "no_builder",
     "no builder is installed here",
     "install portrt with its compiler, or use rebuild='never'",
 )
@@ -64,15 +64,19 @@ class Selection:
 def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verdict:
     """Whether an engine may run here on tensors of a device, without opening it."""
     if policy.engines is not None and engine.backend not in policy.engines:
-        return Verdict(False, f"the policy allows {', '.join(policy.engines) or 'no engine'}")
+        return Verdict.no("policy", f"the policy allows {', '.join(policy.engines) or 'no engine'}")
     if device.type not in engine.requires["device"]:
         wanted = " or ".join(map(str, engine.requires["device"]))
-        return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device.type}")
+        return Verdict.no(
+            "wrong_device", f"it takes {wanted} tensors, the inputs are on {device.type}"
+        )
     try:
         backend = registry.backend(engine.backend)
     except BackendUnavailableError:
-        return Verdict(
-            False, "this version of portrt does not know it", "install a newer version of portrt"
+        return Verdict.no(
+            "unknown_backend",
+            "this version of portrt does not know it",
+            "install a newer version of portrt",
         )
     verdict = backend.accepts(engine, device)
     return host_code_verdict(engine, policy, verdict)
@@ -195,7 +199,7 @@ def _rebuilt(
             spec, manifest, found.data, weights, device=device
         )
     except EngineError as err:
-        verdicts.append((label, Verdict(False, err.happened, err.remedy)))
+        verdicts.append((label, Verdict.no("open_failed", err.happened, err.remedy)))
         return None
     sessions[spec.data.index, device] = session
     session = with_graphs(session, policy)
@@ -220,10 +224,10 @@ def _open(
     except PackageError:
         raise
     except EngineError as err:
-        return Verdict(False, f"it could not be opened: {err.happened}", err.remedy)
+        return Verdict.no("open_failed", f"it could not be opened: {err.happened}", err.remedy)
     except Exception as err:  # a backend that breaks its promise does not take the others down
         logger.exception("opening %s of %s", engine.backend, manifest.name)
-        return Verdict(False, f"it could not be opened: {type(err).__name__}: {err}")
+        return Verdict.no("open_failed", f"it could not be opened: {type(err).__name__}: {err}")
 
 
 def _source(

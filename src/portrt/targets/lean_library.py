@@ -39,8 +39,8 @@ def find_lean_library(built: str) -> str | Verdict:
             others.append(f"{candidate} is of {release}")
     found = f" ({'; '.join(others)})" if others else ""
     release = ".".join(map(str, numbers(built)[:3]))
-    return Verdict(
-        False,
+    return Verdict.no(
+        "library_version" if others else "library_missing",
         f"it was built by tensorrt {built} without a lean runtime inside, and no "
         f"{_file_names(built)[0]} of that release was found{found}",
         f"install tensorrt_lean {release}, or name its library in {ENV_LEAN}",

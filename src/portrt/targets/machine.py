@@ -16,7 +16,7 @@ class Machine:
         os: "linux", "windows" or "darwin".
         arch: "x86_64", "aarch64" and so on.
         compute_capability: Of its NVIDIA GPU, such as "8.9"; None for a machine without one.
-        no_gpu: Why there is no GPU to use, for messages.
+        gpu_reason: Why there is no GPU to use, for messages.
         versions: Library -> version; "" for a library that is not installed.
         cuda: The newest CUDA that the GPU's driver knows, such as "12.4".
         lean_library: Version of a TensorRT -> path of a lean runtime library of that release, or

@@ -25,12 +25,14 @@ def judge(backend: str, requires: Mapping[str, Any], facts: Machine, device: str
         device: "cpu" or "cuda": where the inputs are.
     """
     if backend not in LIBRARIES:
-        return Verdict(
-            False, "this version of portrt does not know it", "install a newer version of portrt"
+        return Verdict.no(
+            "unknown_backend",
+            "this version of portrt does not know it",
+            "install a newer version of portrt",
         )
     if device not in requires["device"]:
         wanted = " or ".join(map(str, requires["device"]))
-        return Verdict(False, f"it takes {wanted} tensors, the inputs are on {device}")
+        return Verdict.no("wrong_device", f"it takes {wanted} tensors, the inputs are on {device}")
     verdicts = (
         _platform(requires, facts),
         _gpu(backend, requires, facts) if device == "cuda" else YES,
@@ -43,8 +45,8 @@ def _platform(requires: Mapping[str, Any], facts: Machine) -> Verdict:
     for key, found in (("os", facts.os), ("arch", facts.arch)):
         wanted = requires.get(key)
         if wanted and found is not None and found not in wanted:
-            return Verdict(
-                False,
+            return Verdict.no(
+                "wrong_platform",
                 f"built for {', '.join(map(str, wanted))}, not {found}",
                 f"compile on a machine with {key}={found}",
             )
@@ -54,18 +56,18 @@ def _platform(requires: Mapping[str, Any], facts: Machine) -> Verdict:
 def _gpu(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdict:
     found = facts.compute_capability
     if found is None:
-        return Verdict(False, facts.gpu_reason, "use a machine with such a GPU")
+        return Verdict.no("no_gpu", facts.gpu_reason, "use a machine with such a GPU")
     wanted = requires.get("compute_capabilities")
     if wanted and found not in wanted:
-        return Verdict(
-            False,
+        return Verdict.no(
+            "wrong_gpu",
             f"built for compute capability {', '.join(map(str, wanted))}, the GPU has {found}",
             _remedy_for_gpu(backend, found),
         )
     least = requires.get("compute_capability_min")
     if least is not None and not at_least(str(least), found):
-        return Verdict(
-            False,
+        return Verdict.no(
+            "wrong_gpu",
             f"built for compute capability {least} or newer, the GPU has {found}",
             "use a machine with a newer GPU",
         )
@@ -90,8 +92,8 @@ def _driver(requires: Mapping[str, Any], facts: Machine) -> Verdict:
         return YES
     if numbers(found)[:1] >= numbers(wanted)[:1]:
         return YES
-    return Verdict(
-        False,
+    return Verdict.no(
+        "driver_too_old",
         f"the GPU's driver is too old: it knows CUDA {found}, the engine was built with CUDA "
         f"{wanted}",
         "update the driver",
@@ -107,7 +109,7 @@ def _library(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdi
     if found is None:
         return YES
     if not found:
-        return Verdict(False, f"{library} is not installed", INSTALL[library])
+        return Verdict.no("library_missing", f"{library} is not installed", INSTALL[library])
     wanted = requires.get(library)
     if not isinstance(wanted, str):
         return YES
@@ -118,14 +120,16 @@ def _library(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdi
         return YES if same_release(wanted, found) else _other_release(library, wanted, found)
     if at_least(wanted, found):
         return YES
-    return Verdict(
-        False, f"needs {library} {wanted} or newer, and {found} is there", f"update {library}"
+    return Verdict.no(
+        "library_version",
+        f"needs {library} {wanted} or newer, and {found} is there",
+        f"update {library}",
     )
 
 
 def _other_release(library: str, wanted: str, found: str) -> Verdict:
-    return Verdict(
-        False,
+    return Verdict.no(
+        "library_version",
         f"built by {library} {wanted}, and {found} is there",
         f"install {library} {wanted}, or portrt add-engine where {found} is installed",
     )

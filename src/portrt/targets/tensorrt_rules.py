@@ -42,13 +42,15 @@ def runtime_for(requires: Mapping[str, Any], facts: Machine) -> str | Verdict:
     """
     built = requires.get("tensorrt")
     if not isinstance(built, str) or len(numbers(built)) < 2:
-        return Verdict(False, "it does not say which TensorRT built it", "build it again")
+        return Verdict.no(
+            "requirement_missing", "it does not say which TensorRT built it", "build it again"
+        )
     compatible = requires.get("version_compatible") is True
     known = {name: facts.versions[name] for name in RUNTIMES if name in facts.versions}
     there = {name: version for name, version in known.items() if version}
     if known and not there:
-        return Verdict(
-            False,
+        return Verdict.no(
+            "library_missing",
             f"neither {', '.join(RUNTIMES[:-1])} nor {RUNTIMES[-1]} is installed",
             _get(built) if compatible else f"pip install tensorrt=={built}",
         )
@@ -64,8 +66,8 @@ def _exact(built: str, there: Mapping[str, str]) -> str | Verdict:
     found = there.get("tensorrt")
     if found is not None and same_release(built, found, _ALL_PARTS):
         return "tensorrt"
-    return Verdict(
-        False,
+    return Verdict.no(
+        "library_version",
         f"it is not version compatible: built by tensorrt {built}, and {_list(there)} is there",
         f"install tensorrt {built}, or build it again with what is there",
     )
@@ -83,8 +85,8 @@ def _with_lean_outside(built: str, there: Mapping[str, str], facts: Machine) -> 
     loaders = [name for name in _that_load(built, there) if name != "tensorrt_lean"]
     if not loaders:
         if "tensorrt_lean" in there and len(there) == 1:
-            return Verdict(
-                False,
+            return Verdict.no(
+                "library_version",
                 f"it was built by tensorrt {built} without a lean runtime inside, and "
                 f"{_list(there)} runs such engines of its own release alone",
                 f"install tensorrt_lean {built}, or {_get(built)}",
@@ -109,8 +111,8 @@ def _next(built: str) -> int | None:
 
 def _no_major(built: str, there: Mapping[str, str]) -> Verdict:
     later = f", or TensorRT {_next(built)}" if _next(built) else ""
-    return Verdict(
-        False,
+    return Verdict.no(
+        "library_version",
         f"it was built by tensorrt {built}, needs that or a newer TensorRT "
         f"{numbers(built)[0]}{later}, and {_list(there)} is there",
         _get(built),

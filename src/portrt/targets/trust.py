@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from portrt.verdict import Verdict
 
-NOT_TRUSTED = Verdict(
-    False,
+NOT_TRUSTED = Verdict.no(
+    "untrusted_code",
     "it carries host code: refused unless trust='host-code'",
     "load it with trust='host-code' if you trust whoever made the file",
 )

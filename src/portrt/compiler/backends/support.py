@@ -7,7 +7,7 @@ import torch
 from portrt.compiler.backends.quantized import converts
 from portrt.graphs import spectral
 from portrt.graphs.quantized_dtypes import NARROW
-from portrt.verdict import Verdict
+from portrt.verdict import YES, Verdict
 
 # What a complex tensor consists of, within an engine.
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -43,5 +43,5 @@ def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: s
         if tensor.dtype not in dtypes and tensor.dtype not in passed:
             dtype = str(tensor.dtype).removeprefix("torch.")
             remedy = f"use another dtype there, or leave {name} out of engines"
-            return Verdict(False, f"{name} has no {dtype}", remedy)
-    return Verdict(True)
+            return Verdict.no("unsupported_dtype", f"{name} has no {dtype}", remedy)
+    return YES

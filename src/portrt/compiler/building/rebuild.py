@@ -114,11 +114,13 @@ def _in_thread(
             with torch_internals.without_torch_noise():
                 results.append(_build_and_check(manifest, blobs, device, builder))
         except PortrtError as err:
-            results.append(Verdict(False, f"it could not be rebuilt: {err.happened}", err.remedy))
+            results.append(
+                Verdict.no("build_failed", f"it could not be rebuilt: {err.happened}", err.remedy)
+            )
         except Exception as err:  # of torch's exporter: the source can still run
             logger.exception("rebuilding %s", manifest.name)
             reason = f"it could not be rebuilt: {type(err).__name__}: {err}"
-            results.append(Verdict(False, reason))
+            results.append(Verdict.no("build_failed", reason))
 
     thread = threading.Thread(target=run, name="portrt-rebuild")
     thread.start()
@@ -145,7 +147,9 @@ def _build_and_check(
     (engine,), _ = engines_of_block(plan, block, image, [builder], samples[0])
     check = engine.check or {}
     if "outputs" not in check:
-        return Verdict(False, f"it could not be checked: {check.get('skipped', 'no reason given')}")
+        return Verdict.no(
+            "check_failed", f"it could not be checked: {check.get('skipped', 'no reason given')}"
+        )
     check_engine(block, engine, image, samples[1], accept=False)
     return engine
 

@@ -73,10 +73,10 @@ def translation(
         return YES
     wrong = wrong_translation(node)
     if wrong:
-        return Verdict(False, wrong, _REMEDY)
+        return Verdict.no("no_translation", wrong, _REMEDY)
     if torch_internals.has_onnx_translation(node, opset, with_built_in()):
         return YES
-    return Verdict(False, "torch.onnx has no translation for it", _REMEDY)
+    return Verdict.no("no_translation", "torch.onnx has no translation for it", _REMEDY)
 
 
 def onnx_from_block(

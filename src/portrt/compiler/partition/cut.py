@@ -15,7 +15,7 @@ from portrt import torch_internals
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition.group import Group, groups_of
 from portrt.compiler.partition.plan import plan_of
-from portrt.compiler.partition.verdicts import OPTIONS_THAT_LEAVE_OUT, Supports, verdicts_of
+from portrt.compiler.partition.verdicts import Supports, verdicts_of
 from portrt.compiler.plan import FallbackNode, Plan
 from portrt.errors import PartitionError
 from portrt.graphs import control_flow, nested
@@ -178,7 +178,7 @@ def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> Fallback
         remedy=verdict.remedy,
         source=source_line(node.meta.get("stack_trace")),
         module=ModulePath.of(node.meta).innermost,
-        asked=verdict.reason.endswith(OPTIONS_THAT_LEAVE_OUT),
+        asked=verdict.code == "left_out",
     )
 
 

@@ -15,18 +15,20 @@ from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition.block import count_operators
 from portrt.compiler.sizes import data_sizes
 from portrt.graphs import nested
-from portrt.verdict import Verdict
+from portrt.verdict import YES, Verdict
 
 Group = list[torch.fx.Node]
 
-_CONSTANT = "its block has no inputs: it computes a constant"
-_COMPUTED = Verdict(
-    False,
+_CONSTANT = Verdict.no(
+    "constant_block",
+    "its block has no inputs: it computes a constant",
+    "compute it once, and keep it as a buffer of the model",
+)
+_COMPUTED = Verdict.no(
+    "unsupported_size",
     "it gives a size that is computed from one that the data decides",
     "return the tensor before its size was changed",
 )
-_LOWER = "lower min_block_size"
-_REMEDIES = {_CONSTANT: "compute it once, and keep it as a buffer of the model"}
 
 
 class _Support(OperatorSupportBase):
@@ -71,13 +73,12 @@ def groups_of(
     groups: list[Group] = []
     dropped: list[tuple[torch.fx.Node, Verdict]] = []
     for group in proposed:
-        reason = _reason_to_drop(group, graph_module, weights, settings, whole_model)
-        if reason:
-            verdict = Verdict(False, reason, _REMEDIES.get(reason, _LOWER))
-            dropped += [(node, verdict) for node in group if node in verdicts]
-        else:
+        verdict = _verdict_on_group(group, graph_module, weights, settings, whole_model)
+        if verdict:
             groups.append(group)
             _give_tensors_alone(graph_module.graph, group)
+        else:
+            dropped += [(node, verdict) for node in group if node in verdicts]
     return groups, dropped
 
 
@@ -104,30 +105,31 @@ def _without_small_groups(
         waits = node in verdicts and not verdicts[node]
         if waits or not late.isdisjoint(node.all_input_nodes):
             late.add(node)
-    lost = {node: reason for node, reason in alone.items() if node in late}
+    lost = {node: verdict for node, verdict in alone.items() if node in late}
     if len(proposed) == 1 or not lost or len(lost) == len(alone):
         return proposed
     allowed = {node: verdict for node, verdict in verdicts.items() if node not in lost}
     others = _proposed(graph_module, allowed)
     if len(_small(others, graph_module, least).keys() | lost.keys()) >= len(alone):
         return proposed
-    for node, reason in lost.items():
-        if node in verdicts:
-            verdicts[node] = Verdict(False, reason, _LOWER)
+    verdicts.update((node, verdict) for node, verdict in lost.items() if node in verdicts)
     return others
 
 
 def _small(
     groups: Iterable[Group], graph_module: torch.fx.GraphModule, least: int
-) -> dict[torch.fx.Node, str]:
-    """The nodes of groups that are too small, each with the reason in words."""
-    found = {}
+) -> dict[torch.fx.Node, Verdict]:
+    """The nodes of groups that are too small, each with the verdict on its group."""
+    found: dict[torch.fx.Node, Verdict] = {}
     for group in groups:
         count = _operator_count(group, graph_module)
         if count < least:
-            found.update(
-                dict.fromkeys(group, f"its block has {count} operators, min_block_size is {least}")
+            verdict = Verdict.no(
+                "block_too_small",
+                f"its block has {count} operators, min_block_size is {least}",
+                "lower min_block_size",
             )
+            found.update(dict.fromkeys(group, verdict))
     return found
 
 
@@ -169,13 +171,13 @@ def _give_tensors_alone(graph: torch.fx.Graph, group: Group) -> None:
             user.replace_input_with(node, copy)
 
 
-def _reason_to_drop(
+def _verdict_on_group(
     group: Group,
     graph_module: torch.fx.GraphModule,
     weights: Mapping[str, Any],
     settings: Settings,
     whole_model: bool,
-) -> str:
+) -> Verdict:
     members = set(group)
     sources = {source for node in group for source in node.all_input_nodes} - members
     if not any(
@@ -184,7 +186,7 @@ def _reason_to_drop(
     ):
         return _CONSTANT
     small = _small([group], graph_module, settings.min_block_size)
-    return "" if whole_model or not small else small[group[0]]
+    return YES if whole_model or not small else small[group[0]]
 
 
 def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:

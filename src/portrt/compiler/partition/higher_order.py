@@ -23,21 +23,21 @@ def verdict_on_kind(node: torch.fx.Node) -> Verdict:
     """Whether engines could have the operator itself, whatever its graphs hold."""
     target = node.target
     if not isinstance(target, torch._ops.HigherOrderOperator):
-        return Verdict(
-            False,
+        return Verdict.no(
+            "unsupported_operator",
             "it is a Python function and no operator",
             "write it with operators of torch",
         )
     if str(target) in _CONTROL_FLOW:
         return YES
     if str(target) in _FUNCTIONALIZED:
-        return Verdict(
-            False,
+        return Verdict.no(
+            "unsupported_operator",
             f"{node.args[0]} writes to its inputs",
             "give the operator a form that returns new tensors",
         )
-    return Verdict(
-        False,
+    return Verdict.no(
+        "unsupported_operator",
         f"ONNX has no form for the operator {target!s}, which calls a graph",
         "write it with plain operators, or with torch.cond, while_loop or scan",
     )
@@ -55,8 +55,8 @@ def verdict_on_graphs(graphs: Mapping[torch.fx.Node, torch.fx.GraphModule], judg
             if not verdict:
                 place = source_line(node.meta.get("stack_trace"))
                 where = f" ({place})" if place else ""
-                return Verdict(
-                    False,
+                return Verdict.no(
+                    verdict.code,
                     f"{node.target} in its {reader.target}{where}: {verdict.reason}",
                     verdict.remedy,
                 )

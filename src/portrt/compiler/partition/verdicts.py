@@ -16,9 +16,6 @@ from portrt.graphs import nested, symbols
 from portrt.graphs.module_path import ModulePath
 from portrt.verdict import YES, Verdict
 
-# How the reasons of what the user left out end.
-OPTIONS_THAT_LEAVE_OUT = ("torch_executed_ops", "torch_executed_modules")
-
 Supports = Callable[[torch.fx.Node], Verdict]
 
 
@@ -43,7 +40,9 @@ def verdicts_of(
             if node.op != "call_function" or torch_internals.is_symbolic_call(node):
                 continue
             if node.target is operator.getitem:
-                found[node] = found.get(node.args[0], Verdict(False, "its source is in PyTorch"))
+                found[node] = found.get(
+                    node.args[0], Verdict.no("bound_to_pytorch", "its source is in PyTorch")
+                )
             elif node.name in excluded:
                 found[node] = excluded[node.name]
             else:
@@ -70,7 +69,9 @@ def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
         for node in found
         if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].is_complex()
     ]
-    outside = Verdict(False, "it gives a complex tensor to what is not in an engine")
+    outside = Verdict.no(
+        "bound_to_pytorch", "it gives a complex tensor to what is not in an engine"
+    )
     while any(
         any(found.get(node) for node in chain) and not all(found.get(node) for node in chain)
         for chain in chains
@@ -106,13 +107,13 @@ def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
     if nested.is_operator(node):
         name = operator_name(node.target)
         if settings.torch_executed_ops & {name, name.rpartition(".")[0]}:
-            return Verdict(
-                False, "named in torch_executed_ops", "leave it out of torch_executed_ops"
+            return Verdict.no(
+                "left_out", "named in torch_executed_ops", "leave it out of torch_executed_ops"
             )
     module = ModulePath.of(node.meta).match(settings.torch_executed_modules)
     if module is not None:
-        return Verdict(
-            False,
+        return Verdict.no(
+            "left_out",
             f"{module!r} is named in torch_executed_modules",
             "leave the module out of torch_executed_modules",
         )
@@ -122,12 +123,14 @@ def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
 def _verdict_on_operator(node: torch.fx.Node) -> Verdict:
     target: Any = node.target
     if target._schema.is_mutable:
-        return Verdict(
-            False, "it writes to its inputs", "use the operator that returns a new tensor"
+        return Verdict.no(
+            "unsupported_operator",
+            "it writes to its inputs",
+            "use the operator that returns a new tensor",
         )
     if torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node):
-        return Verdict(
-            False,
+        return Verdict.no(
+            "unsupported_operator",
             "it draws random numbers from torch's generator",
             "take the random numbers as an input",
         )
@@ -145,7 +148,7 @@ def _verdict_on_values(
     values = [value] if isinstance(value, torch.Tensor) else list(value or ())
     tensors = [item for item in values if isinstance(item, torch.Tensor)]
     if not tensors or len(tensors) != len(values):
-        return Verdict(False, "it does not return tensors alone")
+        return Verdict.no("unsupported_operator", "it does not return tensors alone")
     sources = [source for source in node.all_input_nodes if source.op != "get_attr"]  # no graphs
     taken = [source.meta.get("val") for source in sources]
     taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
@@ -155,14 +158,14 @@ def _verdict_on_values(
         return data_sizes.REFUSED
     for size in sizes:
         if not data_sizes.has_tree(size, known):
-            return Verdict(
-                False,
+            return Verdict.no(
+                "unsupported_size",
                 f"the size {size} is no whole-number arithmetic on input sizes",
                 "make the dimension static, or compute the size from those of the inputs",
             )
     if any(item.device != device for item in tensors):
-        return Verdict(
-            False,
+        return Verdict.no(
+            "wrong_device",
             f"it runs on {tensors[0].device}, the model on {device}",
             "put the whole model on one device",
         )

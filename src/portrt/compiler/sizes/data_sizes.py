@@ -19,8 +19,8 @@ from portrt.verdict import Verdict
 aten = torch.ops.aten
 
 # What is said of a node that no engine holds because of such a size.
-REFUSED = Verdict(
-    False,
+REFUSED = Verdict.no(
+    "unsupported_size",
     "a size of its tensors depends on data",
     "keep the size and mask, as torch.where does, instead of picking elements",
 )

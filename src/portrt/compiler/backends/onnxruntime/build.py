@@ -58,8 +58,10 @@ class OnnxRuntimeBackend:
 
     def can_run(self, device: str) -> Verdict:
         if device != "cpu":
-            return Verdict(
-                False, f"it runs on CPU tensors, the inputs are on {device}", "use CPU tensors"
+            return Verdict.no(
+                "wrong_device",
+                f"it runs on CPU tensors, the inputs are on {device}",
+                "use CPU tensors",
             )
         return self._installed()
 
@@ -133,10 +135,10 @@ class OnnxRuntimeBackend:
         try:
             import onnxruntime
 
-            return Verdict(True, f"ONNX Runtime {onnxruntime.__version__}")
+            return Verdict.yes(f"ONNX Runtime {onnxruntime.__version__}")
         except Exception as err:
             reason = f"onnxruntime cannot be imported: {type(err).__name__}: {first_line(err)}"
-            return Verdict(False, reason, _INSTALL)
+            return Verdict.no("library_missing", reason, _INSTALL)
 
 
 def _oldest(material: BuildInput) -> str:

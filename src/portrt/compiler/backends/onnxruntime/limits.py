@@ -43,8 +43,8 @@ def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
     made, given = node.meta["val"], node.all_input_nodes[0].meta["val"]
     if made.dtype.is_floating_point or (node.target in _PRODUCTS and given.dtype == torch.bool):
         return YES
-    return Verdict(
-        False,
+    return Verdict.no(
+        "wrong_results",
         "onnxruntime multiplies whole numbers as float64, which does not hold every one",
         "multiply floating-point numbers, by dtype=torch.float64 for example",
     )
@@ -53,8 +53,8 @@ def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
 def _divides_safely(node: torch.fx.Node, version: str) -> Verdict:
     if at_least(SAFE_DIVISION, version) or not divides_integers(node):
         return YES
-    return Verdict(
-        False,
+    return Verdict.no(
+        "library_version",
         f"a division of whole numbers by zero would end the process in onnxruntime {version}",
         f"install onnxruntime {SAFE_DIVISION} or newer",
     )

@@ -50,8 +50,8 @@ def supports(node: torch.fx.Node, name: str) -> Verdict:
     if verdict and node.target in spectral.TRANSFORMS and not spectral.is_matrix_product(node):
         length = spectral.length_of(node)
         what = "of a length that varies" if length is None else f"of length {length}"
-        return Verdict(
-            False,
+        return Verdict.no(
+            "unsupported_operator",
             f"{name} has no Fourier transform: a short one of a fixed length is a matrix product, "
             f"and this is one {what}",
             f"transform frames of a fixed length, or leave {name} out of engines",

@@ -47,29 +47,35 @@ class TensorRTBackend:
 
     def can_build(self, python: str | None = None) -> Verdict:
         if not torch.cuda.is_available():
-            return Verdict(
-                False,
+            return Verdict.no(
+                "no_gpu",
                 "its builder measures kernels on a GPU, and torch can use none here",
                 "build on a machine with the GPU that the engine is for",
             )
         if python is not None:
-            return Verdict(True, f"{python} builds; only a build shows whether it can")
+            return Verdict.yes(f"{python} builds; only a build shows whether it can")
         if importlib.util.find_spec("tensorrt") is None:
-            return Verdict(False, "the package tensorrt is not installed", _INSTALL)
-        return Verdict(True, f"TensorRT {this_machine().versions['tensorrt']}")
+            return Verdict.no("library_missing", "the package tensorrt is not installed", _INSTALL)
+        return Verdict.yes(f"TensorRT {this_machine().versions['tensorrt']}")
 
     def can_run(self, device: str) -> Verdict:
         if device != "cuda":
-            return Verdict(
-                False, f"it runs on CUDA tensors, the inputs are on {device}", "use CUDA tensors"
+            return Verdict.no(
+                "wrong_device",
+                f"it runs on CUDA tensors, the inputs are on {device}",
+                "use CUDA tensors",
             )
         if not torch.cuda.is_available():
-            return Verdict(False, "there is no NVIDIA GPU that torch can use", "use such a GPU")
+            return Verdict.no(
+                "no_gpu", "there is no NVIDIA GPU that torch can use", "use such a GPU"
+            )
         found = {name: version for name, version in this_machine().versions.items() if version}
         names = [name for name in RUNTIMES if name in found]
         if not names:
-            return Verdict(False, f"none of {', '.join(RUNTIMES)} is installed", _INSTALL)
-        return Verdict(True, ", ".join(f"{name} {found[name]}" for name in names))
+            return Verdict.no(
+                "library_missing", f"none of {', '.join(RUNTIMES)} is installed", _INSTALL
+            )
+        return Verdict.yes(", ".join(f"{name} {found[name]}" for name in names))
 
     def supports(self, node: torch.fx.Node) -> Verdict:
         return supports(node, self.name)

@@ -41,16 +41,20 @@ class TensorRTRTXBackend:
 
     def can_build(self, python: str | None = None) -> Verdict:
         if python is not None:
-            return Verdict(True, f"{python} builds; only a build shows whether it can")
+            return Verdict.yes(f"{python} builds; only a build shows whether it can")
         return _installed()
 
     def can_run(self, device: str) -> Verdict:
         if device != "cuda":
-            return Verdict(
-                False, f"it runs on CUDA tensors, the inputs are on {device}", "use CUDA tensors"
+            return Verdict.no(
+                "wrong_device",
+                f"it runs on CUDA tensors, the inputs are on {device}",
+                "use CUDA tensors",
             )
         if not torch.cuda.is_available():
-            return Verdict(False, "there is no NVIDIA GPU that torch can use", "use an RTX GPU")
+            return Verdict.no(
+                "no_gpu", "there is no NVIDIA GPU that torch can use", "use an RTX GPU"
+            )
         return _installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
@@ -111,12 +115,12 @@ class TensorRTRTXBackend:
 def _installed() -> Verdict:
     """By looking for the packages alone: the native library is loaded by the worker only."""
     if not _is_there("tensorrt_rtx"):
-        return Verdict(False, "the package tensorrt_rtx is not installed", _INSTALL)
+        return Verdict.no("library_missing", "the package tensorrt_rtx is not installed", _INSTALL)
     version = _version(_BINDINGS)
     # PyPI's bindings find the libraries in a package beside them; others bring their own.
     if version is not None and not _is_there("tensorrt_rtx_libs"):
-        return Verdict(False, "its libraries are not installed", f"{_INSTALL}-libs")
-    return Verdict(True, f"TensorRT-RTX {version or _version('tensorrt_rtx') or ''}".strip())
+        return Verdict.no("library_missing", "its libraries are not installed", f"{_INSTALL}-libs")
+    return Verdict.yes(f"TensorRT-RTX {version or _version('tensorrt_rtx') or ''}".strip())
 
 
 def _library_version() -> str | None:
