@@ -66,7 +66,17 @@ class BackendUnavailableError(PortrtError):
 
 
 class PackageError(PortrtError):
-    """A program, its manifest or its blobs are damaged, inconsistent or of an unknown format."""
+    """A program, its manifest or its blobs are damaged, inconsistent or of an unknown format.
+
+    Attributes:
+        field: Where in the manifest, as a JSON pointer such as "/inputs/0/shape/1/min"; "" is the
+            whole text. None for errors that are about no field.
+    """
+
+    def __init__(self, happened: str, expected: str, remedy: str, field: str | None = None) -> None:
+        super().__init__(happened, expected, remedy)
+        self.args = (happened, expected, remedy, field)
+        self.field = field
 
 
 class SaveError(PortrtError, OSError):

@@ -99,15 +99,13 @@ class CompileReport:
         Raises:
             PackageError: It is none.
         """
-        top = Fields(raw, "the report")
+        top = Fields(raw, "the report", "/report")
         numbers = ("nodes", "nodes_in_engines", "flops", "flops_in_engines")
         return cls(
             **{name: top.integer(name) for name in numbers},
-            blocks=tuple(_item(BlockCoverage, item) for item in top.items("blocks")),
-            fallbacks=tuple(_item(Fallback, item) for item in top.items("fallbacks")),
-            missing_engines=tuple(
-                _item(MissingEngine, item) for item in top.items("missing_engines")
-            ),
+            blocks=_items(BlockCoverage, top, "blocks"),
+            fallbacks=_items(Fallback, top, "fallbacks"),
+            missing_engines=_items(MissingEngine, top, "missing_engines"),
         )
 
     def summary(self) -> str:
@@ -150,8 +148,12 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "100 %"
 
 
-def _item(kind: Any, raw: Any) -> Any:
-    part = Fields(raw, f"a {kind.__name__} of the report")
+def _items(kind: Any, top: Fields, key: str) -> tuple[Any, ...]:
+    return tuple(_item(kind, item, top.at(key, index)) for index, item in enumerate(top.items(key)))
+
+
+def _item(kind: Any, raw: Any, path: str) -> Any:
+    part = Fields(raw, f"a {kind.__name__} of the report", path)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         if field.type == "bool":

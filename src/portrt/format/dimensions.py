@@ -49,7 +49,10 @@ def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
     """
     sizes = _sizes(part)
     known = [*ranks, len(sizes)]
-    return tuple(_input_size(size, known, part.where) for size in sizes)
+    return tuple(
+        _input_size(size, known, part.where, part.at("shape", axis))
+        for axis, size in enumerate(sizes)
+    )
 
 
 def output_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
@@ -62,7 +65,10 @@ def output_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
     Raises:
         PackageError: A size is malformed.
     """
-    return tuple(_output_size(size, ranks, part.where) for size in _sizes(part))
+    return tuple(
+        _output_size(size, ranks, part.where, part.at("shape", axis))
+        for axis, size in enumerate(_sizes(part))
+    )
 
 
 def has_data_dependent_sizes(outputs: Iterable[Mapping[str, Any]]) -> bool:
@@ -73,14 +79,16 @@ def has_data_dependent_sizes(outputs: Iterable[Mapping[str, Any]]) -> bool:
 def _sizes(part: Fields) -> list[Any]:
     sizes = part.items("shape")
     if len(sizes) > MAX_RANK:
-        raise PackageError(f"{part.where} has rank {len(sizes)}", f"up to {MAX_RANK}", REMEDY)
+        raise PackageError(
+            f"{part.where} has rank {len(sizes)}", f"up to {MAX_RANK}", REMEDY, part.at("shape")
+        )
     return sizes
 
 
-def _input_size(size: Any, ranks: Sequence[int], where: str) -> Any:
+def _input_size(size: Any, ranks: Sequence[int], where: str, path: str) -> Any:
     if not isinstance(size, dict):
-        return _size(size, ranks, where)
-    part = Fields(size, f"a dimension of {where}")
+        return _size(size, ranks, where, path)
+    part = Fields(size, f"a dimension of {where}", path)
     least, best = part.integer("min"), part.integer("opt")
     most = None if part.is_null("max") else part.integer("max")
     if not (least <= best and (most is None or best <= most)):
@@ -88,37 +96,39 @@ def _input_size(size: Any, ranks: Sequence[int], where: str) -> Any:
             f"a dimension of {where} has min {least}, opt {best}, max {most}",
             "min <= opt <= max",
             REMEDY,
+            path,
         )
     return Dimension(least, best, most, part.text("symbol"), _profiles(part, least, most))
 
 
 def _rises(sizes: list[int], most: int | None) -> bool:
-    return sizes == sorted(sizes) and (most is None or sizes[-1] <= most)
+    return sizes == sorted(sizes) and sizes[-1] <= (size_expr.MAX_SIZE if most is None else most)
 
 
 def _profiles(part: Fields, least: int, most: int | None) -> tuple[tuple[int, int, int], ...]:
     found = part.items("profiles") if "profiles" in part.raw else []
-    for item in found:
+    for index, item in enumerate(found):
         is_range = isinstance(item, list) and [type(size) for size in item] == [int] * 3
         if not is_range or not _rises([least, *item], most):
             raise PackageError(
                 f"a profile of {part.where} is {brief(item)}",
-                "three whole numbers in its range, min <= opt <= max",
+                "three integers in its range, min <= opt <= max",
                 REMEDY,
+                part.at("profiles", index),
             )
     return tuple((low, best, high) for low, best, high in found)
 
 
-def _output_size(size: Any, ranks: Sequence[int], where: str) -> Any:
+def _output_size(size: Any, ranks: Sequence[int], where: str, path: str) -> Any:
     if not isinstance(size, dict):
-        return _size(size, ranks, where)
-    part = Fields(size, f"a dimension of {where}")
+        return _size(size, ranks, where, path)
+    part = Fields(size, f"a dimension of {where}", path)
     most = None if part.is_null("unknown") else part.integer("unknown")
     return DataDependentSize(most, part.text("symbol"))
 
 
-def _size(size: Any, ranks: Sequence[int], where: str) -> Any:
-    size_expr.check(size, ranks, f"a size of {where}")
+def _size(size: Any, ranks: Sequence[int], where: str, path: str) -> Any:
+    size_expr.check(size, ranks, f"a size of {where}", path)
     if isinstance(size, int) and size < 0:
-        raise PackageError(f"a size of {where} is {size!r}", "a whole number from 0", REMEDY)
+        raise PackageError(f"a size of {where} is {size!r}", "an integer from 0", REMEDY, path)
     return size

@@ -14,6 +14,8 @@ MAX_ITEMS = 65536
 MAX_TEXT_CHARS = 1024
 MAX_DEPTH = 32
 
+_SIZE = f"an integer from 0 to {size_expr.MAX_SIZE}"
+
 REMEDY = "get the file again from where it was made, or compile the model again"
 
 
@@ -63,70 +65,89 @@ def _is_deeper_than(tree: Any, levels: int) -> bool:
     return bool(layer)
 
 
-class Fields:
-    """Takes typed fields out of one JSON object; every error says which object and field."""
+def pointer(parent: str, *keys: str | int) -> str:
+    """The JSON pointer (RFC 6901) of something in what `parent` points at."""
+    escaped = (str(key).replace("~", "~0").replace("/", "~1") for key in keys)
+    return "/".join([parent, *escaped])
 
-    def __init__(self, raw: Any, where: str) -> None:
+
+class Fields:
+    """Takes typed fields out of one JSON object; every error names the object and the field.
+
+    Args:
+        raw: The object.
+        where: What it is, for messages.
+        path: Its JSON pointer.
+    """
+
+    def __init__(self, raw: Any, where: str, path: str = "") -> None:
         if not isinstance(raw, dict):
-            raise PackageError(f"{where} is {brief(raw)}", "a JSON object", REMEDY)
+            raise PackageError(f"{where} is {brief(raw)}", "a JSON object", REMEDY, path)
         self.raw = raw
         self.where = where
+        self.path = path
+
+    def at(self, *keys: str | int) -> str:
+        """The JSON pointer of a field, or of something in it."""
+        return pointer(self.path, *keys)
+
+    def bad(self, key: str, fact: str, expected: str) -> PackageError:
+        """The error that a field is at fault: `fact` follows its name."""
+        return PackageError(f"{key!r} of {self.where} {fact}", expected, REMEDY, self.at(key))
 
     def take(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
         value = self.raw.get(key)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise PackageError(f"{key!r} of {self.where} is {brief(value)}", expected, REMEDY)
+            raise self.bad(key, f"is {brief(value)}", expected)
         return value
+
+    def part(self, key: str) -> Fields:
+        """The fields of an object in this one."""
+        return Fields(
+            self.take(key, dict, "a JSON object"), f"{key!r} of {self.where}", self.at(key)
+        )
 
     def text(self, key: str) -> str:
         """A string that can stand in a message: printable, of one line, not long."""
         value = str(self.take(key, str, "a string"))
         if len(value) > MAX_TEXT_CHARS or not value.isprintable():
-            raise PackageError(
-                f"{key!r} of {self.where} is {brief(value)}",
-                f"printable text of up to {MAX_TEXT_CHARS} characters",
-                REMEDY,
+            raise self.bad(
+                key, f"is {brief(value)}", f"printable text of up to {MAX_TEXT_CHARS} characters"
             )
         return value
 
     def is_null(self, key: str) -> bool:
         """Whether a field that must be there is null."""
         if key not in self.raw:
-            raise PackageError(f"{self.where} has no {key!r}", "a value, or null", REMEDY)
+            raise PackageError(
+                f"{self.where} has no {key!r}", "a value, or null", REMEDY, self.at(key)
+            )
         return self.raw[key] is None
 
     def integer(self, key: str) -> int:
-        value = self.take(key, int, "a whole number from 0")
+        value = self.take(key, int, _SIZE)
         if not 0 <= value <= size_expr.MAX_SIZE:
-            raise PackageError(
-                f"{key!r} of {self.where} is {brief(value)}", "a whole number from 0", REMEDY
-            )
+            raise self.bad(key, f"is {brief(value)}", _SIZE)
         return int(value)
 
     def items(self, key: str) -> list[Any]:
         found = self.take(key, list, "a list")
         if len(found) > MAX_ITEMS:
-            raise PackageError(
-                f"{key!r} of {self.where} has {len(found)} items", f"up to {MAX_ITEMS}", REMEDY
-            )
+            raise self.bad(key, f"has {len(found)} items", f"up to {MAX_ITEMS}")
         return list(found)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         found = dict(self.take(key, dict, "a JSON object"))
         if _is_deeper_than(found, MAX_DEPTH):
-            raise PackageError(
-                f"{key!r} of {self.where} is nested too deep", f"up to {MAX_DEPTH} levels", REMEDY
-            )
+            raise self.bad(key, "is nested too deep", f"up to {MAX_DEPTH} levels")
         return found
 
     def texts(self, key: str) -> Mapping[str, str]:
-        part = Fields(self.mapping(key), f"{key!r} of {self.where}")
+        part = self.part(key)
         return {name: part.text(name) for name in part.raw}
 
     def names(self, key: str) -> tuple[str, ...]:
         found = self.items(key)
         if not all(isinstance(name, str) for name in found) or len(set(found)) != len(found):
-            raise PackageError(
-                f"{key!r} of {self.where} is {brief(found)}", "distinct strings", REMEDY
-            )
+            raise self.bad(key, f"is {brief(found)}", "distinct strings")
         return tuple(found)

@@ -178,20 +178,21 @@ def parse(text: str) -> dict[str, Any]:
     """
     if len(text) > MAX_MANIFEST_CHARS:
         raise PackageError(
-            f"a manifest of {len(text)} characters", f"at most {MAX_MANIFEST_CHARS}", _REMEDY
+            f"a manifest of {len(text)} characters", f"at most {MAX_MANIFEST_CHARS}", _REMEDY, ""
         )
     try:
         raw = strict_json(text)
     except (ValueError, RecursionError) as err:
-        raise PackageError(f"a manifest is not JSON: {err}", "canonical JSON", _REMEDY) from err
+        raise PackageError(f"a manifest is not JSON: {err}", "canonical JSON", _REMEDY, "") from err
     if not isinstance(raw, dict):
-        raise PackageError("a manifest is not a JSON object", "a JSON object", _REMEDY)
+        raise PackageError("a manifest is not a JSON object", "a JSON object", _REMEDY, "")
     version = raw.get("format")
     if type(version) is not int or not OLDEST_FORMAT <= version <= FORMAT:
         raise PackageError(
             f"the program has format version {brief(version)}",
             f"a version from {OLDEST_FORMAT} to {FORMAT}",
             "install a newer portrt" if type(version) is int and version > FORMAT else _REMEDY,
+            "/format",
         )
     return raw
 
@@ -212,7 +213,10 @@ def _decode(raw: dict[str, Any]) -> Manifest:
         source=None if top.is_null("source") else _blob(top, "source"),
         source_weights=top.names("source_weights"),
         node_count=top.integer("node_count"),
-        engines=tuple(_engine(item, name) for item in top.items("engines")),
+        engines=tuple(
+            _engine(item, name, top.at("engines", index))
+            for index, item in enumerate(top.items("engines"))
+        ),
         policy=_policy(top),
         blob_count=top.integer("blob_count"),
     )
@@ -223,19 +227,15 @@ def _decode(raw: dict[str, Any]) -> Manifest:
 def _dtype(part: Fields) -> str:
     name = part.text("dtype")
     if name not in DTYPES:
-        raise PackageError(
-            f"'dtype' of {part.where} is {brief(name)}", f"one of {', '.join(DTYPES)}", _REMEDY
-        )
+        raise part.bad("dtype", f"is {brief(name)}", f"one of {', '.join(DTYPES)}")
     return name
 
 
 def _blob(owner: Fields, key: str) -> Blob:
-    part = Fields(owner.take(key, dict, "a JSON object"), f"{key!r} of {owner.where}")
+    part = owner.part(key)
     digest = part.text("sha256")
     if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-        raise PackageError(
-            f"'sha256' of {part.where} is {digest!r:.80}", "64 hexadecimal digits", _REMEDY
-        )
+        raise part.bad("sha256", f"is {digest!r:.80}", "64 hexadecimal digits")
     return Blob(part.integer("blob"), part.integer("size"), digest)
 
 
@@ -244,9 +244,9 @@ def _inputs(top: Fields) -> tuple[InputSpec, ...]:
     ranks: list[int] = []
     raw = top.items("inputs")
     if not raw:
-        raise PackageError(f"{top.where} has no inputs", "at least one", _REMEDY)
-    for item in raw:
-        part = Fields(item, f"an input of {top.where}")
+        raise PackageError(f"{top.where} has no inputs", "at least one", _REMEDY, "/inputs")
+    for index, item in enumerate(raw):
+        part = Fields(item, f"an input of {top.where}", top.at("inputs", index))
         part.where = f"input {part.text('name')!r:.80} of {top.where}"
         shape = input_shape(part, ranks)
         ranks.append(len(shape))
@@ -258,23 +258,25 @@ def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
     found = []
     raw = top.items("outputs")
     if not raw:
-        raise PackageError(f"{top.where} has no outputs", "at least one", _REMEDY)
-    for item in raw:
-        part = Fields(item, f"an output of {top.where}")
+        raise PackageError(f"{top.where} has no outputs", "at least one", _REMEDY, "/outputs")
+    for index, item in enumerate(raw):
+        part = Fields(item, f"an output of {top.where}", top.at("outputs", index))
         part.where = f"output {part.text('name')!r:.80} of {top.where}"
         shape = output_shape(part, ranks)
-        if top.raw["format"] < 2 and any(isinstance(size, DataDependentSize) for size in shape):
+        unknown = [axis for axis, size in enumerate(shape) if isinstance(size, DataDependentSize)]
+        if top.raw["format"] < 2 and unknown:
             raise PackageError(
-                f"{part.where} has a size that the data decides, in format version 1",
+                f"{part.where} has a data-dependent size, in format version 1",
                 "format version 2",
                 _REMEDY,
+                part.at("shape", unknown[0]),
             )
         found.append(OutputSpec(part.text("name"), _dtype(part), shape))
     return tuple(found)
 
 
-def _engine(item: Any, block: str) -> EngineSpec:
-    part = Fields(item, f"an engine of block {block!r:.80}")
+def _engine(item: Any, block: str, path: str) -> EngineSpec:
+    part = Fields(item, f"an engine of block {block!r:.80}", path)
     backend = part.text("backend")
     part.where = f"engine {backend!r:.80} of block {block!r:.80}"
     data = _blob(part, "data")
@@ -286,18 +288,17 @@ def _engine(item: Any, block: str) -> EngineSpec:
 
 def _requires(engine: Fields) -> Mapping[str, Any]:
     """What backends read without asking again what it is."""
-    part = Fields(engine.mapping("requires"), f"'requires' of {engine.where}")
+    engine.mapping("requires")
+    part = engine.part("requires")
     if not part.names("device"):
-        raise PackageError(f"'device' of {part.where} is empty", "a device type", _REMEDY)
-    if "compute_capabilities" in part.raw:
-        part.names("compute_capabilities")
+        raise part.bad("device", "is empty", "a device type")
+    for key in ("compute_capabilities", "os", "arch"):
+        if key in part.raw:
+            part.names(key)
     for key in ("host_code", "version_compatible"):
-        value = part.raw.get(key, False)
-        if not isinstance(value, bool):
-            raise PackageError(
-                f"{key!r} of {part.where} is {brief(value)}", "true or false", _REMEDY
-            )
-    for key in ("compute_capability_min", "cuda", "tensorrt"):
+        if key in part.raw:
+            part.take(key, bool, "true or false")
+    for key in ("compute_capability_min", "cuda", "tensorrt", "tensorrt_rtx", "onnxruntime"):
         if key in part.raw:
             part.text(key)
     return dict(part.raw)
@@ -305,53 +306,57 @@ def _requires(engine: Fields) -> Mapping[str, Any]:
 
 def _policy(top: Fields) -> Mapping[str, Any]:
     policy = top.mapping("policy")
-    part = Fields(policy, f"'policy' of {top.where}")
+    part = top.part("policy")
     if policy.get("fallback") not in (None, "eager", "error"):
-        raise PackageError(
-            f"'fallback' of {part.where} is {brief(policy['fallback'])}",
-            "'eager' or 'error'",
-            _REMEDY,
-        )
+        raise part.bad("fallback", f"is {brief(policy['fallback'])}", "'eager' or 'error'")
     if policy.get("engines") is not None:
         part.names("engines")
     return policy
 
 
-def _blobs(manifest: Manifest) -> Iterable[tuple[str, Blob]]:
-    for label, blob in (("the weights", manifest.weights), ("the source", manifest.source)):
+def _blobs(manifest: Manifest) -> Iterable[tuple[str, Blob, str]]:
+    """Each blob with its label for messages, and the JSON pointer of its entry."""
+    for label, blob, path in (
+        ("the weights", manifest.weights, "/weights"),
+        ("the source", manifest.source, "/source"),
+    ):
         if blob is not None:
-            yield label, blob
-    for engine in manifest.engines:
-        yield f"engine {engine.backend!r:.80}", engine.data
+            yield label, blob, path
+    for index, engine in enumerate(manifest.engines):
+        yield f"engine {engine.backend!r:.80}", engine.data, f"/engines/{index}/data"
 
 
 def _check_blobs(manifest: Manifest) -> None:
     """Every blob that is named exists, is named once, and none is left without a name."""
+    block = f"block {manifest.name!r:.80}"
     owner: dict[int, str] = {}
-    for label, blob in _blobs(manifest):
+    for label, blob, path in _blobs(manifest):
         if blob.index >= manifest.blob_count:
             raise PackageError(
-                f"{label} of block {manifest.name!r:.80} is said to be blob {blob.index}",
+                f"{label} of {block} is said to be blob {blob.index}",
                 f"an index below the {manifest.blob_count} blobs of the call",
                 _REMEDY,
+                f"{path}/blob",
             )
         if blob.index in owner:
             raise PackageError(
-                f"{label} and {owner[blob.index]} of block {manifest.name!r:.80} are one blob",
+                f"{label} and {owner[blob.index]} of {block} are one blob",
                 "one blob each",
                 _REMEDY,
+                f"{path}/blob",
             )
         owner[blob.index] = label
     if len(owner) != manifest.blob_count:
         raise PackageError(
-            f"block {manifest.name!r:.80} describes {len(owner)} of {manifest.blob_count} blobs",
+            f"{block} describes {len(owner)} of {manifest.blob_count} blobs",
             "a description of each blob",
             _REMEDY,
+            "/blob_count",
         )
     needs_weights = manifest.source_weights or any(e.weights for e in manifest.engines)
     if needs_weights and manifest.weights is None:
         raise PackageError(
-            f"block {manifest.name!r:.80} names weights but has none", "a weights blob", _REMEDY
+            f"{block} names weights but has none", "a weights blob", _REMEDY, "/weights"
         )
 
 
@@ -367,13 +372,15 @@ def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
             f"the call of block {manifest.name!r:.80} has {len(sizes)} blobs",
             f"{manifest.blob_count}, as its manifest says",
             _REMEDY,
+            "/blob_count",
         )
-    for label, blob in _blobs(manifest):
+    for label, blob, path in _blobs(manifest):
         if sizes[blob.index] != blob.size:
             raise PackageError(
                 f"{label} of block {manifest.name!r:.80} has {sizes[blob.index]} bytes",
                 f"{blob.size}, as its manifest says",
                 _REMEDY,
+                f"{path}/size",
             )
 
 

@@ -1,6 +1,6 @@
 """Sizes as small expression trees over input dimensions, in plain JSON values.
 
-A tree is a whole number, a float inside an expression, or a list: ["dim", input, axis] or
+A tree is an integer, a float inside an expression, or a list: ["dim", input, axis] or
 [operator, argument, ...]. Nothing in it is ever evaluated as Python text.
 """
 
@@ -14,6 +14,8 @@ from typing import Any
 from portrt.errors import PackageError, brief
 
 Tree = Any  # int | float | list[...]: JSON has no recursive type that mypy and readers both like
+
+_REMEDY = "get the file again from where it was made"
 
 MAX_DEPTH = 64
 MAX_TERMS = 4096
@@ -73,18 +75,19 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def check(tree: Tree, ranks: Sequence[int], where: str) -> None:
-    """Raise PackageError unless `tree` is a whole number, and refers to dimensions that exist.
+def check(tree: Tree, ranks: Sequence[int], where: str, path: str = "") -> None:
+    """Raise PackageError unless `tree` is an integer, and refers to dimensions that exist.
 
     Args:
         tree: From a file; anything at all.
         ranks: Rank of each input that the tree may refer to.
         where: What the tree is, for the message.
+        path: Its JSON pointer.
     """
-    budget = [MAX_TERMS]
-    _check(tree, ranks, where, 0, budget)
+    _Check(ranks, where, path).check(tree, ())
     if not _is_whole(tree):
-        raise _bad(where, f"is the fraction {brief(tree)}", "a whole number: floor, ceil or trunc")
+        fact = f"{where} is the fraction {brief(tree)}"
+        raise PackageError(fact, "an integer: floor, ceil or trunc", _REMEDY, path)
 
 
 def _is_whole(tree: Tree) -> bool:
@@ -99,32 +102,55 @@ def _is_whole(tree: Tree) -> bool:
     return all(map(_is_whole, arguments))
 
 
-def _check(tree: Tree, ranks: Sequence[int], where: str, depth: int, budget: list[int]) -> None:
-    budget[0] -= 1
-    if depth > MAX_DEPTH or budget[0] < 0:
-        raise _bad(where, "is too large", f"at most {MAX_DEPTH} levels and {MAX_TERMS} terms")
-    if isinstance(tree, bool) or not isinstance(tree, (int, float, list)):
-        raise _bad(where, f"holds {brief(tree)}", "numbers and lists")
-    if isinstance(tree, (int, float)):
-        if not -MAX_SIZE <= tree <= MAX_SIZE:  # NaN is not, either
-            raise _bad(where, f"holds {brief(tree)}", f"numbers within +-{MAX_SIZE}")
-        return
-    name = tree[0] if tree else None
-    if name == "dim":
-        if not _is_dimension(tree, ranks):
-            raise _bad(where, f"refers to {brief(tree)}", '["dim", input, axis] of an input')
-        return
-    if not isinstance(name, str) or name not in OPERATORS:
-        raise _bad(where, f"uses {brief(name)}", f"dim, {', '.join(OPERATORS)}")
-    fewest, most, _ = OPERATORS[name]
-    count = len(tree) - 1
-    if count < fewest or (most and count > most):
-        limit = f"at least {fewest}" if most == 0 else f"{fewest}"
-        raise _bad(where, f"gives {name} {count} arguments", limit)
-    if name == "pow" and not (isinstance(tree[2], int) and 0 <= tree[2] <= MAX_EXPONENT):
-        raise _bad(where, f"raises to {brief(tree[2])}", f"a whole exponent up to {MAX_EXPONENT}")
-    for argument in tree[1:]:
-        _check(argument, ranks, where, depth + 1, budget)
+class _Check:
+    """One walk over a tree, with what is left of its limits."""
+
+    def __init__(self, ranks: Sequence[int], where: str, path: str) -> None:
+        self._ranks = ranks
+        self._where = where
+        self._path = path
+        self._terms = MAX_TERMS
+
+    def check(self, tree: Tree, at: tuple[int, ...]) -> None:
+        """Raise PackageError unless a tree is well-formed.
+
+        Args:
+            tree: Anything at all.
+            at: Its place in the whole tree.
+        """
+        self._terms -= 1
+        if len(at) > MAX_DEPTH or self._terms < 0:
+            raise self._bad((), "is too large", f"at most {MAX_DEPTH} levels and {MAX_TERMS} terms")
+        if isinstance(tree, bool) or not isinstance(tree, (int, float, list)):
+            raise self._bad(at, f"holds {brief(tree)}", "numbers and lists")
+        if isinstance(tree, list):
+            self._check_call(tree, at)
+        elif not -MAX_SIZE <= tree <= MAX_SIZE:  # NaN is not, either
+            raise self._bad(at, f"holds {brief(tree)}", f"numbers within +-{MAX_SIZE}")
+
+    def _check_call(self, tree: list[Any], at: tuple[int, ...]) -> None:
+        name = tree[0] if tree else None
+        if name == "dim":
+            if not _is_dimension(tree, self._ranks):
+                raise self._bad(at, f"refers to {brief(tree)}", '["dim", input, axis] of an input')
+            return
+        if not isinstance(name, str) or name not in OPERATORS:
+            raise self._bad(at, f"uses {brief(name)}", f"dim, {', '.join(OPERATORS)}")
+        fewest, most, _ = OPERATORS[name]
+        count = len(tree) - 1
+        if count < fewest or (most and count > most):
+            limit = f"at least {fewest}" if most == 0 else f"{fewest}"
+            raise self._bad(at, f"gives {name} {count} arguments", limit)
+        if name == "pow" and not (type(tree[2]) is int and 0 <= tree[2] <= MAX_EXPONENT):
+            raise self._bad(
+                (*at, 2), f"raises to {brief(tree[2])}", f"an integer exponent up to {MAX_EXPONENT}"
+            )
+        for place, argument in enumerate(tree[1:], 1):
+            self.check(argument, (*at, place))
+
+    def _bad(self, at: tuple[int, ...], fact: str, expected: str) -> PackageError:
+        field = "/".join([self._path, *map(str, at)])
+        return PackageError(f"{self._where} {fact}", expected, _REMEDY, field)
 
 
 def _is_dimension(tree: list[Any], ranks: Sequence[int]) -> bool:
@@ -132,7 +158,3 @@ def _is_dimension(tree: list[Any], ranks: Sequence[int]) -> bool:
         return False
     _, index, axis = tree
     return bool(0 <= index < len(ranks) and 0 <= axis < ranks[index])
-
-
-def _bad(where: str, fact: str, expected: str) -> PackageError:
-    return PackageError(f"{where} {fact}", expected, "get the file again from where it was made")
