@@ -28,6 +28,7 @@ from portrt.files.profiling.source_nodes import SourceNode, printable, source_no
 from portrt.format.manifest import Manifest, check_digest
 from portrt.graphs.node_names import nodes_of_layer
 from portrt.graphs.program_inputs import flat_signature
+from portrt.runtime.calls import is_engine_operator
 from portrt.runtime.input_check import output_shapes
 from portrt.runtime.load import load
 from portrt.runtime.module import module_of
@@ -140,7 +141,7 @@ class _Measurement:
 
         class Tap(torch.fx.Interpreter):
             def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-                if target is torch.ops.portrt.execute_engine.default:
+                if is_engine_operator(target):
                     measure(*args)
                 return super().call_function(target, args, kwargs)
 
@@ -152,8 +153,8 @@ class _Measurement:
             if call == WARM_UP:
                 times.forget()
             times.run_once(flat)
-        operator = str(torch.ops.portrt.execute_engine.default)
-        layers = tuple(layer for layer in times.layers() if layer.kind != operator)
+        blocks = {node.name for node in module.graph.nodes if is_engine_operator(node.target)}
+        layers = tuple(layer for layer in times.layers() if layer.name not in blocks)
         nodes = source_nodes(module.graph)
         used = {layer.name: nodes[layer.name] for layer in layers}
         return BlockProfile("outside of the blocks", EAGER, None, layers, used)
