@@ -17,8 +17,9 @@ from torch import nn
 from portrt.cache.key import Key, differing_parts, digest_of
 from portrt.cache.store import Cache
 from portrt.compiler.backends.base import BuildInput
+from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.building import keys
-from portrt.compiler.building.builders import builders_for
+from portrt.compiler.building.builders import Builder
 from portrt.compiler.building.fingerprint import (
     UnknownValueError,
     graph,
@@ -27,7 +28,9 @@ from portrt.compiler.building.fingerprint import (
 )
 from portrt.compiler.capture import capture
 from portrt.compiler.lower import lower
-from portrt.compiler.options.settings import EngineRequest, Settings
+from portrt.compiler.options.backend_options import options_class
+from portrt.compiler.options.fields import BackendOptions, Option, options_of
+from portrt.compiler.options.settings import EngineRequest, Settings, all_options
 from portrt.compiler.partition import partition
 from portrt.compiler.plan import Block
 from portrt.engines import registry
@@ -62,7 +65,7 @@ OTHER: dict[str, Any] = {
     "min_block_size": 6,
     "torch_executed_ops": frozenset({"aten.relu"}),
     "torch_executed_modules": frozenset({"first"}),
-    "translations": (("aten.tanh", print),),
+    "translations": {"aten.tanh": print},
     "passes": (print,),
     "plugins": (__file__,),
     "precision": "fp16",
@@ -80,7 +83,7 @@ OTHER: dict[str, Any] = {
     "exclude_lean_runtime": True,
     "strip_engine_weights": True,
     "target_compute_capabilities": ("8.9",),
-    "builder_python": None,  # needs an interpreter, see below
+    "builder_python": "",  # an interpreter, see below
     "build_timeout_s": 7.0,
     "check": "off",
     "strict": True,
@@ -90,36 +93,67 @@ OTHER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
-def test_a_setting_changes_an_engine_key_exactly_when_it_is_marked(
-    field: Any, tmp_path: Path
-) -> None:
-    value = OTHER[field.name]  # a new field needs a line above
-    if field.name == "builder_python":
+def test_the_table_has_another_value_of_every_option() -> None:
+    assert OTHER.keys() == all_options().keys()
+    for name, option in all_options().items():
+        assert name == "builder_python" or option.parse(name, OTHER[name]) != option.default, name
+
+
+def with_other(name: str, tmp_path: Path) -> Settings:
+    value = OTHER[name]
+    if name == "builder_python":
         value = str(tmp_path / "python")
         Path(value).write_text("#!/bin/sh\necho \"['tensorrt 10.0']\"\n")
         Path(value).chmod(0o755)
-    other = engine_key(BASE, dataclasses.replace(Settings(), **{field.name: value}))
-    assert (other.digest != BASE_KEY.digest) is field.metadata["rebuilds"]
-    if field.metadata["rebuilds"]:
-        assert f"setting {field.name}" in differing_parts(BASE_KEY.parts, other.parts)
+    return Settings.from_options({name: value})
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
-def test_a_program_key_has_every_setting_that_can_change_the_program(field: Any) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("option", all_options().values(), ids=lambda option: option.name)
+def test_an_option_changes_the_key_of_an_engine_exactly_when_it_is_marked(
+    option: Option, backend: str, tmp_path: Path
+) -> None:
+    own = {*options_of(Settings), *options_of(options_class(backend) or BackendOptions)}
+    counts = option.rebuilds and option.name in own
+    base = engine_key(BASE, name=backend)
+    other = engine_key(BASE, with_other(option.name, tmp_path), backend)
+    assert (other.digest != base.digest) is counts
+    assert (f"setting {option.name}" in differing_parts(base.parts, other.parts)) is counts
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt_rtx"])
+@pytest.mark.parametrize("option", all_options().values(), ids=lambda option: option.name)
+def test_a_program_key_has_every_option_that_can_change_the_program(
+    option: Option, backend: str, tmp_path: Path
+) -> None:
     neutral = {"cache_built_engines", "cache_dir", "dryrun", "output_format"}
-    neutral |= {"report", "reuse_cached_engines", "builder_python"}
+    neutral |= {"report", "reuse_cached_engines"}
+    if backend == "onnxruntime":
+        neutral |= options_of(TensorRTOptions).keys()
     captured = capture(tiny.model(), [torch.zeros(3, 8)])
 
     def key(settings: Settings) -> str:
-        builders = builders_for(Settings(engines=(EngineRequest("onnxruntime"),)))
+        builders = [Builder(registry.backend(backend), settings)]
         try:
             return keys.program_key(captured, settings, builders, {}).digest
         except UnknownValueError:
             return ""  # it has none
 
-    other = dataclasses.replace(Settings(), **{field.name: OTHER[field.name]})
-    assert (key(other) == key(Settings())) is (field.name in neutral)
+    other = with_other(option.name, tmp_path)
+    assert (key(other) == key(Settings())) is (option.name in neutral)
+
+
+def test_another_content_of_a_plugin_changes_both_keys(tmp_path: Path) -> None:
+    plugin = tmp_path / "libplugin.so"
+    captured = capture(tiny.model(), [torch.zeros(3, 8)])
+    found = []
+    for content in (b"one", b"two"):
+        plugin.write_bytes(content)
+        settings = Settings.from_options({"plugins": plugin})
+        builder = Builder(registry.backend("tensorrt_rtx"), settings)
+        engine = engine_key(BASE, settings, "tensorrt_rtx")
+        found.append((engine.digest, keys.program_key(captured, settings, [builder], {}).digest))
+    assert not set(found[0]) & set(found[1])
 
 
 class Activation(nn.Module):
@@ -315,8 +349,8 @@ def test_a_miss_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     cache = Cache(tmp_path, 1 << 20)
     cache.put(BASE_KEY, {}, lambda path: path.write_bytes(b"x"))
     with caplog.at_level(logging.DEBUG, logger="portrt"):
-        cache.explain_miss(engine_key(material(Activation()), Settings(workspace_size=1)))
+        cache.explain_miss(engine_key(material(Activation()), Settings(precision="fp16")))
     text = caplog.text
-    assert "the nearest differs in graph, setting workspace_size, shapes, weights" in text
+    assert "the nearest differs in graph, setting precision, shapes, weights" in text
     for name in BASE_KEY.parts:
         assert f": {name} is " in text

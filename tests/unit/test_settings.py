@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
 import logging
+import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from portrt.compiler.options import settings
-from portrt.compiler.options.settings import Settings, compute_capability, operator_name
-from portrt.compiler.options.torch_tensorrt import WITHOUT_MEANING
+import portrt
+from portrt.compiler.backends.tensorrt.options import TensorRTOptions
+from portrt.compiler.options import compile_options as types
+from portrt.compiler.options import settings as settings_module
+from portrt.compiler.options import values
+from portrt.compiler.options.backend_options import option_classes, options_class
+from portrt.compiler.options.fields import BackendOptions, Option, options_of, setting
+from portrt.compiler.options.settings import Settings, all_options
+from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS, WITHOUT_MEANING
+from portrt.compiler.options.values import compute_capability, operator_name
 from portrt.errors import SettingsError
+from portrt.targets import backends
 
 
 def test_no_option_gives_the_defaults() -> None:
@@ -24,10 +36,103 @@ def test_settings_cannot_be_changed() -> None:
         Settings().min_block_size = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: str(field.name))
-def test_every_field_says_whether_it_forces_a_rebuild(field: Any) -> None:
-    assert isinstance(field.metadata["rebuilds"], bool)
-    assert f"{field.name}:" in str(Settings.__doc__)
+@pytest.mark.parametrize("option", all_options().values(), ids=lambda option: str(option.name))
+def test_every_field_declares_all_of_its_option(option: Option) -> None:
+    assert isinstance(option.rebuilds, bool)
+    assert len(option.help) <= 100
+    assert option.help.endswith(".")
+    assert "\n" not in option.help
+    assert option.parse(option.name, option.default) == option.default
+    owner = Settings if option.name in options_of(Settings) else TensorRTOptions
+    for found in (portrt.compile, owner):
+        text = inspect.getdoc(found) or ""
+        assert text.count(f"\n    {option.name}: {option.help}") == 1
+
+
+def test_an_option_of_a_backend_has_no_name_of_a_shared_one() -> None:
+    names = [name for cls in (Settings, *option_classes()) for name in options_of(cls)]
+    assert sorted(set(names)) == sorted(names) == sorted(all_options())
+
+
+def _names(*kinds: Any) -> set[str]:
+    return {name for kind in kinds for name in kind.__annotations__}
+
+
+def test_the_types_of_options_name_exactly_the_fields() -> None:
+    own, shared = options_of(TensorRTOptions), options_of(Settings)
+    per_engine = {name for name, option in shared.items() if option.per_engine}
+    torch_tensorrt = {*WITHOUT_MEANING, *PRECISION_SYNONYMS}
+    assert _names(types.TensorRTKeywords) == set(own)
+    assert _names(types.EngineKeywords) == {*own, *per_engine}
+    assert _names(types.EngineEntry) == {*own, *per_engine, "backend"}
+    assert _names(types.SettingsKeywords) == all_options().keys() - {"output_format"}
+    assert _names(types.TorchTensorRTKeywords) == torch_tensorrt
+    assert _names(types.CompileOptions) == {*_names(types.SettingsKeywords), *torch_tensorrt}
+
+
+def test_options_of_a_backend_are_given_and_read_by_their_flat_names() -> None:
+    settings = Settings(optimization_level=3, precision="float16")
+    assert settings.backend_options == (TensorRTOptions(optimization_level=3),)
+    assert settings.of(TensorRTOptions).optimization_level == settings.optimization_level == 3
+    assert settings.of_backend("tensorrt_rtx") is settings.of(TensorRTOptions)
+    assert settings.of_backend("onnxruntime") == BackendOptions()
+    assert settings.precision == "fp16"
+    assert dataclasses.replace(settings, optimization_level=None) == Settings(precision="fp16")
+    assert pickle.loads(pickle.dumps(settings)) == copy.deepcopy(settings) == settings
+    with pytest.raises(AttributeError, match="optimization_levels"):
+        settings.optimization_levels  # noqa: B018
+
+
+def test_settings_refuse_an_unknown_name() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'optimization_level'"):
+        Settings(optimisation_level=3)  # type: ignore[call-arg]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherOptions(BackendOptions):
+    """Of a backend that another package brings."""
+
+    workspace_size: bool = setting(False, help="Also TensorRT's name.", rebuilds=True)
+    threads: int = setting(0, help="Threads.", rebuilds=False, parse=values.integer(0))
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setitem(backends.BACKENDS, "other", "")
+    monkeypatch.setitem(backends.OPTIONS, "other", f"{__name__}:OtherOptions")
+    options_class.cache_clear()
+    yield "other"
+    options_class.cache_clear()
+
+
+def test_a_flat_name_reaches_every_backend_that_has_it(other: str) -> None:
+    settings = Settings.from_options({"workspace_size": 1, "threads": 2})
+    assert settings.of_backend(other) == OtherOptions(workspace_size=1, threads=2)  # type: ignore[arg-type]
+    assert settings.of_backend("tensorrt") == TensorRTOptions(workspace_size=1)
+    with pytest.raises(SettingsError, match="threads is -1"):
+        Settings.from_options({"threads": -1})
+
+
+def test_options_of_one_engine_reach_its_backend_alone(
+    other: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings_module, "_logged_once", set())
+    with caplog.at_level(logging.INFO, logger="portrt"):
+        entry = {"backend": other, "workspace_size": True, "plugins": "/nowhere"}
+        found = Settings.from_options({"engines": [entry]})
+    assert found.engines is not None
+    own = found.engines[0].settings(found)
+    assert own.of_backend(other) == OtherOptions(workspace_size=True)
+    assert own.of_backend("tensorrt") == TensorRTOptions()
+    assert "option plugins has no effect: it is not an option of other" in caplog.text
+
+
+def test_options_that_cannot_be_imported_are_left_out(
+    other: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(backends.OPTIONS, other, "not_there:Options")
+    assert Settings.from_options({"workspace_size": 1}).of_backend(other) == BackendOptions()
+    assert "the options of the backend other are left out: not_there:Options" in caplog.text
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
@@ -39,7 +144,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
 def test_torch_tensorrt_options_without_meaning_are_said_once(
     name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "_said_once", set())
+    monkeypatch.setattr(settings_module, "_logged_once", set())
     with caplog.at_level(logging.INFO, logger="portrt"):
         assert Settings.from_options({name: object()}) == Settings()
         Settings.from_options({name: object()})
@@ -58,6 +163,12 @@ def test_torch_tensorrt_options_without_meaning_are_said_once(
         {"workspace_size": -1},
         {"optimization_level": 6},
         {"build_timeout_s": 0},
+        {"build_timeout_s": "soon"},
+        {"passes": 3},
+        {"plugins": [3]},
+        {"plugins": 3},
+        {"engines": 3},
+        {"torch_executed_modules": 3},
         {"engines": []},
         {"torch_executed_ops": ["relu"]},
         {"torch_executed_ops": {3}},

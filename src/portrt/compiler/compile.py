@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch.export import ExportedProgram
@@ -20,6 +20,8 @@ from portrt.compiler.capture import capture
 from portrt.compiler.convert import translation
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.lower import lower
+from portrt.compiler.options.backend_options import built_in_owners
+from portrt.compiler.options.fields import docstring_section, options_of
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.assemble import assemble
 from portrt.compiler.partition import partition
@@ -40,6 +42,11 @@ from portrt.runtime.trust import mark_trusted
 from portrt.verdict import YES, Verdict
 from portrt.weights import image_from_tensors
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from portrt.compiler.options.compile_options import CompileOptions
+
 logger = logging.getLogger(__name__)
 
 _IRS = ("default", "dynamo")
@@ -54,8 +61,12 @@ def compile(  # noqa: A001
     ir: str = ...,
     inputs: Sequence[Any] | None = ...,
     *,
+    arg_inputs: Sequence[Any] | None = ...,
+    kwarg_inputs: Mapping[str, Any] | None = ...,
+    dynamic_shapes: Any = ...,
+    profiles: Sequence[Mapping[str, int | tuple[int, int, int]]] | None = ...,
     output_format: Literal["exported_program"],
-    **options: Any,
+    **options: Unpack[CompileOptions],
 ) -> ExportedProgram: ...
 
 
@@ -65,8 +76,12 @@ def compile(  # noqa: A001
     ir: str = ...,
     inputs: Sequence[Any] | None = ...,
     *,
+    arg_inputs: Sequence[Any] | None = ...,
+    kwarg_inputs: Mapping[str, Any] | None = ...,
+    dynamic_shapes: Any = ...,
+    profiles: Sequence[Mapping[str, int | tuple[int, int, int]]] | None = ...,
     output_format: Literal["module"] = ...,
-    **options: Any,
+    **options: Unpack[CompileOptions],
 ) -> torch.nn.Module: ...
 
 
@@ -79,7 +94,8 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
     kwarg_inputs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     profiles: Sequence[Mapping[str, int | tuple[int, int, int]]] | None = None,
-    **options: Any,
+    output_format: Literal["module", "exported_program"] = "module",
+    **options: Unpack[CompileOptions],
 ) -> torch.nn.Module | ExportedProgram:
     """Compile a model into a program that calls engines and saves as a torch.export program.
 
@@ -97,8 +113,9 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             to (min, opt, max) within its range. Names are those of `torch.export.Dim`s and of
             `Input(shared_dims=...)`, or "x[0]" for dimension 0 of input `x`. A size that is not
             named has its whole range. ONNX Runtime takes all sizes in any case.
-        **options: The fields of `Settings`, and Torch-TensorRT's options, of which those without
-            meaning here are named in the log.
+        output_format: "module" (a callable torch.nn.Module) or "exported_program".
+        **options: As listed below; docs/options.md has more. Torch-TensorRT's options are accepted,
+            and those without a meaning here are named in the log.
 
     Returns:
         With `output_format="exported_program"` an ExportedProgram, for `torch.export.save`; with
@@ -115,7 +132,7 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             or `require_full_compilation` was set.
     """
     started = time.perf_counter()
-    settings = Settings.from_options(options)
+    settings = Settings.from_options({"output_format": output_format, **options})
     _check_ir(ir)
     if inputs is not None and arg_inputs is not None:
         raise SettingsError(
@@ -134,6 +151,20 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
         program = _compiled(captured, settings, builders, tuned)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
+
+
+def _options_section() -> str:
+    """Every option with one line, by the backends that have it."""
+    shared = [item for name, item in options_of(Settings).items() if name != "output_format"]
+    sections = [docstring_section("Options", shared)]
+    for cls, names in built_in_owners().items():
+        own = options_of(cls).values()
+        sections.append(docstring_section(f"Options of {' and '.join(names)}", own))
+    return "\n".join(sections)
+
+
+if compile.__doc__ is not None:  # python -OO has none
+    compile.__doc__ = f"{compile.__doc__.rstrip()}\n\n{_options_section()}    "
 
 
 def _compiled(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from portrt.compiler.options.precision import precision_name
-from portrt.compiler.options.settings import compute_capability
+from portrt.compiler.options.values import compute_capability
 from portrt.compiler.plan import Engine
 from portrt.errors import LoadError, SettingsError
 from portrt.format.plan_header import PlanHeader, read_plan_header

@@ -106,7 +106,9 @@ def from_plan(
         BuildError: The engine fails on the sample inputs.
         CheckError: The engine gives other numbers than the source.
     """
-    settings = Settings(output_format=output_format, fallback=fallback, check=check)
+    settings = Settings.from_options(
+        {"output_format": output_format, "fallback": fallback, "check": check}
+    )
     trusted = HOST_CODE in (Policy(trust=as_names(trust, "trust")).trust or ())
     data = plan_bytes_of(plan_bytes)
     said = DeclaredRequirements(

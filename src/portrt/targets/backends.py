@@ -40,6 +40,12 @@ BACKENDS = {
 }
 
 
+# Backend -> the dataclass of the options that it alone has, for `compile`.
+OPTIONS = {
+    "tensorrt": "portrt.compiler.backends.tensorrt.options:TensorRTOptions",
+    "tensorrt_rtx": "portrt.compiler.backends.tensorrt.options:TensorRTOptions",
+}
+
 # The module that builds engines from stored sources, for rebuild="missing". The runtime looks it
 # up by name and does without it where it is not installed.
 REBUILDER = "portrt.compiler.building.rebuild"

@@ -49,12 +49,12 @@ class Backend(Protocol):
 
     name: str  # also the key that is stored in the manifest
 
-    def can_build(self, python: str | None = None) -> Verdict:
+    def can_build(self, settings: Settings | None = None) -> Verdict:
         """Whether engines can be built on this machine. Never raises; names a missing wheel.
 
         Args:
-            python: Interpreter that is to run the builder, for a library that is installed there;
-                None is this one.
+            settings: Of the engine. The backend's own options may name another builder than the one
+                that is installed here.
         """
         ...
 

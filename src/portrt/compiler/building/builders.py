@@ -37,7 +37,7 @@ def builders_for(settings: Settings) -> list[Builder]:
     for request in asked:
         backend = registry.backend(request.backend)
         own = request.settings(settings)
-        verdict = backend.can_build(own.builder_python)
+        verdict = backend.can_build(own)
         if verdict:
             found.append(Builder(backend, own))
             reason = reason_for_float32(backend.name, own.precision)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import logging
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +19,7 @@ from portrt.compiler.building import fingerprint
 from portrt.compiler.building.code_closure import closure_digest, package_digest
 from portrt.compiler.building.fingerprint import UnknownValueError
 from portrt.compiler.convert.translations import resolved
+from portrt.compiler.options.fields import options_of
 from portrt.compiler.options.settings import Settings
 from portrt.format.memory_map import drop_pages
 from portrt.graphs import nested
@@ -45,11 +42,6 @@ _NOT_IN_PROGRAM = frozenset(
         "report",
         "reuse_cached_engines",
     }
-)
-_VERSION_QUERY = (
-    "import importlib.metadata as m;"
-    "print(sorted('%s %s' % (d.metadata['Name'], d.version) for d in m.distributions()"
-    " if (d.metadata['Name'] or '').lower().startswith('tensorrt')))"
 )
 
 
@@ -75,14 +67,11 @@ def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Ke
             "weights": _weights(material),
             "shapes": [list(block.inputs), list(block.outputs)],
             "backend": backend.name,
-            "library": _library(backend, settings),
+            "library": backend.can_build(settings).reason,
             "converter": _versions(),
             "target": target(backend.name),
-            "plugins": [
-                hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in settings.plugins
-            ],
             "code": closure_digest(type(backend).__module__),
-            **rebuild_settings(settings),
+            **option_parts(backend.name, settings),
         },
     )
 
@@ -105,9 +94,9 @@ def program_key(
             "translations or passes of the user's decide what it is"
         )
     options = {
-        field.name: repr(_plain(getattr(settings, field.name)))
-        for field in dataclasses.fields(settings)
-        if field.name not in _NOT_IN_PROGRAM
+        name: repr(_plain(getattr(settings, name)))
+        for name in options_of(Settings)
+        if name not in _NOT_IN_PROGRAM
     }
     return Key.of(
         "program",
@@ -121,9 +110,9 @@ def program_key(
             "engines": [
                 [
                     builder.backend.name,
-                    _library(builder.backend, builder.settings),
+                    builder.backend.can_build(builder.settings).reason,
                     target(builder.backend.name),
-                    rebuild_settings(builder.settings),
+                    option_parts(builder.backend.name, builder.settings),
                 ]
                 for builder in builders
             ],
@@ -141,17 +130,19 @@ def _modules(program: ExportedProgram, settings: Settings, builders: Sequence[Bu
     return [fingerprint.modules(program.graph, names) for names in patterns]
 
 
-def _file_digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def option_parts(backend: str, settings: Settings) -> dict[str, Any]:
+    """A part for every option of an engine that is marked as forcing a rebuild.
 
-
-def rebuild_settings(settings: Settings) -> dict[str, Any]:
-    """A part for every field that is marked as forcing a rebuild."""
-    return {
-        f"setting {field.name}": repr(_plain(getattr(settings, field.name)))
-        for field in dataclasses.fields(settings)
-        if field.metadata["rebuilds"]
+    Options of other backends are not among them; those of its own may add further parts.
+    """
+    own = settings.of_backend(backend)
+    marked = {
+        f"setting {name}": repr(_plain(getattr(options, name)))
+        for options in (settings, own)
+        for name, option in options_of(type(options)).items()
+        if option.rebuilds
     }
+    return {**own.key_parts(), **marked}
 
 
 def _plain(value: Any) -> Any:
@@ -175,26 +166,6 @@ def _weights(material: BuildInput) -> Any:
         drop_pages(part.numpy())
         described.append([name, str(dtype), list(shape), start, digest])
     return described
-
-
-def _library(backend: Backend, settings: Settings) -> Any:
-    """The builder's version, as the backend reports it."""
-    found = [backend.can_build(settings.builder_python).reason]
-    if settings.builder_python is not None:
-        found.append(_versions_of(settings.builder_python))
-    return found
-
-
-@lru_cache
-def _versions_of(python: str) -> str:
-    """The TensorRT packages of another interpreter."""
-    try:
-        done = subprocess.run(
-            [python, "-c", _VERSION_QUERY], capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as err:
-        raise fingerprint.UnknownValueError(f"{python} does not tell its versions: {err}") from err
-    return done.stdout.strip()
 
 
 @lru_cache

@@ -37,6 +37,11 @@ def precision_name(value: Any) -> str | None:
     return None if name == "fp32" else name
 
 
+def precision_option(name: str, value: Any) -> str | None:  # noqa: ARG001  (a `Parse`)
+    """`precision_name` as the check of an option."""
+    return precision_name(value)
+
+
 def spelled(value: Any) -> str | None:
     """ "fp16", "bf16" or "fp32" for a dtype of torch or of torch_tensorrt, or a name; else None."""
     text = str(value).rpartition(".")[2].lower()

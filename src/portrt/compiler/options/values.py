@@ -1,14 +1,64 @@
-"""Values of options as `Settings` holds them: checked, frozen, of one form."""
+"""Checks of options: each returns a value in the one form that is stored, see `fields.Parse`."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from portrt import arguments
+from portrt.compiler.options.fields import Parse
 from portrt.errors import SettingsError
+
+
+def integer(low: int, high: int | None = None, *, optional: bool = False) -> Parse:
+    """A check for integers from `low` to `high`, and for None if `optional`."""
+    bounds = f"from {low}" + ("" if high is None else f" to {high}")
+
+    def parse(name: str, value: Any) -> Any:
+        if value is None and optional:
+            return value
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        if not is_integer or value < low or (high is not None and value > high):
+            raise SettingsError(
+                f"{name} is {value!r}",
+                f"an integer {bounds}" + (", or None" if optional else ""),
+                f"choose a {name} in that range",
+            )
+        return value
+
+    return parse
+
+
+def positive(what: str, remedy: str) -> Parse:
+    """A check for numbers above 0."""
+
+    def parse(name: str, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+            raise SettingsError(f"{name} is {value!r}", f"{what} above 0", remedy)
+        return value
+
+    return parse
+
+
+def one_of(allowed: tuple[str, ...], *, optional: bool = False) -> Parse:
+    """A check for some names, and for None if `optional`."""
+
+    def parse(name: str, value: Any) -> Any:
+        if not (value is None and optional):
+            arguments.one_of(name, value, allowed)
+        return value
+
+    return parse
+
+
+def _items(value: Any) -> list[Any]:
+    """Several values, or a list of the one."""
+    several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return list(value) if several else [value]
 
 
 def operator_name(op: Any) -> str:
@@ -29,65 +79,80 @@ def operator_name(op: Any) -> str:
     return name
 
 
-def names(value: Any) -> frozenset[str]:
-    items = [value] if isinstance(value, str) else list(value)
+def operators(name: str, value: Any) -> frozenset[str]:  # noqa: ARG001  (a `Parse`)
+    """Names of one operator or of several."""
+    if not isinstance(value, (set, frozenset, list, tuple)):
+        value = [value]
+    return frozenset(operator_name(op) for op in value)
+
+
+def modules(name: str, value: Any) -> frozenset[str]:
+    """One pattern of modules or several."""
+    items = _items(value)
     for item in items:
         if not isinstance(item, str) or not item:
             raise SettingsError(
-                f"a module is named {item!r}",
+                f"{name} names a module {item!r}",
                 "the path of a module such as 'layers.0.mlp', or the full name of its class",
                 "write paths as model.named_modules() gives them",
             )
     return frozenset(items)
 
 
-def translations(value: Any) -> tuple[tuple[str, Callable[..., Any]], ...]:
+def translations(name: str, value: Any) -> tuple[tuple[str, Callable[..., Any]], ...]:
+    """Pairs of an operator's name and a function."""
+    if isinstance(value, tuple):  # parsed before
+        value = dict(value)
     if not isinstance(value, Mapping):
         raise SettingsError(
-            f"translations is a {type(value).__name__}",
+            f"{name} is a {type(value).__name__}",
             "a mapping of operators to functions",
             "see docs/extending.md for an example",
         )
-    return tuple((operator_name(op), _called(made, "translations")) for op, made in value.items())
+    return tuple((operator_name(op), _callable(name, made)) for op, made in value.items())
 
 
-def passes(value: Any) -> tuple[Callable[..., Any], ...]:
-    items = [value] if callable(value) else list(value)
-    return tuple(_called(item, "passes") for item in items)
+def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
+    """One function or several."""
+    items = [value] if callable(value) else _items(value)
+    return tuple(_callable(name, item) for item in items)
 
 
-def _called(value: Any, option: str) -> Callable[..., Any]:
+def _callable(name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise SettingsError(
-            f"{option} has {value!r}", "a function", "see docs/extending.md for an example"
+            f"{name} has {value!r}", "a function", "see docs/extending.md for an example"
         )
     made: Callable[..., Any] = value
     return made
 
 
-def plugins(value: Any) -> tuple[str, ...]:
-    items = [value] if isinstance(value, (str, os.PathLike)) else list(value)
-    paths = [Path(item).absolute() for item in items]
-    for path in paths:
-        if not path.is_file():
+def plugin_files(name: str, value: Any) -> tuple[str, ...]:
+    """Absolute paths of one existing file or several."""
+    paths: list[str] = []
+    for item in _items(value):
+        path = Path(item).absolute() if isinstance(item, (str, os.PathLike)) else None
+        if path is None or not path.is_file():
             raise SettingsError(
-                f"plugins names {str(path)!r}, which is no file",
+                f"{name} names {str(path or item)!r}, which is no file",
                 "shared libraries with TensorRT plugins",
                 "correct the path",
             )
-    return tuple(map(str, paths))
+        paths.append(str(path))
+    return tuple(paths)
 
 
-def folder(value: Any) -> str | None:
+def folder(name: str, value: Any) -> str | None:
+    """A path as text; None stays None."""
     try:
         return None if value is None else os.fsdecode(value)
     except TypeError as err:
         raise SettingsError(
-            f"cache_dir is {value!r}", "a path, or 'off'", "give a path as text"
+            f"{name} is {value!r}", "a path, or 'off'", "give a path as text"
         ) from err
 
 
-def report_target(value: Any) -> Any:
+def report_target(name: str, value: Any) -> Any:
     """None, True, a path as text, or a function."""
     if value is None or value is False:
         return None
@@ -97,5 +162,28 @@ def report_target(value: Any) -> Any:
         return os.fsdecode(value)
     except TypeError as err:
         raise SettingsError(
-            f"report is {value!r}", "True, a path, or a function", "give one of these"
+            f"{name} is {value!r}", "True, a path, or a function", "give one of these"
         ) from err
+
+
+def compute_capability(text: Any) -> str:
+    """ "8.9" for "8.9", "sm_89", "sm89", 89 or (8, 9).
+
+    Raises:
+        SettingsError: It is none of these.
+    """
+    if isinstance(text, (tuple, list)) and len(text) == 2:
+        return f"{int(text[0])}.{int(text[1])}"
+    found = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", str(text))
+    if not found:
+        raise SettingsError(
+            f"{text!r} is not a compute capability",
+            "a value such as '8.9' or 'sm_89'",
+            "see NVIDIA's list of compute capabilities for your GPU",
+        )
+    return f"{found[1]}.{found[2]}"
+
+
+def compute_capabilities(name: str, value: Any) -> tuple[str, ...]:  # noqa: ARG001  (a `Parse`)
+    """One compute capability or several."""
+    return tuple(compute_capability(item) for item in _items(value))

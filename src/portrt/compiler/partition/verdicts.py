@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
-from portrt.compiler.options.settings import Settings, operator_name
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.options.values import operator_name
 from portrt.compiler.partition.higher_order import verdict_on_graphs, verdict_on_kind
 from portrt.compiler.sizes import data_sizes
 from portrt.graphs import nested, symbols

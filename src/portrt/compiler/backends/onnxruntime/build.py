@@ -53,7 +53,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def can_build(self, python: str | None = None) -> Verdict:  # noqa: ARG002
+    def can_build(self, settings: Settings | None = None) -> Verdict:  # noqa: ARG002
         return self._installed()
 
     def can_run(self, device: str) -> Verdict:

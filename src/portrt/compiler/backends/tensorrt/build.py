@@ -13,6 +13,7 @@ from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.quantized import is_quantized_dataflow
 from portrt.compiler.backends.support import supports_dtypes, tensors_of
 from portrt.compiler.backends.tensorrt.explicit_quantization import explicit_quantization
+from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.backends.tensorrt.process import Built, ParserRefusal, build_in_process
 from portrt.compiler.backends.tensorrt.rewrites import rewritten
 from portrt.compiler.convert import OnnxModel
@@ -102,17 +103,18 @@ def build_engine(
     """
     started = time.perf_counter()
     profiles = profiles_of(material.block)
+    own = settings.of(TensorRTOptions)
     job = {
         "module": library,
         "install": install,
         "profiles": profiles,
-        "optimization_level": settings.optimization_level,
-        "workspace_size": settings.workspace_size,
-        "version_compatible": settings.version_compatible,
-        "hardware_compatible": settings.hardware_compatible,
-        "compute_capabilities": list(settings.target_compute_capabilities),
-        "plugins": list(settings.plugins),
-        "strip_weights": settings.strip_engine_weights,  # the names, once they are known
+        "optimization_level": own.optimization_level,
+        "workspace_size": own.workspace_size,
+        "version_compatible": own.version_compatible,
+        "hardware_compatible": own.hardware_compatible,
+        "compute_capabilities": list(own.target_compute_capabilities),
+        "plugins": list(own.plugins),
+        "strip_weights": own.strip_engine_weights,  # the names, once they are known
         **options,
     }
     model, built = _at_first_opset(material, job, settings, opsets)
@@ -165,7 +167,7 @@ def _build(
         model.data,
         material.image if model.weights else None,
         what=f"{material.block.name} for {library}",
-        python=settings.builder_python,
+        python=settings.of(TensorRTOptions).builder_python,
         timeout_s=settings.build_timeout_s,
     )
     return model, built

@@ -13,6 +13,7 @@ import torch
 from portrt.cache.location import timing_cache_folder
 from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.tensorrt.build import build_engine, supports
+from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
 from portrt.engines.base import Session
@@ -45,14 +46,14 @@ class TensorRTBackend:
 
     name = "tensorrt"
 
-    def can_build(self, python: str | None = None) -> Verdict:
+    def can_build(self, settings: Settings | None = None) -> Verdict:
         if not torch.cuda.is_available():
             return Verdict.no(
                 "no_gpu",
                 "its builder measures kernels on a GPU, and torch can use none here",
                 "build on a machine with the GPU that the engine is for",
             )
-        if python is not None:
+        if settings is not None and (python := settings.of(TensorRTOptions).builder_python):
             return Verdict.yes(f"{python} builds; only a build shows whether it can")
         if importlib.util.find_spec("tensorrt") is None:
             return Verdict.no("library_missing", "the package tensorrt is not installed", _INSTALL)
@@ -81,7 +82,8 @@ class TensorRTBackend:
         return supports(node, self.name)
 
     def build(self, material: BuildInput, settings: Settings) -> Engine:
-        version = builder_version(settings.builder_python or sys.executable)
+        options = settings.of(TensorRTOptions)
+        version = builder_version(options.builder_python or sys.executable)
         major, minor = torch.cuda.get_device_capability()
         folder = timing_cache_folder(settings.cache_dir)
         made = build_engine(
@@ -91,7 +93,7 @@ class TensorRTBackend:
             install=_INSTALL,
             opsets=_OPSETS.get(int(version.split(".")[0] or 0), _OPSETS_OF_LATER),
             options={
-                "exclude_lean_runtime": settings.exclude_lean_runtime,
+                "exclude_lean_runtime": options.exclude_lean_runtime,
                 "timing_cache": None if folder is None else str(folder),
                 "gpu": torch.cuda.get_device_name().replace(" ", "-"),
             },

@@ -11,6 +11,7 @@ import torch
 
 from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.tensorrt.build import build_engine, supports
+from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
@@ -39,8 +40,8 @@ class TensorRTRTXBackend:
 
     name = "tensorrt_rtx"
 
-    def can_build(self, python: str | None = None) -> Verdict:
-        if python is not None:
+    def can_build(self, settings: Settings | None = None) -> Verdict:
+        if settings is not None and (python := settings.of(TensorRTOptions).builder_python):
             return Verdict.yes(f"{python} builds; only a build shows whether it can")
         return _installed()
 
@@ -64,7 +65,8 @@ class TensorRTRTXBackend:
         made = build_engine(
             material, settings, library=self.name, install=_INSTALL, opsets=_OPSETS, options={}
         )
-        targets = settings.target_compute_capabilities or _DEFAULT_CAPABILITIES
+        options = settings.of(TensorRTOptions)
+        targets = options.target_compute_capabilities or _DEFAULT_CAPABILITIES
         return Engine(
             backend=self.name,
             data=made.data,

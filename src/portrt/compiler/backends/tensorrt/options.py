@@ -1,0 +1,95 @@
+"""Options of the backends `tensorrt` and `tensorrt_rtx`. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from portrt.compiler.options import values
+from portrt.compiler.options.fields import BackendOptions, documented, setting
+
+_VERSION_QUERY = (
+    "import importlib.metadata as m;"
+    "print(sorted('%s %s' % (d.metadata['Name'], d.version) for d in m.distributions()"
+    " if (d.metadata['Name'] or '').lower().startswith('tensorrt')))"
+)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class TensorRTOptions(BackendOptions):
+    """What the builders of TensorRT and TensorRT-RTX engines can be given."""
+
+    optimization_level: int | None = setting(
+        None,
+        help="Builder optimization level, 0 to 5; None: the builder's default.",
+        rebuilds=True,
+        parse=values.integer(0, 5, optional=True),
+    )
+    workspace_size: int = setting(
+        0,
+        help="Scratch memory of an engine in bytes; 0: the builder's default.",
+        rebuilds=True,
+        parse=values.integer(0),
+    )
+    version_compatible: bool = setting(
+        False, help="Build an engine that later versions of TensorRT can run.", rebuilds=True
+    )
+    exclude_lean_runtime: bool = setting(
+        False,
+        help="Leave the lean runtime (30 MB or more) out of a version-compatible engine.",
+        rebuilds=True,
+    )
+    strip_engine_weights: bool = setting(
+        False,
+        help="Leave weights out of the engine; opening it reads them from the file's one copy.",
+        rebuilds=True,
+    )
+    hardware_compatible: bool = setting(
+        False,
+        help="Build a TensorRT engine for other GPU architectures too: Ampere and newer.",
+        rebuilds=True,
+    )
+    target_compute_capabilities: tuple[str, ...] = setting(
+        (),
+        help='GPUs of a TensorRT-RTX engine, such as "8.9" or "sm_89"; empty: 8.0 and newer.',
+        rebuilds=True,
+        parse=values.compute_capabilities,
+    )
+    builder_python: str | None = setting(
+        None,
+        help="Python interpreter that runs the engine builder; None: this one.",
+        rebuilds=True,
+    )
+    plugins: tuple[str, ...] = setting(
+        (),
+        help="Shared libraries with TensorRT plugins that the builder loads.",
+        rebuilds=True,
+        parse=values.plugin_files,
+    )
+
+    def key_parts(self) -> dict[str, Any]:
+        """Digests of the plugins, and the TensorRT packages of another interpreter."""
+        digests = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in self.plugins]
+        parts: dict[str, Any] = {"plugins": digests}
+        if self.builder_python is not None:
+            parts["builder packages"] = _versions_of(self.builder_python)
+        return parts
+
+
+@lru_cache
+def _versions_of(python: str) -> str:
+    """The TensorRT packages of another interpreter."""
+    from portrt.compiler.building.fingerprint import UnknownValueError
+
+    try:
+        done = subprocess.run(
+            [python, "-c", _VERSION_QUERY], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as err:
+        raise UnknownValueError(f"the packages of {python} are not known: {err}") from err
+    return done.stdout.strip()

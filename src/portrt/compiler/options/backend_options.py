@@ -1,0 +1,72 @@
+"""Which options belong to which backend: found by name, from the rows of the backends."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from portrt.compiler.options.fields import BackendOptions, options_of
+from portrt.targets import backends
+
+logger = logging.getLogger(__name__)
+
+
+@lru_cache
+def options_class(backend: str) -> type[BackendOptions] | None:
+    """The options of a backend; None if it has none, is unknown, or cannot be imported."""
+    path = backends.OPTIONS.get(backend, "")
+    if not path:
+        return None
+    module, _, attribute = path.partition(":")
+    try:
+        found: type[BackendOptions] = getattr(import_module(module), attribute)
+        options_of(found)
+    except Exception as err:  # of a package that is not ours
+        logger.warning(
+            "the options of the backend %s are left out: %s cannot be used: %s: %s",
+            backend,
+            path,
+            type(err).__name__,
+            err,
+        )
+        return None
+    return found
+
+
+def option_classes() -> tuple[type[BackendOptions], ...]:
+    """The options of all backends; a class that several backends share is there once."""
+    found = (options_class(name) for name in backends.names())
+    return tuple(dict.fromkeys(cls for cls in found if cls is not None))
+
+
+def built_in_owners() -> dict[type[BackendOptions], list[str]]:
+    """The options of portrt's own backends -> the names of the backends."""
+    found: dict[type[BackendOptions], list[str]] = {}
+    for name in backends.BACKENDS:
+        cls = options_class(name)
+        if cls is not None:
+            found.setdefault(cls, []).append(name)
+    return found
+
+
+def route(given: Iterable[BackendOptions], values: Mapping[str, Any]) -> tuple[BackendOptions, ...]:
+    """Options of backends with some values changed, each wherever an option of its name is.
+
+    Args:
+        given: Options; of two of one class the later one counts.
+        values: Name of an option -> value.
+
+    Returns:
+        Those that differ from the defaults, in a fixed order.
+    """
+    found = {type(item): item for item in given}
+    for cls in option_classes() if values else ():
+        own = {name: value for name, value in values.items() if name in options_of(cls)}
+        if own:
+            found[cls] = dataclasses.replace(found.get(cls, cls()), **own)
+    changed = [item for cls, item in found.items() if item != cls()]
+    return tuple(sorted(changed, key=lambda item: f"{type(item).__module__}.{type(item).__name__}"))

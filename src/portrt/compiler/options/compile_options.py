@@ -1,0 +1,102 @@
+"""Types of the keyword arguments of `compile`, for editors and type checkers.
+
+Tests keep their names equal to the fields that declare the options. Options of backends that other
+packages bring are not here: they have a place in the mappings of `engines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from portrt.format.compile_report import CompileReport
+
+    Operator = str | torch._ops.OpOverload | torch._ops.OpOverloadPacket
+    Operators = Operator | Collection[Operator]
+    ComputeCapability = str | int | float | tuple[int, int]
+    File = str | os.PathLike[str]
+
+
+class TensorRTKeywords(TypedDict, total=False):
+    """The fields of `TensorRTOptions`."""
+
+    optimization_level: int | None
+    workspace_size: int
+    version_compatible: bool
+    exclude_lean_runtime: bool
+    strip_engine_weights: bool
+    hardware_compatible: bool
+    target_compute_capabilities: str | Collection[ComputeCapability]
+    builder_python: str | None
+    plugins: File | Sequence[File]
+
+
+class EngineKeywords(TensorRTKeywords, total=False):
+    """What one engine can have for itself."""
+
+    precision: Literal["fp16", "bf16", "fp32"] | torch.dtype | None
+    autocast_excluded_modules: str | Collection[str]
+    autocast_excluded_ops: Operators
+    autocast_max_output_threshold: float
+    build_timeout_s: float
+
+
+class EngineEntry(EngineKeywords, total=False):
+    """An engine with options of its own, in `engines`."""
+
+    backend: str
+
+
+class SettingsKeywords(EngineKeywords, total=False):
+    """The fields of `Settings` and of `TensorRTOptions`, without `output_format`."""
+
+    engines: str | EngineEntry | Sequence[str | EngineEntry | Mapping[str, Any]] | None
+    require_engines: bool
+    min_block_size: int
+    torch_executed_ops: Operators
+    torch_executed_modules: str | Collection[str]
+    translations: Mapping[Operator, Callable[..., Any]]
+    passes: Callable[..., Any] | Sequence[Callable[..., Any]]
+    require_full_compilation: bool
+    report: bool | File | Callable[[CompileReport], object] | None
+    dryrun: bool
+    fallback: Literal["eager", "error"] | None
+    check: Literal["error", "accept", "off", "first-open"]
+    strict: bool
+    cache_dir: File | None
+    cache_built_engines: bool
+    reuse_cached_engines: bool
+
+
+class TorchTensorRTKeywords(TypedDict, total=False):
+    """Options of Torch-TensorRT that are accepted: for a precision, or without a meaning here."""
+
+    enabled_precisions: object
+    enable_autocast: bool
+    autocast_low_precision_type: object
+
+    device: object
+    autocast_excluded_nodes: object
+    autocast_max_depth_of_reduction: object
+    autocast_calibration_dataloader: object
+    use_explicit_typing: object
+    use_python_runtime: object
+    immutable_weights: object
+    truncate_double: object
+    pass_through_build_failures: object
+    use_fast_partitioner: object
+    enable_experimental_decompositions: object
+    assume_dynamic_shape_support: object
+    debug: object
+    lazy_engine_init: object
+    make_refittable: object
+    offload_module_to_cpu: object
+
+
+class CompileOptions(SettingsKeywords, TorchTensorRTKeywords, total=False):
+    """Keyword arguments of `compile` beside those that its signature names."""
