@@ -123,7 +123,7 @@ def test_numbers_are_those_of_float32_within_the_precision(precision: str, opset
     data = {"fp16": widen_float16, "bf16": widen_bfloat16}[precision](made.data)
     found = run(plan, made, data, x=X, mask=MASK)
     with torch.no_grad():
-        names = [entry["name"] for entry in plan.blocks[0].outputs]
+        names = [spec.name for spec in plan.blocks[0].outputs]
         wanted = dict(zip(names, model(X, MASK), strict=True))
     assert set(found) == set(wanted)
     differences = []

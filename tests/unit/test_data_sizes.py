@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -178,3 +179,9 @@ def test_tensorrt_rtx_leaves_them_to_pytorch(capsys: pytest.CaptureFixture[str])
     compiled(module(lambda x: torch.nonzero(x.tanh() > 0)), engines="tensorrt_rtx", dryrun=True)
 
     assert "depends on data" in capsys.readouterr().out
+
+
+def test_dryrun_prints_a_data_dependent_size(capsys: pytest.CaptureFixture[str]) -> None:
+    compiled(module(lambda x: torch.nonzero(x.tanh() > 0)), dryrun=True)
+
+    assert re.search(r"nonzero: int64\(u\d+\[0\.\.\d*\], 2\)", capsys.readouterr().out)

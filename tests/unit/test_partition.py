@@ -181,7 +181,7 @@ def test_the_source_of_each_block_runs_alone() -> None:
     case = CASES["two_towers"]
     for args, _ in case.arguments():
         inputs = dict(zip(("x", "y"), args, strict=True))
-        given = [inputs[entry["name"]] for entry in block.inputs]
+        given = [inputs[spec.name] for spec in block.inputs]
         weights = [plan.tensors[name] for name in block.weights]
         with torch.no_grad():
             results = block.program.module()(*given, *weights)
@@ -488,14 +488,14 @@ def test_sizes_of_inputs_are_ranges_with_the_size_to_tune_for(compiled: Compiled
 def test_a_block_takes_a_program_input_for_its_size_alone() -> None:
     plan = plan_of("size_of_pytorch_result")
 
-    assert {entry["name"] for entry in plan.blocks[1].inputs} >= {"x"}
+    assert {spec.name for spec in plan.blocks[1].inputs} >= {"x"}
 
 
 def test_dims_that_depend_on_each_other_are_trees_of_earlier_ones() -> None:
     (block,) = plan_of("related_dims").blocks
-    by_name = {entry["name"]: entry["shape"][0] for entry in block.inputs}
+    by_name = {spec.name: spec.shape[0] for spec in block.inputs}
 
-    assert by_name["x"]["min"] == 3
+    assert by_name["x"].min == 3
     assert by_name["y"] == ["add", ["dim", 0, 0], -1]
 
 

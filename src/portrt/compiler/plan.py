@@ -1,10 +1,12 @@
-"""Frozen data that the stages hand to each other. Imports nothing of ours."""
+"""Frozen data that the stages hand to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from portrt.format.signature import InputSpec, OutputSpec, Signature
 
 if TYPE_CHECKING:
     import torch
@@ -43,18 +45,22 @@ class Block:
         program: The nodes as they were, weights lifted to trailing user inputs. Its inputs are the
             block's inputs in call order, then `weights` in order. Functional; every device is CPU.
         weights: Names of the weights, as they are named in the weights image.
-        input_names: Names of the block's inputs, in call order.
-        inputs: One entry an input: dtype name and dimensions, as the manifest stores them.
-        outputs: One entry an output, likewise; a dynamic dimension is an expression tree.
+        inputs: In call order, as the manifest stores them.
+        outputs: In order; a dynamic dimension is an expression tree.
         node_count: Operator calls in the block.
     """
 
     name: str
     program: ExportedProgram
     weights: tuple[str, ...]
-    inputs: tuple[Mapping[str, Any], ...]
-    outputs: tuple[Mapping[str, Any], ...]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
     node_count: int
+
+    @property
+    def signature(self) -> Signature:
+        """What the block takes and returns."""
+        return Signature(self.name, self.inputs, self.outputs)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from portrt.engines.base import LayerTime, fits
 from portrt.errors import EngineError, PackageError, brief
-from portrt.format.manifest import Manifest
+from portrt.format.manifest import Signature
 from portrt.torch_internals import unchecked_module
 from portrt.weights import WeightsImage
 
@@ -19,8 +19,9 @@ class SourceSession:
     """Runs the source on the device of its inputs.
 
     Args:
-        manifest: The block.
+        signature: What the block takes and returns.
         source: Its source blob, whose digest was checked: a torch.export archive.
+        source_weights: Names of the weights that the source takes after its inputs.
         weights: The weights of the program; moved to the device once.
         device: Where the inputs are.
 
@@ -30,23 +31,24 @@ class SourceSession:
 
     def __init__(
         self,
-        manifest: Manifest,
+        signature: Signature,
         source: torch.Tensor,
+        source_weights: Sequence[str],
         weights: WeightsImage | None,
         device: torch.device,
     ) -> None:
-        program = program_from_source(manifest.name, source)
+        program = program_from_source(signature.name, source)
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
         self._module = unchecked_module(program)
-        self._name = manifest.name
+        self._name = signature.name
         self._device = device
-        self._dtypes = [getattr(torch, spec.dtype) for spec in manifest.outputs]
+        self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]
         self._weights = []
-        for name in manifest.source_weights:
-            assert weights is not None  # decode() checked it
+        for name in source_weights:
+            assert weights is not None  # the manifest was checked for it
             self._weights.append(weights.tensor(name).to(device))
 
     @property

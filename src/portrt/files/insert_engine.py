@@ -178,7 +178,7 @@ def _sample(stored: StoredBlock, builder: Builder) -> Sample | None:
     checked = builder.settings.check != "off" and builder.backend.can_run("cpu")
     if not checked and builder.settings.precision is None:
         return None
-    inputs = random_block_inputs(stored.manifest, seed=0)
+    inputs = random_block_inputs(stored.manifest.signature, seed=0)
     weights = [stored.tensors[name] for name in stored.block.weights]
     try:
         with torch.no_grad():

@@ -137,7 +137,9 @@ def verify(
         given = None if inputs is None else _inputs_of_blocks(path, inputs, blocks, device)
         found = []
         for block in blocks:
-            wanted = given or {block.name: random_block_inputs(block.manifest, seed, device)}
+            wanted = given or {
+                block.name: random_block_inputs(block.manifest.signature, seed, device)
+            }
             found.append(block.check(wanted.get(block.name)))
     return Verification(str(path), device, tuple(found))
 
@@ -174,15 +176,21 @@ class _Block:
                     "use a file that was not stripped",
                 )
             source = self._blobs[entry.index]
-            self._source = SourceSession(self.manifest, source, self._weights, self._device)
-        return self._source.run(inputs, output_shapes(self.manifest, inputs))
+            self._source = SourceSession(
+                self.manifest.signature,
+                source,
+                self.manifest.source_weights,
+                self._weights,
+                self._device,
+            )
+        return self._source.run(inputs, output_shapes(self.manifest.signature, inputs))
 
     def check(self, inputs: Tensors | None) -> BlockCheck:
         """Compare every engine on these inputs."""
         try:
             if inputs is None:
                 raise EngineError(f"{self.name} was not reached", "a call of it", "other inputs")
-            check_inputs(self.manifest, inputs)
+            check_inputs(self.manifest.signature, inputs)
             wanted = self.run_source(inputs)
         except (EngineError, InputError) as err:
             idle = [EngineCheck(e.backend, False, err.happened, ()) for e in self.manifest.engines]

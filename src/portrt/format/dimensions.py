@@ -28,13 +28,24 @@ class Dimension:
     symbol: str
     profiles: tuple[tuple[int, int, int], ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in a manifest."""
+        entry = {"min": self.min, "opt": self.opt, "max": self.max, "symbol": self.symbol}
+        if self.profiles:
+            return {**entry, "profiles": [list(profile) for profile in self.profiles]}
+        return entry
+
 
 @dataclass(frozen=True)
 class DataDependentSize:
-    """A size of an output that the data decides: at most `most`; one symbol is one size."""
+    """A data-dependent size of an output: at most `max`; one symbol is one size."""
 
     max: int | None
     symbol: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in a manifest."""
+        return {"unknown": self.max, "symbol": self.symbol}
 
 
 def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:

@@ -18,6 +18,9 @@ from portrt.format.dimensions import has_data_dependent_sizes, input_shape, outp
 from portrt.format.json_fields import REMEDY as _REMEDY
 from portrt.format.json_fields import Fields, strict_json
 from portrt.format.memory_map import sha256_of
+from portrt.format.signature import InputSpec as InputSpec
+from portrt.format.signature import OutputSpec as OutputSpec
+from portrt.format.signature import Signature as Signature
 
 # Readers refuse what is newer. What needs no newer version is written in the first.
 FORMAT = 2
@@ -74,39 +77,6 @@ class Blob:
     def of(cls, index: int, data: Any) -> dict[str, Any]:
         """The manifest entry of `data`, a bytes-like object."""
         return {"blob": index, "size": memoryview(data).nbytes, "sha256": sha256_of(data)}
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One input of a block. A size is a number, a Dimension, or a tree over earlier dimensions."""
-
-    name: str
-    dtype: str
-    shape: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One output of a block. A size is a number, a tree over the inputs' dimensions, or unknown."""
-
-    name: str
-    dtype: str
-    shape: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a block takes and returns.
-
-    Attributes:
-        name: Of the block.
-        inputs: In call order.
-        outputs: In order.
-    """
-
-    name: str
-    inputs: tuple[InputSpec, ...]
-    outputs: tuple[OutputSpec, ...]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The inputs and outputs of a block as the manifest describes them, from a graph's values."""
+"""The specs of a block's inputs and outputs, from a graph's values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,14 @@ from torch.export import ExportedProgram
 from portrt import torch_internals
 from portrt.errors import PartitionError
 from portrt.format import size_expr
+from portrt.format.dimensions import DataDependentSize, Dimension
+from portrt.format.signature import InputSpec, OutputSpec
 from portrt.graphs import symbols
 from portrt.graphs.symbols import ProfileRanges
 
 
 def size_tree(size: Any, known: symbols.Dimensions) -> Any:
-    """The tree of a size for a manifest.
+    """Return the tree of a size for a spec.
 
     Raises:
         PartitionError: It has none.
@@ -25,7 +27,7 @@ def size_tree(size: Any, known: symbols.Dimensions) -> Any:
     if tree is None:
         raise PartitionError(
             f"the size {size} has no form as an expression tree",
-            "whole-number arithmetic on input sizes",
+            "integer arithmetic on input sizes",
             "report the model: portrt should have left this node in PyTorch",
         )
     return tree
@@ -35,21 +37,29 @@ def dtype_name(value: torch.Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
-def input_entries(
+def input_specs(
     inputs: Sequence[torch.fx.Node],
     known: symbols.Dimensions,
     program: ExportedProgram,
     best: ProfileRanges,
-) -> tuple[Mapping[str, Any], ...]:
-    entries = []
+) -> tuple[InputSpec, ...]:
+    """Return the spec of each input.
+
+    Args:
+        inputs: Nodes, in call order.
+        known: Where each symbolic size can be read off.
+        program: The program that the nodes are from.
+        best: Symbol -> size that engines are tuned for, where it is not the example's.
+    """
+    specs = []
     for index, node in enumerate(inputs):
         value = node.meta["val"]
-        shape = [
+        shape = tuple(
             _input_size(size, (index, axis), known, program, best)
             for axis, size in enumerate(value.shape)
-        ]
-        entries.append({"name": node.name, "dtype": dtype_name(value), "shape": shape})
-    return tuple(entries)
+        )
+        specs.append(InputSpec(node.name, dtype_name(value), shape))
+    return tuple(specs)
 
 
 def _input_size(
@@ -74,10 +84,14 @@ def _input_size(
     def within(wanted: int) -> int:
         return max(least, wanted if most is None else min(wanted, most))
 
-    profiles = [[*map(within, item)] for item in symbols.ranges_of(expression, best)]
+    profiles = tuple(
+        (within(low), within(opt), within(high))
+        for low, opt, high in symbols.ranges_of(expression, best)
+    )
     wanted = profiles[0][1] if profiles else within(torch_internals.hint_of(size) or least)
-    entry = {"min": least, "opt": wanted, "max": most, "symbol": str(expression)}
-    return entry if profiles in ([], [[least, wanted, most]]) else {**entry, "profiles": profiles}
+    if profiles == ((least, wanted, most),):
+        profiles = ()
+    return Dimension(least, wanted, most, str(expression), profiles)
 
 
 def _output_size(size: Any, known: symbols.Dimensions, program: ExportedProgram) -> Any:
@@ -85,13 +99,14 @@ def _output_size(size: Any, known: symbols.Dimensions, program: ExportedProgram)
     if tree is None and symbols.unbacked_symbols([size]):
         _, most = symbols.range_of(size, program.range_constraints)
         most = None if most is None or most > size_expr.MAX_SIZE else most
-        return {"unknown": most, "symbol": str(torch_internals.expression_of(size))}
+        return DataDependentSize(most, str(torch_internals.expression_of(size)))
     return size_tree(size, known)
 
 
-def output_entry(
+def output_spec(
     node: torch.fx.Node, known: symbols.Dimensions, program: ExportedProgram
-) -> Mapping[str, Any]:
+) -> OutputSpec:
+    """Return the spec of an output; see `input_specs`."""
     value = node.meta["val"]
-    shape = [_output_size(size, known, program) for size in value.shape]
-    return {"name": node.name, "dtype": dtype_name(value), "shape": shape}
+    shape = tuple(_output_size(size, known, program) for size in value.shape)
+    return OutputSpec(node.name, dtype_name(value), shape)

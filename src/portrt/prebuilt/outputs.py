@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from portrt.compiler.partition.block import META_TO_DROP
 from portrt.compiler.plan import Block, Plan
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
 from portrt.errors import CaptureError, SettingsError
+from portrt.format.dimensions import DataDependentSize
 from portrt.format.manifest import DTYPES
+from portrt.format.signature import OutputSpec
 from portrt.graphs import symbols
-from portrt.graphs.specs import dtype_name, input_entries, size_tree
+from portrt.graphs.specs import dtype_name, input_specs, size_tree
 from portrt.graphs.symbols import ProfileRanges
 from portrt.prebuilt.bindings import argument_names, check_names
 
@@ -184,14 +187,14 @@ def _plan(
     (call,) = (n for n in graph.nodes if n.target is torch.ops.portrt.adopted_plan.default)
     arguments: Any = call.args[0]
     known = symbols.dimensions_of(arguments)
-    entries = input_entries(arguments, known, captured, best)
+    specs = input_specs(arguments, known, captured, best)
     block = Block(
         name=BLOCK,
         program=captured,
         weights=(),
-        inputs=tuple({**entry, "name": name} for entry, name in zip(entries, inputs, strict=True)),
+        inputs=tuple(replace(spec, name=name) for spec, name in zip(specs, inputs, strict=True)),
         outputs=tuple(
-            output_entry(name, value, known, captured)
+            output_spec(name, value, known, captured)
             for name, value in zip(outputs, call.meta["val"], strict=True)
         ),
         node_count=0,
@@ -208,12 +211,12 @@ def _plan(
     return Plan(captured, graph_module, (block,), {}, ())
 
 
-def output_entry(
+def output_spec(
     name: str, value: torch.Tensor, known: symbols.Dimensions, captured: ExportedProgram
-) -> Mapping[str, Any]:
-    """An output, whose sizes follow from those of the inputs, or are new."""
-    shape = [_output_size(name, size, known, captured) for size in value.shape]
-    return {"name": name, "dtype": dtype_name(value), "shape": shape}
+) -> OutputSpec:
+    """Return the spec of an output, whose sizes follow from those of the inputs, or are new."""
+    shape = tuple(_output_size(name, size, known, captured) for size in value.shape)
+    return OutputSpec(name, dtype_name(value), shape)
 
 
 def _output_size(name: str, size: Any, known: symbols.Dimensions, captured: ExportedProgram) -> Any:
@@ -227,4 +230,4 @@ def _output_size(name: str, size: Any, known: symbols.Dimensions, captured: Expo
             "use get_ctx().new_dynamic_size() for this size, too",
         )
     _, most = symbols.range_of(size, captured.range_constraints)
-    return {"unknown": most, "symbol": str(symbol)}
+    return DataDependentSize(most, str(symbol))

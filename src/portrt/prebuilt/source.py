@@ -176,14 +176,14 @@ def _output_names(
 def _check_examples(plan: Plan, results: Mapping[str, int], outputs: Mapping[str, Any]) -> None:
     """Examples that were given beside a source are like what it returns."""
     for name, example in outputs.items():
-        entry = plan.blocks[0].outputs[results[name]]
+        spec = plan.blocks[0].outputs[results[name]]
         if not isinstance(example, torch.Tensor):
             continue
         dtype = str(example.dtype).removeprefix("torch.")
-        if dtype != entry["dtype"] or example.dim() != len(entry["shape"]):
+        if dtype != spec.dtype or example.dim() != len(spec.shape):
             raise SettingsError(
                 f"output {name!r} is {dtype} of rank {example.dim()} in outputs, and "
-                f"{entry['dtype']} of rank {len(entry['shape'])} in the source",
+                f"{spec.dtype} of rank {len(spec.shape)} in the source",
                 "a source that gives what the plan gives",
                 "correct one of them",
             )

@@ -46,7 +46,8 @@ class LoadedBlock:
         self._blobs = [blob.detach().cpu().contiguous() for blob in blobs]
         entry = self.manifest.weights
         self._weights = None if entry is None else WeightsImage(self._blobs[entry.index])
-        self._dtypes = [getattr(torch, spec.dtype) for spec in self.manifest.inputs]
+        self.signature = self.manifest.signature
+        self._dtypes = [getattr(torch, spec.dtype) for spec in self.signature.inputs]
         self._known_shapes: dict[tuple[torch.Size, ...], Shapes] = {}
         self._selections: dict[tuple[torch.device, Policy | None], Selection] = {}
         self._sessions: dict[tuple[int, torch.device], Session] = {}
@@ -60,11 +61,11 @@ class LoadedBlock:
         if shapes is None:
             shapes = self._new_shapes(inputs)
         if [tensor.dtype for tensor in inputs] != self._dtypes:
-            refuse_dtypes(self.manifest, inputs)
+            refuse_dtypes(self.signature, inputs)
         device = inputs[0].device
         for tensor in inputs:
             if tensor.device != device:
-                refuse_devices(self.manifest, inputs)
+                refuse_devices(self.signature, inputs)
         selection = self._selections.get((device, CONTEXT.get()))
         if selection is None:
             selection = self.selection(device)
@@ -84,8 +85,8 @@ class LoadedBlock:
         return self.selection(inputs[0].device).session.run, shapes
 
     def _new_shapes(self, inputs: Sequence[torch.Tensor]) -> Shapes:
-        check_inputs(self.manifest, inputs)
-        shapes = output_shapes(self.manifest, inputs)
+        check_inputs(self.signature, inputs)
+        shapes = output_shapes(self.signature, inputs)
         if len(self._known_shapes) >= _MAX_KNOWN_SHAPES:
             self._known_shapes.clear()
         self._known_shapes[tuple(tensor.shape for tensor in inputs)] = shapes
@@ -104,7 +105,7 @@ class LoadedBlock:
                 found = select(
                     self.manifest, self._blobs, self._weights, device, policy, self._sessions
                 )
-                session = measured(found.session, self.manifest)
+                session = measured(found.session, self.signature)
                 found = dataclasses.replace(found, session=session)
                 self._selections[device, context] = found
         return found

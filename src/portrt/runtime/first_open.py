@@ -67,7 +67,7 @@ def first_open_verdict(
     else:
         source = blobs[manifest.source.index]
         check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
-        oracle = SourceSession(manifest, source, weights, device)
+        oracle = SourceSession(manifest.signature, source, manifest.source_weights, weights, device)
         try:
             rows = list(_compared(engine, session, oracle, manifest, device))
         except EngineError as err:
@@ -90,8 +90,8 @@ def _compared(
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
     for bound in ("opt", "min"):
-        inputs = random_block_inputs(manifest, 0, device, bound)
-        shapes = output_shapes(manifest, inputs)
+        inputs = random_block_inputs(manifest.signature, 0, device, bound)
+        shapes = output_shapes(manifest.signature, inputs)
         wanted = oracle.run(inputs, shapes)
         found = session.run(inputs, shapes)
         names = [spec.name for spec in manifest.outputs]

@@ -1,4 +1,4 @@
-"""The inputs of a call held against the manifest, and the shapes of its outputs."""
+"""Checks a call's inputs against the block's signature, and computes the outputs' shapes."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import torch
 from portrt.engines.base import UNKNOWN
 from portrt.errors import InputError
 from portrt.format import size_expr
-from portrt.format.manifest import DataDependentSize, Dimension, InputSpec, Manifest
+from portrt.format.manifest import DataDependentSize, Dimension, InputSpec, Signature
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
-def check_inputs(manifest: Manifest, inputs: Sequence[torch.Tensor]) -> None:
+def check_inputs(signature: Signature, inputs: Sequence[torch.Tensor]) -> None:
     """Raise InputError unless a block takes these inputs.
 
     Args:
-        manifest: The block.
+        signature: What the block takes.
         inputs: Real tensors, or fake ones while a program is traced: a size that is a symbol fits,
             torch's own guards hold it.
     """
-    specs = manifest.inputs
+    specs = signature.inputs
     if len(inputs) != len(specs):
         raise InputError(
-            f"{manifest.name} was given {len(inputs)} inputs",
+            f"{signature.name} was given {len(inputs)} inputs",
             f"{len(specs)}: {', '.join(spec.name for spec in specs)}",
             "call the program as it was exported",
         )
     for spec, tensor in zip(specs, inputs, strict=True):
         if tensor.dtype != getattr(torch, spec.dtype):
-            refuse_dtypes(manifest, inputs)
+            refuse_dtypes(signature, inputs)
         if tensor.device != inputs[0].device:
-            refuse_devices(manifest, inputs)
+            refuse_devices(signature, inputs)
         if len(tensor.shape) != len(spec.shape):
-            raise _shape_error(manifest, spec, tensor, f"rank {len(spec.shape)}")
+            raise _shape_error(signature, spec, tensor, f"rank {len(spec.shape)}")
     for spec, tensor in zip(specs, inputs, strict=True):
         for axis, (wanted, found) in enumerate(zip(spec.shape, tensor.shape, strict=True)):
             if isinstance(found, int):
-                expected = _refusal(manifest, inputs, wanted, found)
+                expected = _refusal(signature, inputs, wanted, found)
                 if expected:
-                    raise _shape_error(manifest, spec, tensor, f"{expected} in dimension {axis}")
+                    raise _shape_error(signature, spec, tensor, f"{expected} in dimension {axis}")
 
 
 def _refusal(
-    manifest: Manifest, inputs: Sequence[torch.Tensor], wanted: Any, found: int
+    signature: Signature, inputs: Sequence[torch.Tensor], wanted: Any, found: int
 ) -> str | None:
     """What a size should have been, or None where it fits."""
     if isinstance(wanted, Dimension):
@@ -54,12 +54,12 @@ def _refusal(
             return None
         most = "any size" if wanted.max is None else str(wanted.max)
         return f"a size from {wanted.min} to {most}"
-    exact = size_of(manifest, inputs, wanted)
+    exact = size_of(signature, inputs, wanted)
     return None if not isinstance(exact, int) or exact == found else str(exact)
 
 
 def output_shapes(
-    manifest: Manifest,
+    signature: Signature,
     inputs: Sequence[torch.Tensor],
     meaning: Mapping[str, Callable[..., Any]] = size_expr.NUMBERS,
     unknown: Callable[[DataDependentSize], Any] = lambda _: UNKNOWN,
@@ -67,22 +67,22 @@ def output_shapes(
     """The shapes of a block's outputs for inputs that `check_inputs` passed.
 
     With a symbolic `meaning`, in symbols where the inputs' sizes are. `unknown` gives the sizes
-    that the data decides; for a session they are -1.
+    that are data-dependent; for a session they are -1.
 
     Raises:
         InputError: An output would have a negative size, or one that cannot be computed.
     """
     shapes: list[tuple[Any, ...]] = []
-    for spec in manifest.outputs:
+    for spec in signature.outputs:
         shape = [
             size
             if isinstance(size, DataDependentSize)
-            else size_of(manifest, inputs, size, meaning)
+            else size_of(signature, inputs, size, meaning)
             for size in spec.shape
         ]
         if any(isinstance(size, int) and size < 0 for size in shape):
             _refuse_sizes(
-                manifest, inputs, f"output {spec.name!r} would have the shape {tuple(shape)}"
+                signature, inputs, f"output {spec.name!r} would have the shape {tuple(shape)}"
             )
         shapes.append(
             tuple(
@@ -93,7 +93,7 @@ def output_shapes(
 
 
 def size_of(
-    manifest: Manifest,
+    signature: Signature,
     inputs: Sequence[torch.Tensor],
     tree: size_expr.Tree,
     meaning: Mapping[str, Callable[..., Any]] = size_expr.NUMBERS,
@@ -106,52 +106,52 @@ def size_of(
     try:
         return size_expr.evaluate(tree, lambda index, axis: inputs[index].shape[axis], meaning)
     except ArithmeticError as err:
-        _refuse_sizes(manifest, inputs, f"a size cannot be computed ({err})")
+        _refuse_sizes(signature, inputs, f"a size cannot be computed ({err})")
 
 
-def _refuse_sizes(manifest: Manifest, inputs: Sequence[torch.Tensor], fact: str) -> NoReturn:
+def _refuse_sizes(signature: Signature, inputs: Sequence[torch.Tensor], fact: str) -> NoReturn:
     listed = ", ".join(
         f"{spec.name} {tuple(tensor.shape)}"
-        for spec, tensor in zip(manifest.inputs, inputs, strict=True)
+        for spec, tensor in zip(signature.inputs, inputs, strict=True)
     )
     raise InputError(
-        f"with these inputs of {manifest.name}, {listed}, {fact}",
+        f"with these inputs of {signature.name}, {listed}, {fact}",
         "inputs large enough for every step of the model",
         "give larger inputs",
     )
 
 
-def refuse_dtypes(manifest: Manifest, inputs: Sequence[torch.Tensor]) -> NoReturn:
+def refuse_dtypes(signature: Signature, inputs: Sequence[torch.Tensor]) -> NoReturn:
     """Raise InputError for the first input whose dtype is wrong."""
-    for spec, tensor in zip(manifest.inputs, inputs, strict=True):
+    for spec, tensor in zip(signature.inputs, inputs, strict=True):
         wanted = getattr(torch, spec.dtype)
         if tensor.dtype != wanted:
             break
     raise InputError(
-        f"input {spec.name!r} of {manifest.name} is {tensor.dtype}",
+        f"input {spec.name!r} of {signature.name} is {tensor.dtype}",
         f"{wanted}, as the program was compiled",
         f"convert it: {spec.name}.to({wanted})",
     )
 
 
-def refuse_devices(manifest: Manifest, inputs: Sequence[torch.Tensor]) -> NoReturn:
+def refuse_devices(signature: Signature, inputs: Sequence[torch.Tensor]) -> NoReturn:
     """Raise InputError that lists where each input is."""
     listed = ", ".join(
         f"{spec.name!r} on {tensor.device}"
-        for spec, tensor in zip(manifest.inputs, inputs, strict=True)
+        for spec, tensor in zip(signature.inputs, inputs, strict=True)
     )
     raise InputError(
-        f"the inputs of {manifest.name} are on several devices: {listed}",
+        f"the inputs of {signature.name} are on several devices: {listed}",
         "all inputs on one device",
         "move them with .to(device)",
     )
 
 
 def _shape_error(
-    manifest: Manifest, spec: InputSpec, tensor: torch.Tensor, wanted: str
+    signature: Signature, spec: InputSpec, tensor: torch.Tensor, wanted: str
 ) -> InputError:
     return InputError(
-        f"input {spec.name!r} of {manifest.name} has shape {tuple(tensor.shape)}",
+        f"input {spec.name!r} of {signature.name} has shape {tuple(tensor.shape)}",
         wanted,
         "give a tensor within the shapes that the program was compiled for, or compile it again "
         "with a wider range",

@@ -10,10 +10,10 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.errors import InputError
-from portrt.format import manifest as manifests
+from portrt.format.manifest import Signature
 from portrt.graphs import symbols
 from portrt.graphs.program_inputs import user_input_nodes
-from portrt.graphs.specs import input_entries
+from portrt.graphs.specs import input_specs
 from portrt.runtime.direct_call import call_directly
 from portrt.runtime.input_check import check_inputs
 
@@ -84,8 +84,8 @@ class InputGuards(torch.nn.Module):
         # Inputs that are no tensors are held by torch's guards, at every call.
         self._remembers = len(self._tensors) == len(nodes)
         tensors = [nodes[index] for index in self._tensors]
-        entries = input_entries(tensors, symbols.dimensions_of(tensors), program, {})
-        self._manifest = _manifest(entries) if tensors else None
+        specs = input_specs(tensors, symbols.dimensions_of(tensors), program, {})
+        self._signature = Signature("the program", specs, ()) if tensors else None
         self._known: set[tuple[Any, ...]] = set()
 
     def forward(self, *flat: Any) -> None:
@@ -97,8 +97,8 @@ class InputGuards(torch.nn.Module):
         key = tuple([(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
         if key in self._known:
             return
-        if self._manifest is not None:
-            check_inputs(self._manifest, tensors)
+        if self._signature is not None:
+            check_inputs(self._signature, tensors)
         try:
             self._guards(*flat)
         except AssertionError as err:
@@ -120,11 +120,3 @@ class InputGuards(torch.nn.Module):
             "give other inputs; torch.export found this condition in the model, or it was exported "
             "with another value",
         )
-
-
-def _manifest(entries: Any) -> manifests.Manifest:
-    """The inputs of a whole program, described as those of a block; nothing else counts."""
-    output = {"name": "any", "dtype": "bool", "shape": []}
-    return manifests.decode(
-        manifests.compose(name="the program", inputs=list(entries), outputs=[output])
-    )

@@ -114,8 +114,8 @@ def fake_execute_engine(
     from portrt.graphs.symbols import SYMBOLIC
     from portrt.runtime.input_check import check_inputs, output_shapes
 
-    block = decode(manifest)
-    check_inputs(block, inputs)
+    signature = decode(manifest).signature
+    check_inputs(signature, inputs)
     made: dict[str, Any] = {}  # sizes with one symbol are one size
 
     def unknown(size: Any) -> Any:
@@ -123,9 +123,9 @@ def fake_execute_engine(
             made[size.symbol] = torch.library.get_ctx().new_dynamic_size(max=size.max)
         return made[size.symbol]
 
-    shapes = output_shapes(block, inputs, SYMBOLIC, unknown)
+    shapes = output_shapes(signature, inputs, SYMBOLIC, unknown)
     device = inputs[0].device
     return [
         torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)
-        for spec, shape in zip(block.outputs, shapes, strict=True)
+        for spec, shape in zip(signature.outputs, shapes, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Outputs of which the data decides a size: held against what the manifest promises of it.
+"""Checks data-dependent output sizes against the signature of the block.
 
 torch builds on these promises when it traces a program, so that a wrong size would go on to what
 is computed from it.
@@ -12,17 +12,17 @@ import torch
 
 from portrt.engines.base import LayerTime, ProfiledSession, Session, fits
 from portrt.errors import EngineError
-from portrt.format.manifest import DataDependentSize, Manifest
+from portrt.format.manifest import DataDependentSize, Signature
 
 
-def measured(session: Session, manifest: Manifest) -> Session:
-    """The session, looked after where the data decides a size of the block's outputs."""
-    sizes = [size for spec in manifest.outputs for size in spec.shape]
+def measured(session: Session, signature: Signature) -> Session:
+    """Wrap the session in such checks where an output of the block has a data-dependent size."""
+    sizes = [size for spec in signature.outputs for size in spec.shape]
     if not any(isinstance(size, DataDependentSize) for size in sizes):
         return session
     if isinstance(session, ProfiledSession):
-        return _ProfiledMeasuredSession(session, manifest)
-    return MeasuredSession(session, manifest)
+        return _ProfiledMeasuredSession(session, signature)
+    return MeasuredSession(session, signature)
 
 
 class MeasuredSession:
@@ -30,12 +30,12 @@ class MeasuredSession:
 
     Args:
         session: Runs the block.
-        manifest: The block.
+        signature: What the block returns.
     """
 
-    def __init__(self, session: Session, manifest: Manifest) -> None:
+    def __init__(self, session: Session, signature: Signature) -> None:
         self._session = session
-        self._manifest = manifest
+        self._signature = signature
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -47,7 +47,7 @@ class MeasuredSession:
         """
         outputs = self._session.run(inputs, shapes)
         sizes: dict[str, int] = {}
-        for spec, output, shape in zip(self._manifest.outputs, outputs, shapes, strict=True):
+        for spec, output, shape in zip(self._signature.outputs, outputs, shapes, strict=True):
             if not fits(output.shape, shape):
                 raise self._other(
                     f"output {spec.name!r} has the shape {tuple(output.shape)}", shape
@@ -63,7 +63,7 @@ class MeasuredSession:
 
     def _other(self, fact: str, wanted: object) -> EngineError:
         return EngineError(
-            f"the engine of {self._manifest.name} gave other sizes than its manifest promises: "
+            f"the engine of {self._signature.name} gave other sizes than its manifest promises: "
             f"{fact}",
             f"{wanted}",
             "give data of which the model takes no more, as its checks say; or adopt the plan "
@@ -74,6 +74,6 @@ class MeasuredSession:
 class _ProfiledMeasuredSession(MeasuredSession):
     """One that tells the times of its layers, too."""
 
-    def __init__(self, session: ProfiledSession, manifest: Manifest) -> None:
-        super().__init__(session, manifest)
+    def __init__(self, session: ProfiledSession, signature: Signature) -> None:
+        super().__init__(session, signature)
         self.layer_times: Callable[..., list[LayerTime]] = session.layer_times

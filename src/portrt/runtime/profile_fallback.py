@@ -10,14 +10,14 @@ import torch
 
 from portrt.engines.base import LayerTime, ProfiledSession, Session
 from portrt.errors import OutOfProfileError
-from portrt.format.manifest import Dimension, Manifest
+from portrt.format.manifest import Dimension, Signature
 
 logger = logging.getLogger(__name__)
 
 
 def within_profiles(
     session: Session,
-    manifest: Manifest,
+    signature: Signature,
     source: Callable[[OutOfProfileError], Session] | None,
     *,
     adopted: bool = False,
@@ -26,12 +26,12 @@ def within_profiles(
 
     Args:
         session: Of an engine.
-        manifest: The block. Where its inputs have no profiles, engines that were built for it take
-            all of their sizes, and the session is returned as it is.
+        signature: What the block takes. Where its inputs have no profiles, engines that were built
+            for it take all of their sizes, and the session is returned as it is.
         source: Opens the source, and says why; None where PyTorch must not run.
         adopted: Somebody else built the engine, for profiles that only the engine knows.
     """
-    sizes = [size for spec in manifest.inputs for size in spec.shape]
+    sizes = [size for spec in signature.inputs for size in spec.shape]
     profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
     if source is None or not (profiled or adopted):
         return session

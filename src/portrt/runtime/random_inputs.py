@@ -1,4 +1,4 @@
-"""Random inputs of a block, of sizes that its manifest names."""
+"""Random inputs of a block, of sizes that its signature names."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch.export import ExportedProgram
 from portrt import torch_internals
 from portrt.errors import InputError
 from portrt.format import size_expr
-from portrt.format.manifest import Dimension, Manifest, decode
+from portrt.format.manifest import Dimension, Signature, decode
 from portrt.graphs.program_inputs import user_input_nodes
 from portrt.runtime.calls import engine_calls
 
 
 def random_block_inputs(
-    manifest: Manifest, seed: int, device: torch.device | str = "cpu", bound: str = "opt"
+    signature: Signature, seed: int, device: torch.device | str = "cpu", bound: str = "opt"
 ) -> tuple[torch.Tensor, ...]:
-    """Inputs, reproducible by `seed`; whole numbers are 0 or 1, valid indices of any table.
+    """Return inputs that `seed` reproduces; integers are 0 or 1, valid indices of any table.
 
     Args:
-        manifest: The block.
+        signature: What the block takes.
         seed: Of the numbers.
         device: Where they are put.
         bound: "opt": the sizes that its engines are tuned for; "min": the smallest. Of the first
@@ -30,14 +30,14 @@ def random_block_inputs(
     """
     generator = torch.Generator().manual_seed(seed)
     shapes: list[list[int]] = []
-    for spec in manifest.inputs:
+    for spec in signature.inputs:
         shapes.append([])
         for size in spec.shape:
             tree = _end(size, bound) if isinstance(size, Dimension) else size
             shapes[-1].append(int(size_expr.evaluate(tree, lambda i, a: shapes[i][a])))
     return tuple(
         random_tensor(shape, getattr(torch, spec.dtype), generator).to(device)
-        for spec, shape in zip(manifest.inputs, shapes, strict=True)
+        for spec, shape in zip(signature.inputs, shapes, strict=True)
     )
 
 

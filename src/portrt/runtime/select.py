@@ -121,7 +121,7 @@ def select(
                 sessions[key] = session
                 adopted = bool(engine.build.get("adopted"))
                 session = with_graphs(session, policy)
-                session = within_profiles(session, manifest, source, adopted=adopted)
+                session = within_profiles(session, manifest.signature, source, adopted=adopted)
                 verdicts.append((engine.backend, verdict))
                 logger.info(
                     "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])
@@ -132,7 +132,7 @@ def select(
         rebuilt = _rebuilt(manifest, blobs, weights, device, policy, sessions, verdicts)
         if rebuilt is not None:
             return dataclasses.replace(
-                rebuilt, session=within_profiles(rebuilt.session, manifest, source)
+                rebuilt, session=within_profiles(rebuilt.session, manifest.signature, source)
             )
     return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
 
@@ -268,7 +268,9 @@ def _open_source(
     if key not in sessions:
         source = blobs[manifest.source.index]
         check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
-        session = SourceSession(manifest, source, weights, device)
+        session = SourceSession(
+            manifest.signature, source, manifest.source_weights, weights, device
+        )
         warnings.warn(
             f"{manifest.name} runs in PyTorch: {why}",
             FallbackWarning,

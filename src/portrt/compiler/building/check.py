@@ -130,7 +130,7 @@ def check_engine(
         try:
             found = _run(session, sample)
         except OutOfProfileError:  # the example that was exported is of no size to tune for
-            sample = _sample_in_profile(block, manifest, image, device)
+            sample = _sample_in_profile(block, image, device)
             found = _run(session, sample)
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
@@ -139,7 +139,7 @@ def check_engine(
         held = WeightsImage(image)
         return [*sample.inputs, *(held.tensor(name).to(device) for name in block.weights)]
 
-    names = [entry["name"] for entry in block.outputs]
+    names = [spec.name for spec in block.outputs]
     module = block.program.graph_module
     rows = compare_outputs(
         names, found, sample.outputs, arithmetic_of(engine.backend, engine.build), module, arguments
@@ -154,11 +154,9 @@ def _run(session: Session, sample: Sample) -> list[torch.Tensor]:
     return session.run(sample.inputs, [tuple(out.shape) for out in sample.outputs])
 
 
-def _sample_in_profile(
-    block: Block, manifest: manifests.Manifest, image: torch.Tensor, device: torch.device
-) -> Sample:
+def _sample_in_profile(block: Block, image: torch.Tensor, device: torch.device) -> Sample:
     """Random inputs of the sizes that the first profile is tuned for."""
-    inputs = random_block_inputs(manifest, 0)
+    inputs = random_block_inputs(block.signature, 0)
     stored = WeightsImage(image)
     weights = [stored.tensor(name) for name in block.weights]
     with torch.no_grad():
@@ -201,8 +199,8 @@ def _manifest(block: Block, engine: Engine, image: torch.Tensor) -> manifests.Ma
     data = Blob.of(len(first), engine.data)
     text = manifests.compose(
         name=block.name,
-        inputs=list(block.inputs),
-        outputs=list(block.outputs),
+        inputs=[spec.to_json() for spec in block.inputs],
+        outputs=[spec.to_json() for spec in block.outputs],
         weights=first[0] if first else None,  # its digest is not looked at here
         engines=[entries.engine_entry(engine, data)],
         blob_count=len(first) + 1,

@@ -65,7 +65,10 @@ def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Ke
             if material.float32_nodes
             else [],
             "weights": _weights(material),
-            "shapes": [list(block.inputs), list(block.outputs)],
+            "shapes": [
+                [spec.to_json() for spec in block.inputs],
+                [spec.to_json() for spec in block.outputs],
+            ],
             "backend": backend.name,
             "library": backend.can_build(settings).reason,
             "converter": _versions(),

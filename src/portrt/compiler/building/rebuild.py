@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from portrt.compiler.plan import Block, Engine, Plan
 from portrt.engines import registry
 from portrt.engines.eager import SourceSession, program_from_source
 from portrt.errors import PortrtError
-from portrt.format.manifest import Blob, Dimension, EngineSpec, Manifest, check_digest
+from portrt.format.manifest import Blob, EngineSpec, Manifest, check_digest
 from portrt.runtime.input_check import output_shapes
 from portrt.runtime.policy import Policy
 from portrt.runtime.random_inputs import random_block_inputs
@@ -141,7 +140,7 @@ def _build_and_check(
     weights = WeightsImage(image)
     block = _block(manifest, source)
     tensors = {name: weights.tensor(name) for name in block.weights}
-    session = SourceSession(manifest, source, weights, device)
+    session = SourceSession(manifest.signature, source, manifest.source_weights, weights, device)
     samples = [_sample(manifest, session, bound, device) for bound in ("opt", "min")]
     plan = Plan(block.program, block.program.graph_module, (block,), tensors, ())
     (engine,), _ = engines_of_block(plan, block, image, [builder], samples[0])
@@ -160,21 +159,10 @@ def _block(manifest: Manifest, source: torch.Tensor) -> Block:
         name=manifest.name,
         program=program_from_source(manifest.name, source),
         weights=manifest.source_weights,
-        inputs=tuple(_entry(spec) for spec in manifest.inputs),
-        outputs=tuple(_entry(spec) for spec in manifest.outputs),
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
         node_count=manifest.node_count,
     )
-
-
-def _entry(spec: Any) -> dict[str, Any]:
-    """An input or output as the manifest's JSON has it."""
-    shape = [_size_entry(size) if isinstance(size, Dimension) else size for size in spec.shape]
-    return {"name": spec.name, "dtype": spec.dtype, "shape": shape}
-
-
-def _size_entry(size: Dimension) -> dict[str, Any]:
-    entry = {"min": size.min, "opt": size.opt, "max": size.max, "symbol": size.symbol}
-    return {**entry, "profiles": [list(item) for item in size.profiles]} if size.profiles else entry
 
 
 def _sample(manifest: Manifest, session: SourceSession, bound: str, device: torch.device) -> Sample:
@@ -183,6 +171,6 @@ def _sample(manifest: Manifest, session: SourceSession, bound: str, device: torc
     Raises:
         EngineError: The source fails on them.
     """
-    inputs = random_block_inputs(manifest, 0, device, bound)
-    outputs = session.run(inputs, output_shapes(manifest, inputs))
+    inputs = random_block_inputs(manifest.signature, 0, device, bound)
+    outputs = session.run(inputs, output_shapes(manifest.signature, inputs))
     return Sample(inputs, tuple(outputs))

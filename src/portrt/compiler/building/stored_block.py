@@ -53,8 +53,8 @@ def stored_block(call: CallEditor, mapped: Any) -> StoredBlock:
         name=manifest.name,
         program=program_from_source(manifest.name, source),
         weights=manifest.source_weights,
-        inputs=tuple(call.entry["inputs"]),
-        outputs=tuple(call.entry["outputs"]),
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
         node_count=manifest.node_count,
     )
     tensors = {name: views.tensor(name) for name in manifest.source_weights}

@@ -120,7 +120,7 @@ def onnx_from_block(
         _name_inputs(model, block)  # decomposing renames them
         _simplify(model)
         _name_inputs(model, block)  # and so does what makes an output of an input
-        round_outputs(model, [entry["dtype"] for entry in block.outputs])
+        round_outputs(model, [spec.dtype for spec in block.outputs])
         if opset < written:
             to_opset_17(model)
     except Exception as err:
@@ -145,7 +145,7 @@ def onnx_from_block(
 
 def _name_inputs(model: onnx_ir.Model, block: Block) -> None:
     """Give the model's inputs the names that they have in the block."""
-    wanted = [entry["name"] for entry in block.inputs]
+    wanted = [spec.name for spec in block.inputs]
     for value in model.graph.outputs:
         if value.name in wanted and not value.is_graph_input():
             value.name = f"{value.name}_out"

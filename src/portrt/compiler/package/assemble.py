@@ -119,8 +119,8 @@ def _replace_call(
     text = manifests.compose(
         name=block.name,
         producer={"portrt": _own_version(), "torch": str(torch.__version__)},
-        inputs=list(block.inputs),
-        outputs=list(block.outputs),
+        inputs=[spec.to_json() for spec in block.inputs],
+        outputs=[spec.to_json() for spec in block.outputs],
         weights=blobs.weights_entry if has_weights else None,
         source=source_entry,
         source_weights=list(block.weights),

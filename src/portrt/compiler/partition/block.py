@@ -21,7 +21,7 @@ from portrt.compiler.plan import Block
 from portrt.compiler.sizes import data_sizes
 from portrt.errors import PartitionError
 from portrt.graphs import nested, symbols
-from portrt.graphs.specs import input_entries, output_entry, size_tree
+from portrt.graphs.specs import input_specs, output_spec, size_tree
 from portrt.graphs.symbols import ProfileRanges
 from portrt.torch_internals.programs import positional_call_graph
 
@@ -99,8 +99,8 @@ def block_from_submodule(
         name=str(call.target),
         program=own_program,
         weights=tuple(by_name),
-        inputs=input_entries(new_inputs, known, program, best),
-        outputs=tuple(output_entry(env[out], known, program) for out in outputs),
+        inputs=input_specs(new_inputs, known, program, best),
+        outputs=tuple(output_spec(env[out], known, program) for out in outputs),
         node_count=count_operators(own_program.graph_module),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +10,8 @@ from rich.table import Table
 
 from portrt.compiler.plan import Plan
 from portrt.format.compile_report import CompileReport, fallback_lines
+from portrt.format.dimensions import DataDependentSize, Dimension
+from portrt.format.signature import InputSpec, OutputSpec
 
 # A file has no width; names that are not broken can be searched for.
 _WIDTH_OF_FILES = 160
@@ -59,24 +61,26 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _tensors(entries: Iterable[Mapping[str, Any]], inputs: Sequence[Mapping[str, Any]]) -> str:
+def _tensors(specs: Iterable[InputSpec | OutputSpec], inputs: Sequence[InputSpec]) -> str:
     lines = []
-    for entry in entries:
-        sizes = ", ".join(_size(size, inputs) for size in entry["shape"])
-        lines.append(f"{entry['name']}: {entry['dtype']}({sizes})")
+    for spec in specs:
+        sizes = ", ".join(_size(size, inputs) for size in spec.shape)
+        lines.append(f"{spec.name}: {spec.dtype}({sizes})")
     return "\n".join(lines)
 
 
-def _size(size: Any, inputs: Sequence[Mapping[str, Any]]) -> str:
-    """A size as text: "3", "s0[1..8]", or an expression of such."""
-    if isinstance(size, dict):
-        most = "" if size["max"] is None else size["max"]
-        return f"{size['symbol']}[{size['min']}..{most}]"
+def _size(size: Any, inputs: Sequence[InputSpec]) -> str:
+    """Return a size as text: "3", "s0[1..8]", or an expression of such."""
+    if isinstance(size, Dimension):
+        most = "" if size.max is None else size.max
+        return f"{size.symbol}[{size.min}..{most}]"
+    if isinstance(size, DataDependentSize):
+        return f"{size.symbol}[0..{'' if size.max is None else size.max}]"
     if not isinstance(size, list):
         return str(size)
     name, *arguments = size
     if name == "dim":
         index, axis = arguments
-        named = inputs[index]["shape"][axis]
-        return named["symbol"] if isinstance(named, dict) else _size(named, inputs)
+        named = inputs[index].shape[axis]
+        return named.symbol if isinstance(named, Dimension) else _size(named, inputs)
     return f"{name}({', '.join(_size(argument, inputs) for argument in arguments)})"

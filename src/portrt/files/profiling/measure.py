@@ -168,7 +168,7 @@ class _Measurement:
         session = selection.session
         with policy(cuda_graphs=0):  # a graph that is replayed has no layers to time
             timed = block.selection(inputs[0].device).session
-        shapes = output_shapes(manifest, inputs)
+        shapes = output_shapes(block.signature, inputs)
         seconds = seconds_per_call(lambda: session.run(inputs, shapes), self._device, self._calls)
         layers: list[LayerTime] = []
         reason = ""

@@ -22,6 +22,7 @@ from portrt.compiler.plan import Block
 from portrt.compiler.sizes import data_sizes
 from portrt.errors import BuildError, ConvertError
 from portrt.format import size_expr
+from portrt.format.dimensions import Dimension
 from portrt.graphs import nested, spectral
 from portrt.verdict import YES, Verdict
 
@@ -187,40 +188,39 @@ def _has_attention(block: Block) -> bool:
 
 
 def profiles_of(block: Block) -> list[dict[str, list[list[int]]]]:
-    """Input -> smallest, best and largest shape, for each optimization profile.
+    """Return input -> min, opt and max shape, for each optimization profile.
 
     Raises:
         BuildError: A dimension has no upper bound.
     """
-    sizes = [size for entry in block.inputs for size in entry["shape"] if isinstance(size, dict)]
-    count = max((len(size.get("profiles", ())) for size in sizes), default=0)
+    sizes = [size for spec in block.inputs for size in spec.shape if isinstance(size, Dimension)]
+    count = max((len(size.profiles) for size in sizes), default=0)
     return [
         {
-            entry["name"]: [
-                [_size(block, (index, axis), bound, turn) for axis in range(len(entry["shape"]))]
+            spec.name: [
+                [_size(block, (index, axis), bound, turn) for axis in range(len(spec.shape))]
                 for bound in range(3)
             ]
-            for index, entry in enumerate(block.inputs)
+            for index, spec in enumerate(block.inputs)
         }
         for turn in range(max(count, 1))
     ]
 
 
 def _size(block: Block, place: tuple[int, int], bound: int, turn: int) -> int:
-    """A size in a profile: its smallest (bound 0), best (1) or largest (2)."""
+    """Return a size in a profile: min (bound 0), opt (1) or max (2)."""
     index, axis = place
-    size = block.inputs[index]["shape"][axis]
-    if not isinstance(size, dict):
+    name, size = block.inputs[index].name, block.inputs[index].shape[axis]
+    if not isinstance(size, Dimension):
         return int(size_expr.evaluate(size, lambda *dim: _size(block, dim, bound, turn)))
-    if size.get("profiles"):
-        return int(size["profiles"][turn][bound])
-    found = size[("min", "opt", "max")[bound]]
+    if size.profiles:
+        return size.profiles[turn][bound]
+    found = (size.min, size.opt, size.max)[bound]
     if found is None:
         raise BuildError(
-            f"dimension {size['symbol']} of input {block.inputs[index]['name']!r} has no upper "
-            "bound",
+            f"dimension {size.symbol} of input {name!r} has no upper bound",
             "a largest size for each dynamic dimension, which TensorRT needs",
             "give torch.export.Dim(..., max=...), portrt.Input(max_shape=...), or "
-            f"profiles=[{{'{block.inputs[index]['name']}[{axis}]': (min, opt, max)}}]",
+            f"profiles=[{{'{name}[{axis}]': (min, opt, max)}}]",
         )
-    return int(found)
+    return found
