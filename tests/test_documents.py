@@ -7,10 +7,12 @@ import re
 import runpy
 from pathlib import Path
 
+import options_page
 import pytest
 from torch.export import ExportedProgram
 
 from portrt import cli
+from portrt.compiler.options.settings import all_options
 from portrt.format import manifest, size_expr
 from portrt.format.archive import Archive, engine_calls
 from portrt.targets.backends import BACKENDS
@@ -154,6 +156,12 @@ def test_format_page_has_every_field(program_file: Path) -> None:
     assert f"version {manifest.FORMAT}" in text
     for version, entry in manifest.FORMAT_HISTORY.items():
         assert re.search(rf"\| {version} \| {entry[:10]} \|", text)
+
+
+def test_options_page_has_the_tables_of_the_fields() -> None:
+    page = _read("docs/options.md")
+    assert options_page.updated(page) == page, "run: python tests/options_page.py"
+    assert page.count("| `") >= len(all_options())
 
 
 def test_readme_names_every_command_and_engine() -> None:

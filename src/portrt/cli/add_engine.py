@@ -6,24 +6,24 @@ from typing import Any
 
 import click
 
+from portrt.cli.compile_flags import flag
+from portrt.compiler.options.settings import CHECKS
+
 
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--engine", required=True, help="The backend to build for.")
-@click.option(
+@flag(
+    "target_compute_capabilities",
     "--target",
     "targets",
     multiple=True,
-    help="Compute capability for tensorrt_rtx, such as 89; repeatable, or with commas.",
+    note="Repeatable, or with commas.",
 )
 @click.option("--first", is_flag=True, help="Prefer it to the engines that are there.")
-@click.option("--optimization-level", type=int, help="TensorRT's builder level, 0 to 5.")
-@click.option("--builder-python", help="Python that runs the engine builder.")
-@click.option(
-    "--check",
-    type=click.Choice(["error", "accept", "off"]),
-    help="When the engine gives other numbers than the source.",
-)
+@flag("optimization_level", type=int)
+@flag("builder_python")
+@flag("check", type=click.Choice(CHECKS))
 @click.option("-o", "--output", type=click.Path(), help="Write this file, in place of FILE.")
 def command(
     file: str,

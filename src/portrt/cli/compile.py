@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from portrt.arguments import FALLBACKS
+from portrt.cli.compile_flags import flag
 from portrt.compiler.options.precision import PRECISIONS
 from portrt.errors import SettingsError
 
@@ -23,9 +25,7 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 @click.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
-@click.option(
-    "--engine", "engines", multiple=True, help="A backend; repeat for several, best first."
-)
+@flag("engines", "--engine", "engines", multiple=True, help="A backend; repeatable, best first.")
 @click.option(
     "--input",
     "inputs",
@@ -33,14 +33,20 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
     help="[NAME=]SHAPE[:DTYPE] of one argument, in order; a size is N or MIN..OPT..MAX, as in "
     "1..8..64x128:int64.",
 )
-@click.option("--min-block-size", type=int, help="Smallest number of operators in a block.")
-@click.option("--torch-executed-op", "torch_executed_ops", multiple=True, help="Stays in PyTorch.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of engines of a float32 model.")
-@click.option("--require-full-compilation", is_flag=True, help="Refuse to leave nodes in PyTorch.")
-@click.option("--target", "targets", multiple=True, help="Compute capability for tensorrt_rtx.")
-@click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")
-@click.option("--report", type=click.Path(), help="JSON file: what is in PyTorch, and why.")
-@click.option("--dryrun", is_flag=True, help="Print what would be compiled; write nothing.")
+@flag("min_block_size", type=int)
+@flag(
+    "torch_executed_ops",
+    "--torch-executed-op",
+    "torch_executed_ops",
+    multiple=True,
+    note="Repeatable.",
+)
+@flag("precision", type=click.Choice(PRECISIONS))
+@flag("require_full_compilation", is_flag=True)
+@flag("target_compute_capabilities", "--target", "targets", multiple=True, note="Repeatable.")
+@flag("fallback", type=click.Choice(FALLBACKS))
+@flag("report", type=click.Path(), help="JSON file for what is in engines, what is not, and why.")
+@flag("dryrun", is_flag=True)
 def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Compile SOURCE: a file of torch.export.save, or PACKAGE.MODULE:FACTORY.
 

@@ -113,7 +113,7 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             to (min, opt, max) within its range. Names are those of `torch.export.Dim`s and of
             `Input(shared_dims=...)`, or "x[0]" for dimension 0 of input `x`. A size that is not
             named has its whole range. ONNX Runtime takes all sizes in any case.
-        output_format: "module" (a callable torch.nn.Module) or "exported_program".
+        output_format: "module" (a callable `torch.nn.Module`) or "exported_program".
         **options: As listed below; docs/options.md has more. Torch-TensorRT's options are accepted,
             and those without a meaning here are named in the log.
 

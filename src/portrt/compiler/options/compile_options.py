@@ -7,7 +7,7 @@ packages bring are not here: they have a place in the mappings of `engines`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     import os
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from portrt.format.compile_report import CompileReport
 
-    Operator = str | torch._ops.OpOverload | torch._ops.OpOverloadPacket
-    Operators = Operator | Collection[Operator]
-    ComputeCapability = str | int | float | tuple[int, int]
-    File = str | os.PathLike[str]
+    Overload: TypeAlias = torch._ops.OpOverload[..., Any]
+    Operator: TypeAlias = str | Overload | torch._ops.OpOverloadPacket[..., Any]
+    Operators: TypeAlias = Operator | Collection[Operator]
+    ComputeCapability: TypeAlias = str | int | float | tuple[int, int]
+    File: TypeAlias = str | os.PathLike[str]
 
 
 class TensorRTKeywords(TypedDict, total=False):

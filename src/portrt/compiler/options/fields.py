@@ -22,6 +22,7 @@ class Option:
         name: Its name.
         default: The value where none is given.
         help: What it does, in one line.
+        unset: What the default comes to, if it does not show that itself.
         rebuilds: Whether another value gives another engine.
         per_engine: Whether one engine can have it for itself.
         parse: Normalizes and checks a value.
@@ -30,6 +31,7 @@ class Option:
     name: str
     default: Any
     help: str
+    unset: str
     rebuilds: bool
     per_engine: bool
     parse: Parse
@@ -37,7 +39,8 @@ class Option:
     @property
     def line(self) -> str:
         """Name, help and default, for docstrings."""
-        return f"{self.name}: {self.help} Default: {default_text(self.default)}."
+        unset = f" ({self.unset})" if self.unset else ""
+        return f"{self.name}: {self.help} Default: {default_text(self.default)}{unset}."
 
 
 def as_given(name: str, value: Any) -> Any:  # noqa: ARG001  (a `Parse`)
@@ -50,6 +53,7 @@ def setting(
     *,
     help: str,  # noqa: A002  (as click and argparse name it)
     rebuilds: bool,
+    unset: str = "",
     parse: Parse = as_given,
     per_engine: bool = False,
 ) -> Any:
@@ -59,11 +63,13 @@ def setting(
         default: The value where none is given.
         help: One line, for docstrings, the command line and docs/options.md.
         rebuilds: Whether another value gives another engine; the value is then in its cache key.
+        unset: What the default comes to, if it does not show that itself.
         parse: Normalizes and checks a value.
         per_engine: Whether a mapping in `engines` may have it. All options of a backend may be
             there without this mark.
     """
-    metadata = {"help": help, "rebuilds": rebuilds, "parse": parse, "per_engine": per_engine}
+    metadata = {"help": help, "unset": unset, "rebuilds": rebuilds}
+    metadata |= {"parse": parse, "per_engine": per_engine}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -113,7 +113,8 @@ class Settings:
     # What only decides which operators are in a block is not marked: the key has the block itself.
     engines: tuple[EngineRequest, ...] | None = setting(
         None,
-        help="Backends to build for, best first: names, or mappings with options; None: all here.",
+        help="Backends to build for, best first: names, or mappings with options of one engine.",
+        unset="every backend that can build here",
         rebuilds=False,
         parse=_engine_requests,
     )
@@ -124,19 +125,19 @@ class Settings:
     )
     output_format: str = setting(
         "module",
-        help='"module" (a callable torch.nn.Module) or "exported_program".',
+        help='"module" (a callable `torch.nn.Module`) or "exported_program".',
         rebuilds=False,
         parse=values.one_of(OUTPUT_FORMATS),
     )
     min_block_size: int = setting(
         5,
-        help="Smallest number of operators in a block; less stays in PyTorch in a larger model.",
+        help="Smallest number of operators in a block; a smaller part of a model stays in PyTorch.",
         rebuilds=False,
         parse=values.integer(1),
     )
     torch_executed_ops: frozenset[str] = setting(
         frozenset(),
-        help='Operators that stay in PyTorch: torch.ops objects, or names such as "aten.relu".',
+        help='Operators that stay in PyTorch, such as `torch.ops.aten.relu` or "aten.relu".',
         rebuilds=False,
         parse=values.operators,
     )
@@ -148,7 +149,7 @@ class Settings:
     )
     translations: tuple[tuple[str, Callable[..., Any]], ...] = setting(
         (),
-        help="Operator -> its ONNX translation, as torch.onnx.export's custom_translation_table.",
+        help="Operator -> its ONNX translation, as torch.onnx.export's `custom_translation_table`.",
         rebuilds=True,
         parse=values.translations,
     )
@@ -160,21 +161,22 @@ class Settings:
     )
     precision: str | None = setting(
         None,
-        help='"fp16" or "bf16": computes products, convolutions and attention of float32 models.',
+        help='Dtype of products, convolutions and attention in a float32 model: "fp16" or "bf16".',
+        unset="the model's dtypes",
         rebuilds=True,
         parse=precision_option,
         per_engine=True,
     )
     autocast_excluded_modules: frozenset[str] = setting(
         frozenset(),
-        help="Modules that stay in float32 under `precision`: as in torch_executed_modules.",
+        help="Modules that stay in float32 under `precision`, as in `torch_executed_modules`.",
         rebuilds=True,
         parse=values.modules,
         per_engine=True,
     )
     autocast_excluded_ops: frozenset[str] = setting(
         frozenset(),
-        help="Operators that stay in float32 under `precision`: as in torch_executed_ops.",
+        help="Operators that stay in float32 under `precision`, as in `torch_executed_ops`.",
         rebuilds=True,
         parse=values.operators,
         per_engine=True,
@@ -203,7 +205,8 @@ class Settings:
     )
     fallback: str | None = setting(
         None,
-        help='Where no engine fits: "eager" runs the source, "error" raises; None: as set later.',
+        help='Where no engine fits, "eager" runs the source and "error" raises.',
+        unset="set at run time",
         rebuilds=False,
         parse=values.one_of(FALLBACKS, optional=True),
     )
@@ -216,14 +219,15 @@ class Settings:
     )
     check: str = setting(
         "error",
-        help='On a mismatch with PyTorch: "error" or "accept"; "off": no check; or "first-open".',
+        help='On a mismatch with PyTorch: "error", "accept", "first-open"; "off" compares nothing.',
         rebuilds=False,
         parse=values.one_of(CHECKS),
     )
-    strict: bool = setting(False, help="Passed to torch.export.export.", rebuilds=False)
+    strict: bool = setting(False, help="Passed to `torch.export.export`.", rebuilds=False)
     cache_dir: str | None = setting(
         None,
-        help='Folder of the cache; "off": none; None: $PORTRT_CACHE_DIR, or the user\'s cache.',
+        help='Folder of the cache; "off" disables it.',
+        unset="PORTRT_CACHE_DIR, or the user's cache folder",
         rebuilds=False,
         parse=values.folder,
     )

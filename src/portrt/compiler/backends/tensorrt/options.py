@@ -26,13 +26,15 @@ class TensorRTOptions(BackendOptions):
 
     optimization_level: int | None = setting(
         None,
-        help="Builder optimization level, 0 to 5; None: the builder's default.",
+        help="Builder optimization level, 0 to 5.",
+        unset="the builder's default",
         rebuilds=True,
         parse=values.integer(0, 5, optional=True),
     )
     workspace_size: int = setting(
         0,
-        help="Scratch memory of an engine in bytes; 0: the builder's default.",
+        help="Scratch memory of an engine in bytes.",
+        unset="the builder's default",
         rebuilds=True,
         parse=values.integer(0),
     )
@@ -56,13 +58,15 @@ class TensorRTOptions(BackendOptions):
     )
     target_compute_capabilities: tuple[str, ...] = setting(
         (),
-        help='GPUs of a TensorRT-RTX engine, such as "8.9" or "sm_89"; empty: 8.0 and newer.',
+        help='GPUs of a TensorRT-RTX engine, such as "8.9" or "sm_89".',
+        unset="8.0 and newer",
         rebuilds=True,
         parse=values.compute_capabilities,
     )
     builder_python: str | None = setting(
         None,
-        help="Python interpreter that runs the engine builder; None: this one.",
+        help="Python interpreter that runs the engine builder, for a TensorRT installed there.",
+        unset="this one",
         rebuilds=True,
     )
     plugins: tuple[str, ...] = setting(
