@@ -72,7 +72,7 @@ class Compiled:
 
 
 def run_script(
-    script: Path | str, *arguments: str, path: tuple[Path, ...] = (), timeout_s: float = 300
+    script: Path | str, *arguments: str, path: tuple[Path, ...] = (), timeout_s: float = 3600
 ) -> str:
     """Run a Python file, or a line of code, in a new process; its standard output.
 
@@ -80,7 +80,7 @@ def run_script(
         script: A path, or source text.
         arguments: For sys.argv.
         path: Folders that the process can import from, beside what is installed.
-        timeout_s: Time limit.
+        timeout_s: Time limit, for what hangs: a busy machine is slow.
     """
     start = [str(script)] if isinstance(script, Path) else ["-c", script]
     done = subprocess.run(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_cli import portrt_command
 from tiny import shared
+
+from portrt.files.profiling import measure
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +29,30 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def test_the_table(room: Path) -> None:
+def test_the_table(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of times that are told: the second layer takes three times as long as the first."""
+    real = measure.profile
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        (block,) = found.blocks
+        times = zip(block.layers, (0.001, 0.003), strict=True)
+        layers = tuple(replace(layer, seconds=seconds) for layer, seconds in times)
+        blocks = (replace(block, layers=layers, call_seconds=0.0035),)
+        return replace(found, blocks=blocks, call_seconds=0.005)
+
+    monkeypatch.setattr(measure, "profile", told)
     done = portrt_command("profile", "a.pt2", "--calls", "2", cwd=room)
     assert "block_0 (onnxruntime): 2 layers" in done.stdout
     (row,) = (line for line in done.stdout.splitlines() if "FusedGemm" in line)
-    assert "linear, relu" in row
+    for part in ("linear, relu", "1.000", "25.0%"):
+        assert part in row
+    (other,) = (line for line in done.stdout.splitlines() if "75.0%" in line)
+    assert "3.000" in other
+    assert done.stdout.index(other) < done.stdout.index(row)
+    assert "the layers take 4.000 ms" in done.stdout
+    assert "a plain call, with no layer timed, takes 3.500 ms" in done.stdout
+    assert "a plain call of the whole program takes 5.000 ms" in done.stdout
     assert "100% of the layers' time is mapped to nodes" in done.stdout
     assert "medians of 2 calls on" in done.stdout
     assert "x 4x8" in done.stdout

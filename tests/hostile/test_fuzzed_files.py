@@ -1,4 +1,4 @@
-"""Files that were changed at random: an error of ours in bounded time, or what they say is sound.
+"""Files that were changed at random: an error of ours after bounded work, or what they say holds.
 
 The quick test tries 3,000 files; `pytest -m slow` tries 100,000.
 """
@@ -9,7 +9,6 @@ import copy
 import io
 import json
 import random
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from effort import steps
 from torch.export import ExportedProgram
 
 import portrt
@@ -36,7 +36,8 @@ for depth in (50, 500):
         nested = ("add", nested, 1)
     HOSTILE.append(nested)
 
-LONGEST_S = 5.0
+# Of one file; the one that nobody changed takes some 6,000.
+MAX_STEPS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +152,10 @@ def _attack(make: Callable[[random.Random], bytes], path: Path, seeds: range) ->
     for seed in seeds:
         content = make(random.Random(seed))
         path.write_bytes(content)
-        started = time.perf_counter()
         try:
-            info = portrt.inspect(path)
-            json.dumps(info.to_json(), allow_nan=False)
+            with steps(MAX_STEPS):
+                info = portrt.inspect(path)
+                json.dumps(info.to_json(), allow_nan=False)
         except (LoadError, PackageError) as err:
             assert err.happened
             assert err.expected
@@ -162,7 +163,6 @@ def _attack(make: Callable[[random.Random], bytes], path: Path, seeds: range) ->
             refused += 1
         except BaseException as err:
             raise AssertionError(f"seed {seed} gives {type(err).__name__}") from err
-        assert time.perf_counter() - started < LONGEST_S, seed
     return refused
 
 
@@ -198,8 +198,15 @@ def test_changed_json_loaded_for_real(whole: bytes, tmp_path: Path) -> None:
             assert str(err), seed
 
 
-def test_a_million_records(tmp_path: Path) -> None:
-    """A directory of 10^6 entries is refused in seconds, before any of them is looked at."""
+class Untouchable:
+    """Must not be looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was read")
+
+
+def test_a_million_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of 10^6 entries is refused before any of them is looked at."""
     path = tmp_path / "a.pt2"
     entry = b"PK\x01\x02" + bytes(24) + (1).to_bytes(2, "little") + bytes(16) + b"x"
     directory = entry * 1_000_000
@@ -208,7 +215,11 @@ def test_a_million_records(tmp_path: Path) -> None:
     locator = b"PK\x06\x07" + bytes(4) + len(directory).to_bytes(8, "little") + bytes(4)
     last = b"PK\x05\x06" + bytes(4) + b"\xff" * 12 + bytes(2)
     path.write_bytes(directory + end + locator + last)
-    started = time.perf_counter()
-    with pytest.raises(LoadError):
+    real = zipfile.ZipFile.infolist
+
+    def infolist(archive: zipfile.ZipFile) -> list[Any]:
+        return [Untouchable() for _ in real(archive)]
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", infolist)
+    with pytest.raises(LoadError, match="has 1000000 records"):
         portrt.inspect(path)
-    assert time.perf_counter() - started < 60

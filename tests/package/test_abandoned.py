@@ -15,26 +15,37 @@ from portrt.format.atomic import replacing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 
+# It hangs until it is killed, or the test is.
 WRITES = """
-import sys, time
+import sys
 from pathlib import Path
 from portrt.format.atomic import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
     print("writing", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
 def writer(target: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITES, str(target)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITES, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == "writing\n"
     return process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def parts(folder: Path) -> list[str]:
@@ -45,8 +56,7 @@ def parts(folder: Path) -> list[str]:
 def test_a_killed_writer_is_cleaned_up_after(name: str, tmp_path: Path) -> None:
     target = tmp_path / name
     process = writer(target)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     (left,) = parts(tmp_path)
     with replacing(tmp_path / "other.pt2") as file:
         file.write(b"other")
@@ -67,8 +77,7 @@ def test_a_writer_that_lives_is_left_alone(tmp_path: Path) -> None:
         assert parts(tmp_path) == before
         assert target.read_bytes() == b"mine"
     finally:
-        process.kill()
-        process.wait()
+        kill(process)
 
 
 def test_a_file_that_is_removed_before_it_is_locked_is_made_anew(

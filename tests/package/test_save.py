@@ -219,13 +219,13 @@ def test_really_full_disk(program: ExportedProgram, tmp_path: Path) -> None:
 def test_killed_save_leaves_the_old_file(saved: Path, tmp_path: Path) -> None:
     """A process that is killed in the middle of the write cannot tidy up, and destroys nothing."""
     code = (
-        "import sys, time, portrt\n"
+        "import sys, portrt\n"
         "from portrt.format.archive_writer import ArchiveWriter\n"
         "real = ArchiveWriter._put\n"
         "def slow(self, data):\n"
         "    count = real(self, data)\n"
         "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    sys.stdin.read()\n"  # until it is killed, or the test is
         "    return count\n"
         "ArchiveWriter._put = slow\n"
         "portrt.save(portrt.load(sys.argv[1]), sys.argv[2])\n"
@@ -234,13 +234,15 @@ def test_killed_save_leaves_the_old_file(saved: Path, tmp_path: Path) -> None:
     target.write_bytes(saved.read_bytes())
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, str(saved), str(target)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert process.stdout is not None
+    assert process.stdin is not None and process.stdout is not None
     assert process.stdout.readline() == b"writing\n"
     process.kill()
     process.wait()
+    process.stdin.close()
     process.stdout.close()
     assert target.read_bytes() == saved.read_bytes()
 

@@ -15,7 +15,6 @@ import ctypes
 import enum
 import json
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -341,8 +340,6 @@ class IExecutionContext(Part):
     def execute_async_v3(self, stream_handle: int) -> bool:
         with self.use("execute_async_v3", stream_handle):
             self.library.executed.append((self, dict(self.addresses), self.memory))
-            if self.library.delay_s:
-                time.sleep(self.library.delay_s)
             return self._execute(stream_handle)
 
     def _execute(self, stream: int) -> bool:
@@ -472,12 +469,12 @@ def fake_library(name: str = "tensorrt", version: str = "10.13.0.35") -> Any:
 
     Beside TensorRT's names it has `calls`, `executed` (context, addresses and memory of each run),
     `shared` (methods in which two threads met), and what a test sets: `fails` (words of the runs
-    that are to fail next), `contexts_left` and `delay_s` (of a run).
+    that are to fail next) and `contexts_left`.
     """
     module: Any = types.ModuleType(name)
     module.__version__ = version
     module.calls, module.executed, module.shared, module.fails = [], [], [], []
-    module.contexts_left, module.delay_s = 1000, 0.0
+    module.contexts_left = 1000
     for item in _CLASSES:
         setattr(module, item.__name__, item)
     for item in _PARTS:

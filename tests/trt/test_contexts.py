@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -55,7 +54,7 @@ def test_a_profile_is_set_on_the_stream_of_the_call(run: Any, gpu: Any) -> None:
 
 def meeting(count: int) -> Callable[[Any], Callable[..., bool]]:
     """Makes a run wait until so many are under way."""
-    barrier = threading.Barrier(count, timeout=30)
+    barrier = threading.Barrier(count, timeout=600)
 
     def wrap(execute: Any) -> Callable[..., bool]:
         def wait_and_execute(self: Any, stream: int) -> bool:
@@ -83,19 +82,34 @@ def test_calls_at_once_on_one_stream_have_a_context_each(
     assert len(run.calls("create_execution_context")) == 4
 
 
-def test_many_threads_and_sizes_give_right_numbers(run: Any, gpu: Any) -> None:
-    """Two threads a stream, sizes of both profiles."""
-    run.library.delay_s = 0.0002
+def test_many_threads_and_sizes_give_right_numbers(
+    run: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads a stream, each of whose runs meets one of the other; sizes of both profiles."""
+    kind = run.library.IExecutionContext
+    execute = kind._execute
+    barriers = [threading.Barrier(2, timeout=600) for _ in range(4)]
+
+    def meet_and_execute(self: Any, stream: int) -> bool:
+        barriers[stream].wait()
+        return bool(execute(self, stream))
 
     def work(number: int) -> list[bool]:
         gpu.stream = number // 2
         given = [batch(1 + (number + step) % 8, 100.0 * number + step) for step in range(40)]
-        return [torch.equal(run(x)[0], x + 1) for x in given]
+        try:
+            return [torch.equal(run(x)[0], x + 1) for x in given]
+        except BaseException:
+            barriers[gpu.stream].abort()  # the other one need not wait for it
+            raise
+
+    monkeypatch.setattr(kind, "_execute", meet_and_execute)
 
     with ThreadPoolExecutor(8) as pool:
         assert all(all(right) for right in pool.map(work, range(8)))
     assert run.library.shared == []
-    assert len(run.calls("create_execution_context")) <= 16
+    # Two for each profile of each stream.
+    assert len(run.calls("create_execution_context")) == 16
 
 
 def test_contexts_are_bounded_and_taken_over_when_the_gpu_is_done(
@@ -125,18 +139,33 @@ def test_nobody_waits_for_a_gpu_on_which_a_graph_is_captured(
     """Which would end the capture, and fail."""
     monkeypatch.setattr(contexts, "_MAX_CONTEXTS", 1)
     run(batch(1))
+    asked = threading.Event()
+    lock = capture_guard.alone_on(run.session.device)
+
+    class Watched:
+        """The lock, which tells that somebody wants it."""
+
+        def __enter__(self) -> None:
+            asked.set()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    monkeypatch.setitem(capture_guard._locks, run.session.device, Watched())
 
     def on_another_stream() -> bool:
         gpu.stream = 1
         return torch.equal(run(batch(1))[0], batch(1) + 1)
 
     with ThreadPoolExecutor(1) as pool:
-        with capture_guard.alone_on(run.session.device):
+        with lock:
             answer = pool.submit(on_another_stream)
-            with pytest.raises(futures.TimeoutError):
-                answer.result(timeout=0.2)
+            answer.add_done_callback(lambda _: asked.set())
+            assert asked.wait(600)
+            assert not answer.done()
             assert gpu.events == []
-        assert answer.result(timeout=30)
+        assert answer.result(timeout=600)
     assert gpu.events == ["synchronize"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 import portrt
 from portrt.compiler.backends.base import Backend
+from portrt.compiler.backends.tensorrt import process
 from portrt.engines import registry
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import BackendUnavailableError, BuildError
@@ -480,13 +482,23 @@ def test_attention_without_a_fused_kernel_is_built_at_the_older_opset(
     assert engine["build"]["opset"] == opset
 
 
+@pytest.fixture
+def never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that builds engines does not end."""
+    worker = tmp_path / "worker.py"
+    worker.write_text("import time\ntime.sleep(36000)\n")
+    monkeypatch.setattr(process, "WORKER", worker)
+
+
 @needs_tensorrt_rtx
+@pytest.mark.usefixtures("never_ready")
 def test_a_worker_that_takes_too_long_is_told_by_compile() -> None:
     with pytest.raises(BuildError, match=r"was stopped after 0\.01 s"):
         rtx(model(), [X], build_timeout_s=0.01)
 
 
 @needs_tensorrt_rtx
+@pytest.mark.usefixtures("never_ready")
 def test_another_backend_makes_up_for_a_failed_build() -> None:
     program = compiled("tensorrt_rtx", "onnxruntime", build_timeout_s=0.01)
     assert [item["backend"] for item in call_of(program).entry["engines"]] == ["onnxruntime"]

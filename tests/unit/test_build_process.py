@@ -15,6 +15,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ import torch
 
 from portrt.compiler.backends.tensorrt import process
 from portrt.compiler.backends.tensorrt.process import WORKER, build_in_process
+from portrt.compiler.backends.tensorrt.progress import BuilderProgress
 from portrt.compiler.backends.tensorrt.worker import build_engine
 from portrt.compiler.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
@@ -49,7 +51,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _is_gone(pid: int) -> bool:
-    for _ in range(100):
+    """It was killed already; the kernel may be slow to end it."""
+    for _ in range(6000):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True  # ended; whoever adopted it has not asked how
@@ -80,13 +83,27 @@ def interpreter(tmp_path: Path) -> Interpreter:
     return make
 
 
-def build(python: str | None, timeout_s: float = 60.0, **job: Any) -> Any:
+@pytest.fixture
+def over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file: when the worker makes it, the time of the build is over, and no sooner."""
+    path = tmp_path / "over"
+    told: list[float] = []
+
+    def clock() -> float:
+        told.append(1e9 if told and path.exists() else 0.0)
+        return told[-1]
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=clock))
+    return path
+
+
+def build(python: str | None, timeout_s: float = 600.0, **job: Any) -> Any:
     return build_in_process(
         job, b"model", None, what="block_0 for tensorrt_rtx", python=python, timeout_s=timeout_s
     )
 
 
-def refusal(python: str, timeout_s: float = 60.0, **job: Any) -> BuildError:
+def refusal(python: str, timeout_s: float = 600.0, **job: Any) -> BuildError:
     with pytest.raises(BuildError, match="engine builder of block_0 for tensorrt_rtx") as caught:
         build(python, timeout_s, **job)
     assert caught.value.expected
@@ -109,7 +126,7 @@ def test_the_worker_gets_job_model_and_weights(interpreter: Interpreter) -> None
     )
     image = torch.arange(5, dtype=torch.uint8)
     built = build_in_process(
-        {"location": WEIGHTS_LOCATION}, b"model", image, what="it", python=python, timeout_s=60
+        {"location": WEIGHTS_LOCATION}, b"model", image, what="it", python=python, timeout_s=600
     )
     assert built.data == bytes(range(5))
     assert built.result["layers"] == 1
@@ -198,40 +215,64 @@ def test_ten_megabytes_of_log_show_their_end(interpreter: Interpreter) -> None:
     assert len(said) < 8000
 
 
-def test_a_worker_that_hangs_is_stopped(interpreter: Interpreter) -> None:
-    started = time.monotonic()
-    python = interpreter("print('at tactic 7', flush=True)\ntime.sleep(600)")
+HANGS = """
+    open({ready!r}, "w").close()
+    time.sleep(36000)
+"""
+
+
+def hangs(ready: Path) -> str:
+    """A worker makes this file, and never ends."""
+    return textwrap.dedent(HANGS.format(ready=str(ready)))
+
+
+def test_a_worker_that_hangs_is_stopped(
+    interpreter: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its time is over, and not before: the clock goes on when the worker hangs."""
+    ready, told = tmp_path / "ready", list[float]()
+    times = iter([1.0, 1.99, 2.0])
+
+    def clock() -> float:
+        if not told:
+            told.append(0.0)  # the build begins
+        elif ready.exists():
+            told.append(next(times))
+        return told[-1]
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=clock))
+    python = interpreter(f"print('at tactic 7', flush=True)\n{hangs(ready)}")
     error = refusal(python, timeout_s=2.0)
     assert "was stopped after 2 s." in error.happened
     assert "\n    at tactic 7" in error.happened
     assert "build_timeout_s" in error.remedy
-    assert time.monotonic() - started < 60
+    assert told == [0.0, 1.0, 1.99, 2.0]
 
 
-def test_a_worker_that_ignores_polite_signals_is_stopped(interpreter: Interpreter) -> None:
-    python = interpreter(
-        """
+def test_a_worker_that_ignores_polite_signals_is_stopped(
+    interpreter: Interpreter, over: Path
+) -> None:
+    ignores = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        time.sleep(600)
-        """
-    )
+    """
+    python = interpreter(textwrap.dedent(ignores) + hangs(over))
     assert "was stopped after 2 s." in refusal(python, timeout_s=2.0).happened
 
 
 CHILD = """
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(36000)"])
     open({pid!r}, "w").write(str(child.pid))
 """
 
 
-@pytest.mark.parametrize("ending", ["time.sleep(600)", "os.abort()", "sys.exit(1)"])
+@pytest.mark.parametrize("ending", ["hangs", "os.abort()", "sys.exit(1)"])
 def test_what_the_worker_started_ends_with_it(
-    interpreter: Interpreter, tmp_path: Path, ending: str
+    interpreter: Interpreter, tmp_path: Path, ending: str, over: Path
 ) -> None:
     """`builder_python` may be a script that starts the interpreter of a container."""
     child = textwrap.dedent(CHILD.format(pid=str(tmp_path / "child.pid")))
-    refusal(interpreter(child + ending), timeout_s=3.0)
+    refusal(interpreter(child + (hangs(over) if ending == "hangs" else ending)), timeout_s=2.0)
     assert (tmp_path / "child.pid").exists()  # that it ended is checked by the fixture
 
 
@@ -257,7 +298,17 @@ def test_progress_is_told_while_the_worker_runs(
     """The worker goes on only when its first steps were shown. Each phase is logged once; half a
     line waits for its other half, and what is no progress is passed over."""
     shown: list[tuple[str, int, int]] = []
-    go = tmp_path / "go"
+    go, half = tmp_path / "go", tmp_path / "half"
+    real = BuilderProgress.look
+
+    def look(progress: Any) -> None:
+        """The worker writes the other half of its line once this saw the first one."""
+        is_half = progress._path.exists() and progress._path.read_text().endswith("Wei")
+        real(progress)
+        if is_half:
+            half.touch()
+
+    monkeypatch.setattr(BuilderProgress, "look", look)
 
     @contextlib.contextmanager
     def bar(what: str) -> Iterator[Any]:
@@ -282,7 +333,8 @@ def test_progress_is_told_while_the_worker_runs(
             print(words, file=out)
         out.write('{{"phase": "Wei')
         out.flush()
-        time.sleep(0.6)
+        while not os.path.exists({str(half)!r}):
+            time.sleep(0.05)
         print('ghts", "step": 1, "steps": 9}}', file=out)
         """
         + textwrap.indent(GOOD, " " * 4)
@@ -312,14 +364,21 @@ def test_the_bar_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_interrupt_kills_the_worker(tmp_path: Path, interpreter: Interpreter) -> None:
     """Ctrl-C in the terminal of a build: SIGINT to this process alone is the harder case."""
-    python = interpreter("time.sleep(600)")
+    python = interpreter("time.sleep(36000)")
     code = f"""
         import signal, tempfile
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
         tempfile.tempdir = {str(tmp_path / "temporary")!r}
-        from portrt.compiler.backends.tensorrt.process import build_in_process
+        from portrt.compiler.backends.tensorrt import process as build_process
+        real = build_process._wait
+        def wait(*args):
+            print("waiting", flush=True)
+            return real(*args)
+        build_process._wait = wait
         try:
-            build_in_process({{}}, b"model", None, what="it", python={python!r}, timeout_s=600)
+            build_process.build_in_process(
+                {{}}, b"model", None, what="it", python={python!r}, timeout_s=36000
+            )
         except KeyboardInterrupt:
             print("interrupted")
     """
@@ -329,12 +388,14 @@ def test_an_interrupt_kills_the_worker(tmp_path: Path, interpreter: Interpreter)
         text=True,
     )
     pid = tmp_path / "worker.pid"
+    assert process.stdout is not None
     try:
+        assert process.stdout.readline() == "waiting\n"
         while not (pid.exists() and pid.read_text()):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert said == "interrupted\n"

@@ -140,20 +140,22 @@ def test_a_policy_does_not_leak_into_another_thread() -> None:
 
 def test_a_policy_of_a_thread_does_not_leak_out_of_it() -> None:
     entered, leave = threading.Event(), threading.Event()
+    left: list[bool] = []
 
     def hold() -> None:
         with policy(fallback="error"):
             entered.set()
-            leave.wait(30)
+            left.append(leave.wait(600))
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert entered.wait(30)
+    assert entered.wait(600)
     try:
         assert in_force() == ("eager", None)
     finally:
         leave.set()
         thread.join()
+    assert left == [True]
 
 
 def test_tasks_keep_their_own_policy_across_awaits() -> None:

@@ -59,7 +59,7 @@ def build_with_rtx(model: OnnxModel, shapes: Mapping[str, Sequence[int]]) -> Bui
         "compute_capabilities": [],
         "strip_weights": [],
     }
-    return build_in_process(job, model.data, None, what="a test", python=None, timeout_s=120)
+    return build_in_process(job, model.data, None, what="a test", python=None, timeout_s=600)
 
 
 each = pytest.mark.parametrize("case", EXAMPLES, ids=lambda c: f"{c.rule.__name__}-{c.name}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ import portrt
 from portrt.engines import registry
 from portrt.errors import EngineError, NoUsableEngineError, PackageError
 from portrt.runtime import policy, report
+from portrt.runtime.block import LoadedBlock
 from portrt.runtime.select import FallbackWarning
 from portrt.targets import backends
 from portrt.verdict import Verdict
@@ -32,7 +34,7 @@ class Fake:
 
     verdict: Verdict = field(default_factory=lambda: Verdict.yes("fake is here"))
     error: Exception | None = None
-    open_s: float = 0.0
+    meanwhile: Callable[[], Any] = lambda: None
     opened: list[bytes] = field(default_factory=list)
     name = "fake"
 
@@ -50,7 +52,7 @@ class Fake:
         lean: bool = False,
     ) -> Any:
         self.opened.append(data.numpy().tobytes())
-        time.sleep(self.open_s)
+        self.meanwhile()
         if self.error:
             raise self.error
         return self
@@ -248,17 +250,34 @@ def test_one_engine_is_opened_once_whichever_policies_choose_it(fake: Fake) -> N
     assert len(fake.opened) == 1
 
 
+def within(function: Any, threads: Sequence[threading.Thread]) -> bool:
+    """Whether all these threads are in a call of a function of Python, whatever they do there."""
+    frames = sys._current_frames()
+    for thread in threads:
+        frame = frames.get(thread.ident or 0)
+        while frame is not None and frame.f_code is not function.__code__:
+            frame = frame.f_back
+        if frame is None:
+            return False
+    return True
+
+
 def test_many_threads_open_an_engine_once(fake: Fake) -> None:
-    fake.open_s = 0.2
+    """It is open only when all are in the block, and each has found that it is not open yet."""
     call = with_fake()
-    start = threading.Barrier(8)
     results: list[str] = []
 
-    def work() -> None:
-        start.wait()
-        results.extend(ran(call) for _ in range(5))
+    def all_are_there() -> None:
+        deadline = time.monotonic() + 300
+        while not within(LoadedBlock.selection, threads):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    fake.meanwhile = all_are_there
+    threads = [
+        threading.Thread(target=lambda: results.extend(ran(call) for _ in range(5)))
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -269,11 +288,12 @@ def test_many_threads_open_an_engine_once(fake: Fake) -> None:
 
 def test_an_engine_that_is_being_opened_does_not_hold_up_other_blocks(fake: Fake) -> None:
     opening, release = threading.Event(), threading.Event()
+    released: list[bool] = []
 
     class Slow(Fake):
         def open(self, *args: Any, **options: Any) -> Any:
             opening.set()
-            assert release.wait(60)
+            released.append(release.wait(600))
             return super().open(*args, **options)
 
     known = call_of(shared(*ENGINES))
@@ -284,7 +304,7 @@ def test_an_engine_that_is_being_opened_does_not_hold_up_other_blocks(fake: Fake
         patch.setattr(registry, "backend", lambda name: slow if name == "fake" else real(name))
         thread = threading.Thread(target=lambda: with_fake()(X))
         thread.start()
-        assert opening.wait(60)
+        assert opening.wait(600)
         try:
             # One that is loaded already, and one that is loaded now: in this thread, with no
             # other to release the lock that they might wait for.
@@ -293,6 +313,7 @@ def test_an_engine_that_is_being_opened_does_not_hold_up_other_blocks(fake: Fake
         finally:
             release.set()
             thread.join()
+    assert released == [True]
 
 
 def test_a_warning_hook_may_call_the_block_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +332,7 @@ def test_a_warning_hook_may_call_the_block_itself(monkeypatch: pytest.MonkeyPatc
             context = contextvars.copy_context()
             done = threading.Thread(target=lambda: context.run(call, X), daemon=True)
             done.start()
-            done.join(60)
+            done.join(600)
     assert not done.is_alive()
     assert depth
 
