@@ -142,7 +142,7 @@ def test_check_without_source(file: Path, tmp_path: Path) -> None:
     files.strip(file, source=True, output=path)
     found = files.check(path, "device=cuda")
     assert found.outcome == "cannot"
-    assert found.blocks[0].source.reason == "the source was stripped"
+    assert found.blocks[0].source.reason == "the file has no source"
     assert files.check(path).outcome == "engine"
 
 

@@ -13,13 +13,14 @@ from portrt.arguments import as_names, check_names
 from portrt.errors import SettingsError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec, Manifest
+from portrt.runtime.choice import source_verdict
 from portrt.targets.backends import known_libraries
 from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.targets.this_machine import arch_name, this_machine
 from portrt.targets.trust import HOST_CODE, NOT_TRUSTED, TRUSTS
 from portrt.targets.versions import same_release
-from portrt.verdict import YES, Verdict
+from portrt.verdict import Verdict
 
 # From best to worst.
 OUTCOMES = ("engine", "fallback", "cannot")
@@ -313,10 +314,4 @@ def _engine(
 
 
 def _source(manifest: Manifest) -> Verdict:
-    if manifest.source is None:
-        return Verdict.no(
-            "source_missing", "the source was stripped", "use a file that was not stripped"
-        )
-    if manifest.policy.get("fallback") == "error":
-        return Verdict.no("policy", "the policy forbids PyTorch", "load it with fallback='eager'")
-    return YES
+    return source_verdict(manifest.source is not None, manifest.policy.get("fallback"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 # Nothing more at the top: `import torch` imports this module.
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
+    from portrt.runtime.policy import Policy
     from portrt.verdict import Verdict
 
 
@@ -51,8 +54,9 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
 
     from portrt.format.manifest import decode
     from portrt.runtime.calls import manifests_of
+    from portrt.runtime.choice import choose
     from portrt.runtime.policy import CONTEXT, effective
-    from portrt.runtime.select import EAGER, rebuilder, verdict_of
+    from portrt.runtime.select import verdict_of
     from portrt.verdict import Verdict
 
     where = torch.device(device)
@@ -63,14 +67,22 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
         verdicts = tuple(
             (item.backend, verdict_of(item, where, policy)) for item in manifest.engines
         )
-        fallback = EAGER if manifest.source and policy.fallback == "eager" else ""
-        chosen = next((name for name, verdict in verdicts if verdict), "")
-        if not chosen and policy.rebuild == "missing" and manifest.source is not None:
-            builders = rebuilder()
-            chosen = next(builders.candidates(where, policy), "") if builders else ""
-            if chosen:
-                built = Verdict.yes("it is built from the source at the first call")
-                verdicts += ((f"{chosen}, rebuilt", built),)
-        chosen = chosen or fallback
-        reports.append(BlockReport(manifest.name, manifest.node_count, chosen, verdicts))
+        choice = choose(
+            verdicts,
+            policy,
+            has_source=manifest.source is not None,
+            builders=partial(_builders, where, policy),
+        )
+        if choice.kind == "rebuild":
+            built = Verdict.yes("it is built from the source at the first call")
+            verdicts += ((f"{choice.name}, rebuilt", built),)
+        reports.append(BlockReport(manifest.name, manifest.node_count, choice.name, verdicts))
     return reports
+
+
+def _builders(device: torch.device, policy: Policy) -> Iterator[str]:
+    """Backends that would build an engine here, in order of preference."""
+    from portrt.runtime.select import rebuilder
+
+    builders = rebuilder()
+    return builders.candidates(device, policy) if builders else iter(())

@@ -23,17 +23,16 @@ from portrt.errors import (
     PackageError,
 )
 from portrt.format.manifest import EngineSpec, Manifest, check_digest
+from portrt.runtime.choice import EAGER as EAGER
+from portrt.runtime.choice import engine_verdict, source_verdict
 from portrt.runtime.policy import Policy
 from portrt.runtime.profile_fallback import within_profiles
-from portrt.runtime.trust import host_code_verdict
 from portrt.targets import backends
 from portrt.targets.backends import REBUILDER
 from portrt.verdict import YES, Verdict
 from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
-
-EAGER = "eager"
 
 NO_REBUILDER = Verdict.no(
     "no_builder",
@@ -63,13 +62,10 @@ class Selection:
 
 def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verdict:
     """Whether an engine may run here on tensors of a device, without opening it."""
-    if policy.engines is not None and engine.backend not in policy.engines:
-        return Verdict.no("policy", f"the policy allows {', '.join(policy.engines) or 'no engine'}")
-    if device.type not in engine.requires["device"]:
-        wanted = " or ".join(map(str, engine.requires["device"]))
-        return Verdict.no(
-            "wrong_device", f"it takes {wanted} tensors, the inputs are on {device.type}"
-        )
+    return engine_verdict(engine, policy, device.type, lambda: _on_machine(engine, device))
+
+
+def _on_machine(engine: EngineSpec, device: torch.device) -> Verdict:
     try:
         backend = registry.backend(engine.backend)
     except BackendUnavailableError:
@@ -78,8 +74,7 @@ def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verd
             "this version of portrt does not know it",
             "install a newer version of portrt",
         )
-    verdict = backend.accepts(engine, device)
-    return host_code_verdict(engine, policy, verdict)
+    return backend.accepts(engine, device)
 
 
 def select(
@@ -240,11 +235,11 @@ def _source(
     sessions: MutableMapping[tuple[int, torch.device], Session],
 ) -> Selection:
     lines = "".join(f"\n    {name}: {verdict}" for name, verdict in verdicts) or " none is stored"
-    if policy.fallback == "error" or manifest.source is None:
-        why = "the policy forbids PyTorch" if manifest.source else "the file has no source"
+    able = source_verdict(manifest.source is not None, policy.fallback)
+    if not able:
         raise NoUsableEngineError(
             f"no engine of {manifest.name} can run here on {device.type} tensors, "
-            f"and {why}:{lines}",
+            f"and {able.reason}:{lines}",
             "a stored engine that this machine accepts",
             "compile with an engine for this machine, or run with fallback='eager'",
         )
@@ -289,7 +284,7 @@ def _source_for_sizes(
     sessions: MutableMapping[tuple[int, torch.device], Session],
 ) -> Callable[[OutOfProfileError], Session] | None:
     """Opens the source for sizes that an engine has no profile for; None where it must not run."""
-    if policy.fallback == "error" or manifest.source is None:
+    if not source_verdict(manifest.source is not None, policy.fallback):
         return None
 
     def opened(err: OutOfProfileError) -> Session:

@@ -30,15 +30,21 @@ def judge(backend: str, requires: Mapping[str, Any], facts: Machine, device: str
             "this version of portrt does not know it",
             "install a newer version of portrt",
         )
-    if device not in requires["device"]:
-        wanted = " or ".join(map(str, requires["device"]))
-        return Verdict.no("wrong_device", f"it takes {wanted} tensors, the inputs are on {device}")
     verdicts = (
+        device_verdict(requires, device),
         _platform(requires, facts),
         _gpu(backend, requires, facts) if device == "cuda" else YES,
         _library(backend, requires, facts),
     )
     return next((verdict for verdict in verdicts if not verdict), YES)
+
+
+def device_verdict(requires: Mapping[str, Any], device: str) -> Verdict:
+    """Whether an engine takes tensors of a device type."""
+    if device in requires["device"]:
+        return YES
+    wanted = " or ".join(map(str, requires["device"]))
+    return Verdict.no("wrong_device", f"it takes {wanted} tensors, the inputs are on {device}")
 
 
 def _platform(requires: Mapping[str, Any], facts: Machine) -> Verdict:
