@@ -221,7 +221,24 @@ def _inputs(top: Fields) -> tuple[InputSpec, ...]:
         shape = input_shape(part, ranks)
         ranks.append(len(shape))
         found.append(InputSpec(part.text("name"), _dtype(part), shape))
+    _check_profile_counts(found, top)
     return tuple(found)
+
+
+def _check_profile_counts(inputs: Iterable[InputSpec], top: Fields) -> None:
+    """All dimensions that have profiles have equally many: a call runs in one of them."""
+    count = 0
+    for index, spec in enumerate(inputs):
+        for axis, size in enumerate(spec.shape):
+            found = len(size.profiles) if isinstance(size, Dimension) else 0
+            count = count or found
+            if found not in (0, count):
+                raise PackageError(
+                    f"input {spec.name!r:.80} of {top.where} has {found} profiles",
+                    f"{count}, as the dimensions before it",
+                    _REMEDY,
+                    top.at("inputs", index, "shape", axis, "profiles"),
+                )
 
 
 def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
