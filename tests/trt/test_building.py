@@ -159,10 +159,10 @@ def test_an_engine_that_cannot_be_refitted_is_a_verdict(
         words = r"lacks the weights \['w0'\], which its manifest does not name"
     elif what == "refused":
         monkeypatch.setattr(kind, "set_named_weights", lambda *_: False)
-        words = r"does not take the weights 'first.bias' as torch.float32 \[128\]"
+        words = r"rejects the weights 'first.bias' of type and shape torch.float32 \[128\]"
     else:
         monkeypatch.setattr(kind, "refit_cuda_engine", lambda _: False)
-        words = "cannot put weights into the engine"
+        words = "cannot refit the engine"
     x = torch.randn(3, 64)
     with pytest.warns(portrt.runtime.select.FallbackWarning, match=words), torch.no_grad():
         torch.testing.assert_close(program.module()(x), model()(x))

@@ -54,5 +54,5 @@ def test_it_is_launched_in_the_context_that_it_was_compiled_in(
 def test_another_error_is_told_with_its_number(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(700)
     launch = launch_of(driver, monkeypatch)
-    with pytest.raises(RuntimeError, match="does not launch kernel: error 700"):
+    with pytest.raises(RuntimeError, match="cannot launch kernel: CUDA error 700"):
         launch((1, 1), 32, 0, [1, 2])

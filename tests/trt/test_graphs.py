@@ -28,7 +28,7 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     device = torch.device("cpu", 0)
     session: Any = SimpleNamespace(device=device, inputs=(), outputs=(), name="it", run=run)
-    made = GraphedSession(session, most=2)
+    made = GraphedSession(session, max_recordings=2)
 
     def record(_: int, inputs: Any, __: Any) -> Any:
         did.append(("record", len(inputs[0])))

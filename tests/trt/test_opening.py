@@ -172,7 +172,7 @@ def test_no_runtime_is_an_error(gpu: Any, trt: Any) -> None:
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     trt.Runtime = none
-    with pytest.raises(EngineError, match="gives no runtime\n    CUDA initialization failure"):
+    with pytest.raises(EngineError, match="create a runtime\n    CUDA initialization failure"):
         opened(made())
 
 

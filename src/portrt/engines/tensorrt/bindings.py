@@ -1,4 +1,4 @@
-"""The inputs and outputs of a block beside those of its engine."""
+"""Matches the inputs and outputs of a block with the bindings of its engine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Port:
     """An input or output of the block, and its binding.
 
     Attributes:
-        index: Its place in the block's call.
-        name: Its binding.
-        dtype: The block's.
+        index: Position in the block's call.
+        name: Name of the binding.
+        dtype: Type of the block's value, which may be wider than the binding's.
         binding: The engine's side.
     """
 
@@ -35,13 +35,23 @@ class Port:
         return self.dtype != self.binding.dtype
 
 
-def ports_of(
+def bindings_of(
     opened: OpenedEngine, spec: EngineSpec, manifest: Manifest
 ) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """The block's inputs that the engine takes, and its outputs.
+    """Match the block's inputs and outputs with the engine's bindings.
+
+    An engine may lack inputs: TensorRT removes those that no output depends on.
+
+    Args:
+        opened: The engine.
+        spec: Its entry, with the names of its bindings where they are not the block's.
+        manifest: The block.
+
+    Returns:
+        The inputs that the engine takes, and the outputs.
 
     Raises:
-        EngineError: The engine has others.
+        EngineError: The engine's bindings are not the block's inputs and outputs.
     """
     names = spec.build.get("bindings") or {}
     inputs = _ports(manifest.inputs, names.get("inputs"), opened.inputs)
@@ -57,7 +67,7 @@ def ports_of(
             f"{_listed(opened.outputs)}",
             f"inputs among {[(item.name, item.dtype) for item in manifest.inputs]} and outputs "
             f"{[(item.name, item.dtype) for item in manifest.outputs]}, as its manifest says",
-            "compile the model again; for an adopted plan, correct the names of its bindings",
+            "compile the model again; for a plan given to from_plan, correct its binding names",
         )
     return inputs, outputs
 

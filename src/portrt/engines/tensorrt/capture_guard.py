@@ -1,4 +1,4 @@
-"""Captures of CUDA graphs, and waits for a whole device, which must not meet."""
+"""Keeps captures of CUDA graphs and waits for a whole device apart."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _locks: dict[torch.device, threading.Lock] = {}
 
 
 def alone_on(device: torch.device) -> threading.Lock:
-    """Held while a stream of the device is captured, and while one waits for all of its streams.
+    """Return the lock to hold while capturing a stream, or synchronizing the whole device.
 
-    A wait in any thread ends the captures of all, and fails.
+    Synchronizing a device in any thread invalidates the captures of all threads, and fails.
     """
     return _locks.setdefault(device, threading.Lock())

@@ -1,4 +1,4 @@
-"""The execution contexts of an opened engine: who may use which, and when."""
+"""Execution contexts of an opened engine, and which call may use which."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MAX_CONTEXTS = 32
 
 @dataclass(eq=False)
 class Slot:
-    """An execution context and what it was last told. Used by one call at a time.
+    """An execution context and the state that was last set on it. Used by one call at a time.
 
     Attributes:
-        context: TensorRT's.
-        device: The context's.
+        context: TensorRT's execution context.
+        device: Device of the context.
         profile: Index of its optimization profile.
-        sizes: Of the inputs, as it last ran; None if it never did.
-        addresses: Binding -> address.
+        sizes: Sizes of the inputs in its last run; None if it has not run.
+        addresses: Binding -> address that was last set.
         memory: Address of its activations.
-        outputs: Binding -> what allocates an output whose size only the run tells.
-        told: Binding -> shape of an output whose size the numbers of shape tensors tell.
-        most_bytes: Binding -> what an output of unknown size holds at most; None before the first
-            call, which may ask the context.
+        outputs: Binding -> allocator of a data-dependent output.
+        known_shapes: Binding -> shape of an output that follows from the values of shape tensors.
+        max_bytes: Binding -> upper bound of a data-dependent output; None before the first call,
+            which may ask the context.
     """
 
     context: Any
@@ -42,28 +42,28 @@ class Slot:
     addresses: dict[str, int] = field(default_factory=dict)
     memory: int = 0
     outputs: dict[str, TorchOutput] = field(default_factory=dict)
-    told: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    most_bytes: dict[str, int] | None = None
+    known_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    max_bytes: dict[str, int] | None = None
 
     def __del__(self) -> None:
         end_on(self.device, self, "context")
 
     def forget(self) -> None:
-        """Take nothing for told any more: after a failure nobody knows what the context knows."""
+        """Forget cached addresses and shapes; after a failure the context's state is unknown."""
         self.sizes = None
         self.addresses.clear()
         self.memory = 0
 
 
 class Contexts:
-    """Contexts by stream and profile: what a context does on one stream is in order.
+    """Contexts by stream and profile: the work of a context on one stream is in order.
 
     Args:
-        opened: Makes them.
+        opened: The engine that creates them.
 
     Attributes:
         idle: (stream, profile) -> contexts that no call uses. Taking one is one atomic step.
-        captured: Contexts in graphs of the caller, whose end is not known.
+        captured: Contexts in CUDA graphs of the caller, whose lifetime is unknown: never reused.
     """
 
     def __init__(self, opened: OpenedEngine) -> None:
@@ -74,17 +74,17 @@ class Contexts:
         self._lock = threading.Lock()
 
     def take(self, stream: int, profile: int, sizes: Any, *, capturing: bool = False) -> Slot:
-        """An idle context for this stream, or a new one.
+        """Take an idle context for this stream, or create one.
 
         Args:
-            stream: Where it will run.
-            profile: Its profile.
-            sizes: What it will run with.
-            capturing: Whether the stream is captured: a context that has run with these sizes is
-                preferred, since it will neither allocate nor wait.
+            stream: Handle of the stream that it will run on.
+            profile: Index of the optimization profile.
+            sizes: Sizes of the inputs of the call.
+            capturing: Whether the stream is being captured: a context that has run with these sizes
+                is preferred, since it neither allocates nor synchronizes.
 
         Raises:
-            EngineError: There is too little GPU memory for another one.
+            EngineError: There is too little GPU memory for another context.
         """
         idle = None if capturing else self.idle.get((stream, profile))
         if idle:
@@ -95,7 +95,10 @@ class Contexts:
         return self._take_slowly(stream, profile, sizes, capturing=capturing)
 
     def _take_slowly(self, stream: int, profile: int, sizes: Any, *, capturing: bool) -> Slot:
-        """Rarely: the first call of a stream, of a profile, or more calls at once than before."""
+        """Take a context under the lock.
+
+        Needed for the first call of a stream or profile, and for more concurrent calls than before.
+        """
         with self._lock:
             slot = None
             if capturing:
@@ -104,7 +107,7 @@ class Contexts:
                 slot = slot or self._withdraw(lambda it: it.profile == profile)
             elif len(self._slots) >= _MAX_CONTEXTS:
                 slot = self._withdraw(lambda it: it.profile == profile)
-                if slot is not None:  # nobody can give it more to do; let it end what it has
+                if slot is not None:  # it gets no more work; let it finish its own
                     with alone_on(self._opened.device):
                         torch.cuda.synchronize(self._opened.device)
             if slot is None:
@@ -114,7 +117,7 @@ class Contexts:
             return slot
 
     def _withdraw(self, fits: Callable[[Slot], bool]) -> Slot | None:
-        """An idle context of any stream, which from now on is nobody else's."""
+        """Remove an idle context of any stream from its list, and return it."""
         for slots in list(self.idle.values()):
             for slot in list(slots):
                 if fits(slot):
@@ -126,7 +129,7 @@ class Contexts:
         return None
 
     def give(self, slot: Slot, stream: int) -> None:
-        """Give a context back, which is or was used on this stream."""
+        """Return a context, whose last work is on this stream."""
         key = (stream, slot.profile)
         idle = self.idle.get(key)
         if idle is None:

@@ -1,9 +1,9 @@
-"""A CUDA graph with copies inside, whose far ends are moved from launch to launch.
+"""A CUDA graph with memcpy nodes whose source or target address is updated before each launch.
 
-A graph reads and writes at fixed addresses, the caller's tensors lie elsewhere in each call. With
-the copies in the graph a call is one launch; beside it, they would be a launch each. And nothing
-here gives the interpreter's lock away, for which the threads of a server wait longer than a launch
-takes.
+A graph reads and writes at fixed addresses, and the caller's tensors have other addresses in each
+call. With the copies in the graph a call is one launch; outside of it, each copy would be another.
+Nothing here releases the GIL: in a server with many threads, to get it back takes longer than a
+launch.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class _Memcpy3D(ctypes.Structure):
 
 
 class GraphCopy:
-    """A copy in an instantiated graph.
+    """A memcpy node of an instantiated graph.
 
-    Moving an end holds for the launches that follow, not for those that are on their way.
+    A new address holds for the launches that follow, not for those already enqueued.
 
     Args:
         executable: The graph's `cudaGraphExec_t`.
-        node: The copy's node in the graph that it was instantiated from.
-        parameters: What the node copies now.
+        node: The memcpy node in the graph that it was instantiated from.
+        parameters: The node's current parameters.
         context: The CUDA context of its memory.
     """
 
@@ -77,7 +77,7 @@ class GraphCopy:
         self._set = cuda_driver().cuGraphExecMemcpyNodeSetParams
 
     def read_from(self, address: int) -> bool:
-        """Copy from another address; False if the driver refuses it."""
+        """Set the source address; return False if the driver rejects it."""
         parameters = self._parameters
         before = parameters.srcDevice
         if before == address:
@@ -89,7 +89,7 @@ class GraphCopy:
         return False
 
     def write_to(self, address: int) -> bool:
-        """Copy to another address; False if the driver refuses it."""
+        """Set the target address; return False if the driver rejects it."""
         parameters = self._parameters
         before = parameters.dstDevice
         if before == address:
@@ -102,20 +102,20 @@ class GraphCopy:
 
 
 def record_copy(source: torch.Tensor, target: torch.Tensor, stream: int) -> None:
-    """Put a copy into the graph that the stream is being captured for.
+    """Enqueue a copy on a stream that is being captured into a graph.
 
     Args:
         source: Contiguous, on the GPU, with at least one element.
-        target: Contiguous, of as many bytes.
-        stream: The captured one.
+        target: Contiguous, with the same number of bytes.
+        stream: Handle of the captured stream.
 
     Raises:
-        RuntimeError: The driver refuses it.
+        RuntimeError: The driver returns an error.
     """
     addresses = (_Size(target.data_ptr()), _Size(source.data_ptr()))
     _check(
         cuda_driver().cuMemcpyDtoDAsync_v2(*addresses, _Size(source.nbytes), _Pointer(stream)),
-        "copy",
+        "cuMemcpyDtoDAsync",
     )
 
 
@@ -123,10 +123,10 @@ class CudaGraph:
     """A captured graph, instantiated.
 
     Args:
-        graph: Captured, and kept (`keep_graph=True`).
+        graph: Captured with `keep_graph=True`, which keeps its `cudaGraph_t`.
 
     Raises:
-        RuntimeError: The driver refuses to instantiate it.
+        RuntimeError: The driver cannot instantiate it.
     """
 
     def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -137,35 +137,40 @@ class CudaGraph:
         self._launch = cuda_driver().cuGraphLaunch
 
     def launch(self, stream: ctypes.c_void_p) -> None:
-        """As the graph's `replay`, on a stream.
+        """Launch the graph on a stream, like torch's `replay`.
 
         Raises:
-            RuntimeError: The driver refuses.
+            RuntimeError: The driver returns an error.
         """
         code = self._launch(self._given, stream)
         if code:
-            _check(code, "launch the graph")
+            _check(code, "cuGraphLaunch")
 
     def copies(self, ends: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[GraphCopy]:
-        """The copies that `record_copy` put into it.
+        """Find the memcpy nodes of the copies that `record_copy` enqueued.
 
         Args:
-            ends: Source and target of each, as recorded; no two the same.
+            ends: Source and target of each copy; no two pairs are the same.
+
+        Returns:
+            The copies, in the order of `ends`.
 
         Raises:
-            RuntimeError: The graph does not have them, or the driver refuses to tell.
+            RuntimeError: The graph does not contain them, or the driver returns an error.
         """
         driver, context = cuda_driver(), current_context()
         found: dict[tuple[int, int], GraphCopy] = {}
         for node in self._nodes():
             kind = ctypes.c_int()
-            _check(driver.cuGraphNodeGetType(_Pointer(node), ctypes.byref(kind)), "tell a type")
+            _check(
+                driver.cuGraphNodeGetType(_Pointer(node), ctypes.byref(kind)), "cuGraphNodeGetType"
+            )
             if kind.value != _MEMCPY_NODE:
                 continue
             parameters = _Memcpy3D()
             _check(
                 driver.cuGraphMemcpyNodeGetParams(_Pointer(node), ctypes.byref(parameters)),
-                "tell what a node copies",
+                "cuGraphMemcpyNodeGetParams",
             )
             key = (int(parameters.srcDevice), int(parameters.dstDevice))
             found[key] = GraphCopy(self._executable, node, parameters, context)
@@ -176,12 +181,12 @@ class CudaGraph:
 
     def _nodes(self) -> list[int]:
         driver, raw, count = cuda_driver(), _Pointer(self._graph.raw_cuda_graph()), _Size()
-        _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "list the nodes")
+        _check(driver.cuGraphGetNodes(raw, None, ctypes.byref(count)), "cuGraphGetNodes")
         nodes = (_Size * count.value)()
-        _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "list the nodes")
+        _check(driver.cuGraphGetNodes(raw, nodes, ctypes.byref(count)), "cuGraphGetNodes")
         return list(nodes)
 
 
-def _check(code: int, what: str) -> None:
+def _check(code: int, function: str) -> None:
     if code:
-        raise RuntimeError(f"the CUDA driver does not {what}: error {code}")
+        raise RuntimeError(f"{function} failed with CUDA error {code}")

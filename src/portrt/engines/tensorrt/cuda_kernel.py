@@ -1,4 +1,4 @@
-"""A CUDA kernel compiled at run time by torch, launched in a few microseconds."""
+"""Compiles a CUDA kernel at run time with torch's NVRTC, and launches it with low overhead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portrt import torch_internals
 from portrt.engines.tensorrt.cuda_driver import cuda_driver, current_context
 
 # CUDA_ERROR_INVALID_CONTEXT: the first use of the GPU in a thread. CUDA_ERROR_INVALID_HANDLE: the
-# context of another GPU is current, as other code may leave it (TensorRT's objects do as they end).
+# context of another GPU is current, as other code may leave it (TensorRT's destructors do).
 _OTHER_CONTEXT = (201, 400)
 
 Launch = Callable[[tuple[int, int], int, int, Sequence[int]], None]
@@ -23,12 +23,12 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
 
     Args:
         source: CUDA C++; the kernel is `extern "C"`.
-        name: Its name.
-        device: What it will run on.
+        name: Name of the kernel.
+        device: CUDA device that it runs on.
 
     Returns:
-        ((blocks in x, in y), threads a block, stream, arguments) -> None, or None where this torch
-        has no compiler for CUDA.
+        A function of ((blocks in x, blocks in y), threads per block, stream, arguments) that
+        launches it; None where this torch has no compiler for CUDA.
     """
     function = torch_internals.compiled_cuda_function(source, name, device)
     if function is None:
@@ -37,7 +37,9 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
     with torch.cuda.device(device):
         context = current_context()
 
-    idle: list[tuple[Any, Any]] = []  # arguments and their addresses, each for one launch at a time
+    idle: list[
+        tuple[Any, Any]
+    ] = []  # argument buffers and their addresses, each for one launch at a time
 
     def launch(
         blocks: tuple[int, int], threads: int, stream: int, arguments: Sequence[int]
@@ -45,7 +47,7 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
         try:
             values, pointers = idle.pop()
         except IndexError:
-            values, pointers = _room(len(arguments))
+            values, pointers = _argument_buffer(len(arguments))
         values[:] = arguments
         in_x, in_y = blocks
         on = ctypes.c_void_p(stream)
@@ -58,13 +60,13 @@ def cuda_kernel(source: str, name: str, device: torch.device) -> Launch | None:
             )
         idle.append((values, pointers))
         if code:
-            raise RuntimeError(f"the CUDA driver does not launch {name}: error {code}")
+            raise RuntimeError(f"the CUDA driver cannot launch {name}: CUDA error {code}")
 
     return launch
 
 
-def _room(count: int) -> tuple[Any, Any]:
-    """Room for so many arguments, and the address of each."""
+def _argument_buffer(count: int) -> tuple[Any, Any]:
+    """Allocate a buffer for so many arguments, with the address of each."""
     values = (ctypes.c_longlong * count)()
     first = ctypes.addressof(values)
     return values, (ctypes.c_void_p * count)(*[first + 8 * index for index in range(count)])

@@ -1,4 +1,4 @@
-"""Outputs whose size only a run tells: allocated by torch when TensorRT asks."""
+"""Data-dependent outputs: allocated by torch during the run, when TensorRT asks for memory."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ class TorchOutput(Protocol):
     """The allocator of one output of one context."""
 
     def take(self) -> torch.Tensor:
-        """What the last run wrote, in its real size; the next run gets other memory."""
+        """Return the output of the last run in its actual shape; the next run gets new memory."""
         ...
 
 
-def most_bytes(
+def max_output_bytes(
     opened: OpenedEngine, context: Any, profile: int, names: Iterable[str]
 ) -> dict[str, int]:
-    """What outputs hold at most, at the largest sizes of a profile; 0 where that is not known.
+    """Ask a context for the upper bounds of data-dependent outputs.
 
-    To be asked of a new context, before it is told the sizes of a call. Seen: what 8.6 was told
-    before, and not after, it does not compute with.
+    The context must be new, with no sizes of a call set. Seen: 8.6 ignores the maximum sizes of a
+    profile where other sizes were set before them.
 
     Args:
         opened: The engine; its inputs are all on the GPU.
-        context: Is told these sizes.
-        profile: Its profile.
+        context: Gets the maximum sizes of the profile as its input shapes.
+        profile: Index of its optimization profile.
         names: Bindings of the outputs.
+
+    Returns:
+        Binding -> bytes; 0 where the bound is unknown.
     """
     for name, binding in opened.inputs.items():
         largest = binding.profiles[profile][1] or tuple(opened.engine.get_tensor_shape(name))
@@ -41,34 +44,34 @@ def most_bytes(
 
 
 def torch_output(
-    opened: OpenedEngine, context: Any, name: str, dtype: torch.dtype, most_bytes: int = 0
+    opened: OpenedEngine, context: Any, name: str, dtype: torch.dtype, max_bytes: int = 0
 ) -> TorchOutput:
-    """Let a context allocate an output by torch, on the stream of the call.
+    """Make a context allocate an output with torch, on the stream of the call.
 
     Args:
         opened: The engine.
-        context: Whose output it is; keeps the allocator.
-        name: Its binding.
-        dtype: Its type.
-        most_bytes: What it holds at most, for a library that asks for too little.
+        context: Context of the output; keeps the allocator alive.
+        name: Name of the binding.
+        dtype: Type of the output.
+        max_bytes: Upper bound of the output, for a library that may request too little memory.
 
     Raises:
-        EngineError: The engine is too old for the library that runs it, or the library is, and
-            nobody knows what the output holds at most.
+        EngineError: The engine is too old for the library that runs it; or the library is too old,
+            and the upper bound of the output is unknown.
     """
     if not opened.allocates_outputs:
         raise EngineError(
-            f"output {name!r} has a size that only a run tells, and {opened.lib.name} "
-            f"{opened.lib.version} cannot take such a size from an engine of an older release",
+            f"output {name!r} has a data-dependent size, which {opened.lib.name} "
+            f"{opened.lib.version} cannot get from an engine of an older release",
             "a runtime of the release that built the engine",
             "install that tensorrt or tensorrt_lean, or build the engine again with a newer one",
         )
-    if opened.asks_too_little and not most_bytes:
+    if opened.requests_too_little and not max_bytes:
         raise EngineError(
-            f"output {name!r} has a size that only a run tells, and {opened.lib.name} "
-            f"{opened.lib.version} does not tell how large it may be",
-            "an output whose largest size follows from those of the inputs",
-            "build the engine again with TensorRT 10 or newer",
+            f"output {name!r} has a data-dependent size, and {opened.lib.name} "
+            f"{opened.lib.version} reports no upper bound of it",
+            "an output whose maximum size follows from those of the inputs",
+            "build the engine again with TensorRT 10 or later",
         )
     module: Any = opened.lib.module
     device = opened.device
@@ -86,11 +89,11 @@ def torch_output(
             size: int,
             _alignment: int,
         ) -> int:
-            wanted = max(size, most_bytes, 1)
+            wanted = max(size, max_bytes, 1)
             try:
                 self.buffer = torch.empty(wanted, dtype=torch.uint8, device=device)
             except torch.OutOfMemoryError:
-                return 0  # TensorRT's word for it; the call fails
+                return 0  # TensorRT's convention for a failed allocation; the call fails
             return self.buffer.data_ptr()
 
         def reallocate_output_async(
@@ -111,12 +114,12 @@ def torch_output(
                 return torch.empty(shape, dtype=dtype, device=device)
             if buffer is None:
                 raise EngineError(
-                    f"TensorRT gave output {name!r} no memory, and the shape {shape}",
+                    f"TensorRT requested no memory for output {name!r} of shape {shape}",
                     "a request for memory in each run",
                     "report the model",
                 )
             found = buffer[: count * dtype.itemsize].view(dtype).view(shape)
-            # A small part would keep all of it in memory.
+            # A view of a small part would keep the whole buffer alive.
             return found if 2 * found.nbytes >= buffer.nbytes else found.clone()
 
     made = Allocator()

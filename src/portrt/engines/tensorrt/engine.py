@@ -1,4 +1,4 @@
-"""An engine that was deserialized on one device: its bindings, its profiles and its contexts."""
+"""An engine deserialized on one device: its bindings, optimization profiles and contexts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ _DTYPES = {
     "BOOL": torch.bool,
     "FP8": torch.float8_e4m3fn,
 }
-# Engines of older releases have one size for all profiles, and set their memory without a size.
+# First release with one memory size per profile, which is passed when the memory is set. Before,
+# one size holds for all profiles.
 _NEW_MEMORY = (10, 1)
 
-# Engines of older releases let one context use a profile at a time, unless they were asked to share
-# when they were built, which shows only when one tries.
+# First release where contexts can share a profile. Before, one context uses a profile at a time,
+# unless the engine was built with profile sharing, which the engine does not report.
 _SHARED_PROFILES = (9,)
 _ALLOCATORS = (10,)
-_ONE_EACH = "TensorRT 8.6 let one context use a profile; build again, with profiles that are shared"
+_ONE_EACH = "in TensorRT 8.6 contexts share no profile unless the engine was built with sharing"
 
 Sizes = tuple[int, ...]
 
@@ -45,15 +46,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Binding:
-    """An input or output as the engine has it.
+    """An input or output of the engine.
 
     Attributes:
-        name: Its name in the engine.
+        name: Name in the engine.
         dtype: The type that the engine reads or writes.
-        on_host: Whether the engine wants it in CPU memory, for its numbers decide shapes.
+        on_host: Whether the engine reads it from CPU memory, because its values determine shapes.
         rank: Number of dimensions.
-        profiles: For an input: smallest and largest sizes in each profile. Of a shape tensor: its
-            smallest and largest numbers, the first ones, as many as are known.
+        profiles: Of an input: min and max sizes in each optimization profile. Of a shape tensor:
+            its min and max values; of its first elements alone, where the library reports no more.
     """
 
     name: str
@@ -67,15 +68,16 @@ class OpenedEngine:
     """A deserialized engine. Safe to use from several threads.
 
     Args:
-        lib: Who runs it.
-        runtime: One of its runtimes.
-        data: The engine.
-        built: TensorRT whose interface it has, as a rule the release that built it: (8, 6, 0).
+        lib: Library that runs it.
+        runtime: Runtime of the library that deserializes it.
+        data: The serialized engine.
+        built: TensorRT release whose interface it has, such as (8, 6, 0): as a rule the release
+            that built it.
         device: A CUDA device with its index.
-        weights: What the engine lacks.
+        weights: Weights that the engine was built without.
 
     Raises:
-        EngineError: The library refuses the engine; the message has the library's words.
+        EngineError: The library cannot deserialize the engine; the message quotes its log.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class OpenedEngine:
         self._old_library = interface_of(lib.name, lib.version) < _ALLOCATORS
         self._making = threading.Lock()
         self._in_use = False
-        # Whether contexts cannot share a profile; None as long as nobody needs to know.
+        # Whether contexts cannot share a profile; None until a second context is needed.
         self._one_each: bool | None = None if self._old_library else False
         self._new_memory = tuple(built[:2]) >= _NEW_MEMORY
         count = self.engine.num_io_tensors
@@ -116,21 +118,23 @@ class OpenedEngine:
 
     @property
     def allocates_outputs(self) -> bool:
-        """Whether an output of unknown size can be had: TensorRT asks for its memory, through an
-        interface that changed with TensorRT 10. Seen: an engine of 8.6 that asks the interface of
-        10.16 crashes the process."""
-        return self._built >= _ALLOCATORS or self.asks_too_little
+        """Whether data-dependent outputs work.
+
+        TensorRT requests their memory through an interface that changed with TensorRT 10. Seen: an
+        engine of 8.6 that calls the interface of 10.16 crashes the process.
+        """
+        return self._built >= _ALLOCATORS or self.requests_too_little
 
     @property
-    def asks_too_little(self) -> bool:
-        """Whether the library may write more to an output of unknown size than it asked for.
+    def requests_too_little(self) -> bool:
+        """Whether the library may write more to a data-dependent output than it requested.
 
-        Seen: 8.6 asks for what the last run wrote, whatever this one finds.
+        Seen: 8.6 requests the size of the previous run's output.
         """
         return self._old_library
 
     def _deserialized(self) -> Any:
-        """The engine with all its weights, or None."""
+        """Deserialize the engine and refit its weights; None if the library cannot."""
         with torch.cuda.device(self.device):
             engine = self._runtime.deserialize_cuda_engine(as_bytes(self._data))
             if engine is not None:
@@ -154,7 +158,7 @@ class OpenedEngine:
         profiles = []
         for index in range(engine.num_optimization_profiles if is_input else 0):
             bounds = (
-                self._bounds_of_numbers(name, index)
+                self._value_bounds(name, index)
                 if on_host
                 else engine.get_tensor_profile_shape(name, index)
             )
@@ -162,10 +166,10 @@ class OpenedEngine:
         rank = len(engine.get_tensor_shape(name))
         return Binding(name, _DTYPES[kind], on_host, rank, tuple(profiles))
 
-    def _bounds_of_numbers(self, name: str, profile: int) -> Any:
-        """Smallest, usual and largest numbers of a shape tensor: as many as the library tells.
+    def _value_bounds(self, name: str, profile: int) -> Any:
+        """Return min, opt and max values of a shape tensor, as far as the library reports them.
 
-        Seen: 8.6 tells one of two, and 10.16 none of an engine of 8.6.
+        Seen: 8.6 reports one of two elements, and 10.16 reports none of an engine of 8.6.
         """
         if hasattr(self.engine, "get_tensor_profile_values"):
             return self.engine.get_tensor_profile_values(profile, name)
@@ -177,14 +181,14 @@ class OpenedEngine:
         if self._new_memory:
             return int(self.engine.get_device_memory_size_for_profile_v2(profile))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # its successor is for newer plans
+            warnings.simplefilter("ignore", DeprecationWarning)  # its successor needs newer ones
             return int(self.engine.device_memory_size)
 
     def new_context(self, profile: int, stream: int) -> Any:
-        """An execution context of one profile, without memory of its own.
+        """Create an execution context of one profile, without memory of its own.
 
         Raises:
-            EngineError: The library gives none, as a rule for want of GPU memory.
+            EngineError: The library returns none, as a rule for lack of GPU memory.
         """
         self.lib.clear_log()
         with self._making:
@@ -194,7 +198,7 @@ class OpenedEngine:
         return context
 
     def _another_context(self, profile: int, stream: int) -> Any:
-        """A context of the engine, or of a copy where contexts do not share profiles; or None."""
+        """Create a context of the engine, or of a copy where contexts share no profile; or None."""
         if self._one_each is None and self._in_use and not self._shares():
             self._use_copies()
         context = None if self._one_each else self._context_of(self.engine, profile, stream)
@@ -207,9 +211,10 @@ class OpenedEngine:
         return context
 
     def _shares(self) -> bool:
-        """Whether contexts can share a profile, by two new ones: else the second has none.
+        """Find out whether contexts can share a profile: if not, a second new one has none.
 
-        Not by asking for it. Seen: 8.6 says no to a profile that another context has, and crashes.
+        Setting the profile would not do. Seen: 8.6 rejects one that another context has, and
+        crashes.
 
         Raises:
             EngineError: There is too little GPU memory for them.
@@ -224,16 +229,16 @@ class OpenedEngine:
 
     def _use_copies(self) -> None:
         self._one_each = True
-        logger.info("each further context takes a copy of the engine: %s", _ONE_EACH)
+        logger.info("each further context uses a copy of the engine: %s", _ONE_EACH)
 
     def _context_of(self, engine: Any, profile: int, stream: int) -> Any:
-        """A context of one profile, or None."""
+        """Create a context of one profile, or return None."""
         context = self._bare_context(engine)
         if context is None or context.active_optimization_profile == profile:
             return context
         try:
             return context if context.set_optimization_profile_async(profile, stream) else None
-        except RuntimeError:  # the bindings' way of saying no
+        except RuntimeError:  # how the Python bindings report failure
             return None
 
     def _bare_context(self, engine: Any) -> Any:
@@ -241,11 +246,11 @@ class OpenedEngine:
             strategy = self.lib.module.ExecutionContextAllocationStrategy.USER_MANAGED
             return engine.create_execution_context(strategy)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # older plans know this way alone
+            warnings.simplefilter("ignore", DeprecationWarning)  # the only way for older engines
             return engine.create_execution_context_without_device_memory()
 
     def set_memory(self, context: Any, address: int, profile: int) -> None:
-        """Give a context the memory for its activations."""
+        """Set the memory for a context's activations."""
         if self._new_memory:
             context.set_device_memory(address, self.memory_bytes[profile])
         else:
@@ -265,19 +270,21 @@ def open_engine(
     device: torch.device,
     weights: EngineWeights | None = None,
 ) -> OpenedEngine:
-    """The opened engine of these bytes and weights; programs share it as long as one of them lives.
+    """Open an engine, or return the one that is open with these bytes and weights.
+
+    Programs share an opened engine as long as one of them is alive.
 
     Args:
-        lib: Who runs it.
-        runtime: One of its runtimes.
-        data: The engine.
-        sha256: Its digest, which was checked.
-        built: As for `OpenedEngine`.
+        lib: Library that runs it.
+        runtime: Runtime of the library that deserializes it.
+        data: The serialized engine.
+        sha256: Digest of `data`, which was checked.
+        built: TensorRT release whose interface it has, see `OpenedEngine`.
         device: A CUDA device with its index.
-        weights: Those that the engine lacks.
+        weights: Weights that the engine was built without.
 
     Raises:
-        EngineError: The library refuses the engine.
+        EngineError: The library cannot deserialize the engine.
     """
     weights = weights or EngineWeights({})
     key = (lib.name, sha256, weights.digest, device.index or 0, id(runtime))
@@ -289,7 +296,7 @@ def open_engine(
 
 
 def as_bytes(data: torch.Tensor) -> memoryview:
-    """A view of a blob."""
+    """View a blob as bytes."""
     array: Any = data.numpy()
     return memoryview(array)
 
@@ -301,5 +308,5 @@ def _refusal(lib: Library, device: torch.device, wanted_bytes: int) -> EngineErr
         f"{lib.name} {lib.version} cannot open the engine ({wanted_bytes / 2**20:.1f} MiB; "
         f"{memory}){lib.recent_log()}",
         "an engine for this GPU and this release, and enough GPU memory",
-        "`portrt check FILE` tells what the engine needs; free GPU memory if there is too little",
+        "`portrt check FILE` lists what the engine needs; free GPU memory if there is too little",
     )

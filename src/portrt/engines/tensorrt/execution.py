@@ -1,4 +1,4 @@
-"""One run of an engine: inputs bound, sizes set, outputs allocated, work put on a stream."""
+"""The steps of one run: bind inputs, set sizes, allocate outputs, enqueue on a stream."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from portrt.engines.base import Session
 from portrt.engines.tensorrt import errors
-from portrt.engines.tensorrt.bindings import ports_of
+from portrt.engines.tensorrt.bindings import bindings_of
 from portrt.engines.tensorrt.contexts import Contexts, Slot
-from portrt.engines.tensorrt.dynamic_outputs import most_bytes, torch_output
+from portrt.engines.tensorrt.dynamic_outputs import max_output_bytes, torch_output
 from portrt.engines.tensorrt.engine import OpenedEngine
 from portrt.engines.tensorrt.int64_narrowing import Narrower
 from portrt.engines.tensorrt.memory import ALIGNMENT, Memory
@@ -23,10 +23,10 @@ _MAX_KNOWN_SHAPES = 1024
 
 
 class EngineExecution(Session):
-    """An engine on one device, and the steps of which a run consists.
+    """An engine on one device, and the steps of a run.
 
-    `TensorRTSession` is one, and adds how the steps follow one another in a call. A recording and
-    the timing of layers take the same steps on contexts of their own.
+    Base of `TensorRTSession`, which adds the call itself. A recording and the timing of layers take
+    the same steps on contexts of their own.
 
     Args:
         opened: The engine.
@@ -39,9 +39,9 @@ class EngineExecution(Session):
         device: Where it runs.
         inputs: The block's inputs that the engine takes.
         outputs: The block's outputs.
-        narrowed: Places in the call of the int64 inputs that the engine takes as int32.
-        narrow: Converts them; None if there are none.
-        memory: What the engine writes to.
+        narrowed: Positions in the call of the int64 inputs that the engine takes as int32.
+        narrow: Converts these inputs; None if there are none.
+        memory: Allocates outputs and activations.
         contexts: The execution contexts.
 
     Raises:
@@ -52,7 +52,7 @@ class EngineExecution(Session):
         self.opened = opened
         self.name = manifest.name
         self.device = opened.device
-        self.inputs, self.outputs = ports_of(opened, spec, manifest)
+        self.inputs, self.outputs = bindings_of(opened, spec, manifest)
         self._bounds: Bounds = tuple((port.index, port.name, port.binding) for port in self.inputs)
         self._in = [
             (port.index, port.name, port.other_type, port.binding.on_host) for port in self.inputs
@@ -72,10 +72,17 @@ class EngineExecution(Session):
     def bound(
         self, inputs: Sequence[torch.Tensor], stream: int
     ) -> tuple[list[tuple[str, torch.Tensor]], Any]:
-        """Binding and tensor of each input, as the engine wants it, and the sizes of all.
+        """Convert the inputs to what the engine takes: contiguous, aligned, of its types.
+
+        Args:
+            inputs: Inputs of the block's call.
+            stream: Handle of the current stream.
+
+        Returns:
+            Binding and tensor of each input, and the sizes of all inputs as a key.
 
         Raises:
-            EngineError: Numbers of this or an earlier call do not fit the engine's type.
+            EngineError: Integers of this or an earlier call do not fit the engine's type.
         """
         narrow = self.narrow
         if narrow is not None and narrow.overflowed:
@@ -94,16 +101,23 @@ class EngineExecution(Session):
                 tensor = tensor.clone(memory_format=torch.contiguous_format)
             kept.append((name, tensor))
         sizes: Any = tuple([tensor.shape for _, tensor in kept])
-        if self._host_inputs:  # their numbers count, too
+        if self._host_inputs:  # their values count, too
             numbers = [tensor for name, tensor in kept if name in self._host_inputs]
             sizes = (sizes, tuple([tuple(tensor.flatten().tolist()) for tensor in numbers]))
         return kept, sizes
 
     def profile(self, sizes: Any, given: dict[str, torch.Tensor]) -> int:
-        """Index of the profile for these sizes, from now on known.
+        """Choose the optimization profile for these sizes, and remember it.
+
+        Args:
+            sizes: Key of the sizes, as `bound` returns it.
+            given: Binding -> tensor.
+
+        Returns:
+            Index of the first profile whose ranges include them.
 
         Raises:
-            OutOfProfileError: No profile takes them.
+            OutOfProfileError: No profile includes them.
         """
         found = profile_of(self._bounds, self.opened.profile_count, given)
         if found is None:
@@ -121,10 +135,20 @@ class EngineExecution(Session):
         sizes: Any,
         shapes: Sequence[tuple[int, ...]],
     ) -> list[torch.Tensor]:
-        """Run a context on tensors of the bindings' types; new outputs of these types.
+        """Run a context on tensors of the bindings' types.
+
+        Args:
+            slot: The context.
+            stream: Handle of the stream to enqueue on; the current one.
+            given: Binding and tensor of each input, as `bound` returns them.
+            sizes: Key of the sizes, as `bound` returns it.
+            shapes: Shape of each output; -1 for a data-dependent size.
+
+        Returns:
+            New outputs, of the bindings' types.
 
         Raises:
-            EngineError: As `run`.
+            EngineError: TensorRT rejects the sizes or fails, or there is too little GPU memory.
         """
         context, known = slot.context, slot.addresses
         if slot.sizes != sizes:
@@ -158,11 +182,11 @@ class EngineExecution(Session):
         outputs = []
         context, known, memory = slot.context, slot.addresses, self.memory
         for (name, dtype), shape, port in zip(self._out, shapes, self.outputs, strict=True):
-            shape = slot.told.get(name, shape)
+            shape = slot.known_shapes.get(name, shape)
             if port.binding.on_host:
                 output = torch.empty(shape, dtype=dtype)
             elif name in slot.outputs:
-                outputs.append(memory.nothing())  # in its place until the engine has run
+                outputs.append(memory.nothing())  # a placeholder until the engine has run
                 continue
             else:
                 output = memory.empty(shape, dtype)
@@ -177,7 +201,7 @@ class EngineExecution(Session):
     def _measured(
         self, slot: Slot, outputs: list[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> list[torch.Tensor]:
-        """The outputs, those of unknown size in the size that the engine found."""
+        """Replace placeholders by the data-dependent outputs, whose shapes the engine has set."""
         found = []
         for port, output, shape in zip(self.outputs, outputs, shapes, strict=True):
             if port.name in slot.outputs:
@@ -195,13 +219,13 @@ class EngineExecution(Session):
         sizes: Any,
         shapes: Sequence[tuple[int, ...]],
     ) -> None:
-        """Tell a context new sizes, and see that it makes of them what the manifest says."""
+        """Set new input shapes on a context, and check its output shapes against the manifest."""
         context = slot.context
         self.opened.lib.clear_log()
-        if slot.most_bytes is None:
-            slot.most_bytes = self._most_bytes(slot, shapes)
+        if slot.max_bytes is None:
+            slot.max_bytes = self._max_bytes(slot, shapes)
         for name, tensor in given:
-            if name in self._host_inputs:  # it is read now
+            if name in self._host_inputs:  # TensorRT reads its values in set_input_shape
                 context.set_tensor_address(name, tensor.data_ptr())
                 slot.addresses[name] = tensor.data_ptr()
             if not context.set_input_shape(name, tuple(tensor.shape)):
@@ -215,28 +239,28 @@ class EngineExecution(Session):
                         context,
                         port.name,
                         port.binding.dtype,
-                        slot.most_bytes.get(port.name, 0),
+                        slot.max_bytes.get(port.name, 0),
                     )
             elif len(found) != len(shape) or any(
                 size not in (-1, other) for size, other in zip(shape, found, strict=True)
             ):
                 raise errors.other_shape(self.name, port, found, shape)
             elif -1 in shape:
-                slot.told[port.name] = found
+                slot.known_shapes[port.name] = found
         slot.sizes = sizes
 
-    def _most_bytes(self, slot: Slot, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        """What outputs of unknown size hold at most, where the library's word is not enough."""
+    def _max_bytes(self, slot: Slot, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        """Find upper bounds of data-dependent outputs, where the library requests too little."""
         unknown = [p.name for p, shape in zip(self.outputs, shapes, strict=True) if -1 in shape]
-        if not unknown or not self.opened.asks_too_little or self._host_inputs:
+        if not unknown or not self.opened.requests_too_little or self._host_inputs:
             return {}
-        return most_bytes(self.opened, slot.context, slot.profile, unknown)
+        return max_output_bytes(self.opened, slot.context, slot.profile, unknown)
 
     def _shape_tensor(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The numbers in CPU memory, which waits for the GPU."""
+        """Copy a shape tensor to CPU memory, which synchronizes with the GPU."""
         if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
             raise EngineError(
-                f"{self.name} takes sizes from the numbers of an input, which a CUDA graph cannot "
+                f"{self.name} takes sizes from the values of an input, which a CUDA graph cannot "
                 "read",
                 "a call outside of a CUDA graph",
                 "call the program without capturing",
@@ -248,5 +272,5 @@ class EngineExecution(Session):
         return narrow
 
     def refuse_overflow(self) -> NoReturn:
-        """Raise EngineError for numbers that were lost."""
+        """Raise EngineError for integers that int32 does not hold."""
         raise errors.overflow(self.name, self.inputs)

@@ -21,19 +21,19 @@ _MAX_SEEN = 1024
 
 
 class GraphedSession:
-    """A session whose calls are replays.
+    """A session whose calls replay CUDA graphs, at any addresses of the caller's tensors.
 
-    It does not matter where the caller's tensors lie. The first call with some sizes on a stream
-    runs as usual, the second records. What was not used for longest is forgotten.
+    The first call with some sizes on a stream runs as usual, the second records. The least recently
+    used recording is dropped.
 
     Args:
         session: Runs what cannot be recorded.
-        most: Number of recordings that are kept.
+        max_recordings: Number of recordings that are kept.
     """
 
-    def __init__(self, session: EngineExecution, most: int) -> None:
+    def __init__(self, session: EngineExecution, max_recordings: int) -> None:
         self._session = session
-        self._most = most
+        self._max_recordings = max_recordings
         self._recordings: OrderedDict[Any, Recording] = OrderedDict()
         self._seen: OrderedDict[Any, None] = OrderedDict()  # sizes that ran once
         self._pools: dict[int, StreamPool] = {}
@@ -79,7 +79,7 @@ class GraphedSession:
         inputs: Sequence[torch.Tensor],
         shapes: Sequence[tuple[int, ...]],
     ) -> Recording | None:
-        """A recording for sizes that were seen before, else None."""
+        """Record sizes that were seen before; None for sizes that are new or cannot be recorded."""
         with self._lock:
             recording = self._recordings.get(key)
             if recording is not None:
@@ -94,16 +94,16 @@ class GraphedSession:
             try:
                 recording = self._record(stream, inputs, shapes)
             except OutOfProfileError:
-                raise  # of these sizes alone
+                raise  # these sizes alone cannot run
             except EngineError as err:
-                logger.warning("CUDA graphs are not used any more: %s", err.happened)
+                logger.warning("CUDA graphs are no longer used: %s", err.happened)
                 self._refused = True
                 return None
             self._recordings[key] = recording
-            while len(self._recordings) > self._most:
+            while len(self._recordings) > self._max_recordings:
                 forgotten, oldest = self._recordings.popitem(last=False)
                 oldest.give_back()
-                self._seen.pop(forgotten, None)  # to be recorded again it must come twice again
+                self._seen.pop(forgotten, None)  # recorded again after two more calls
             return recording
 
     def _record(

@@ -1,4 +1,4 @@
-"""int64 of torch to the INT32 of an older engine, with a watch for numbers that do not fit."""
+"""Converts torch's int64 to the INT32 of an older engine, and detects overflow."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from portrt.engines.tensorrt.cuda_kernel import cuda_kernel
 from portrt.engines.tensorrt.memory import Memory
 
 _AT_ONCE = 4  # tensors in one launch
-# One kernel reads, writes and looks, for all inputs: torch's own operators would be three for each,
-# at 2 us.
+# One kernel converts and checks all inputs; torch's operators would be three launches for each
+# input, of 2 us each.
 _PARAMETERS = ", ".join(
     f"const long long* wide{i}, int* narrow{i}, long long count{i}" for i in range(_AT_ONCE)
 )
@@ -37,24 +37,24 @@ _THREADS, _MAX_BLOCKS = 256, 1024
 
 
 class Narrower:
-    """Converts on the stream of the call; the GPU notes an overflow in memory of the CPU.
+    """Converts on the stream of the call; the GPU sets an overflow flag in pinned CPU memory.
 
     Args:
-        device: Where the tensors are.
-        memory: Of the device.
+        device: Device of the tensors.
+        memory: Allocator of the device.
     """
 
     def __init__(self, device: torch.device, memory: Memory) -> None:
         self._device = device
         self._empty = memory.empty
-        pinned = device.type == "cuda"  # only what is pinned can be written by the GPU
+        pinned = device.type == "cuda"  # the GPU can write pinned memory only
         self._overflow = torch.zeros(1, dtype=torch.int32, pin_memory=pinned)
         self._noted = ctypes.c_int.from_address(self._overflow.data_ptr())
         self._launch = cuda_kernel(_SOURCE, "portrt_narrow", device)
 
     @property
     def overflowed(self) -> bool:
-        """Whether a conversion that the GPU has done since the last look lost a number."""
+        """Whether a conversion finished since the last read had an overflow; reading resets it."""
         if not self._noted.value:
             return False
         self._noted.value = 0
@@ -66,16 +66,19 @@ class Narrower:
         stream: int,
         narrow: Sequence[torch.Tensor] | None = None,
     ) -> Sequence[torch.Tensor]:
-        """The same numbers as int32.
+        """Convert to int32.
 
         Args:
             wide: int64 tensors of any shapes and layouts.
-            stream: The current one.
-            narrow: Contiguous int32 tensors of the same shapes to write to; None makes some.
+            stream: Handle of the current stream.
+            narrow: Contiguous int32 tensors of the same shapes to write to; None allocates them.
+
+        Returns:
+            The int32 tensors.
         """
         if narrow is None:
             narrow = [self._empty(tensor.shape, torch.int32) for tensor in wide]
-        if self._launch is None:  # a torch without a compiler for CUDA
+        if self._launch is None:  # this torch has no NVRTC
             for source, target in zip(wide, narrow, strict=True):
                 self._without_kernel(source, target)
             return narrow
@@ -93,7 +96,7 @@ class Narrower:
         return narrow
 
     def _without_kernel(self, wide: torch.Tensor, narrow: torch.Tensor) -> None:
-        """By torch's operators. What was noted before stays noted."""
+        """Convert with torch's operators; the overflow flag stays set if it was."""
         narrow.copy_(wide)
         lost = (narrow != wide).any()
         if torch.cuda.is_current_stream_capturing():

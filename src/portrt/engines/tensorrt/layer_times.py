@@ -1,4 +1,4 @@
-"""What each layer of an engine costs, by TensorRT's own profiler."""
+"""Times each layer of an engine with TensorRT's profiler."""
 
 from __future__ import annotations
 
@@ -26,10 +26,19 @@ def layer_times(
     shapes: Sequence[tuple[int, ...]],
     calls: int,
 ) -> list[LayerTime]:
-    """See `portrt.backends.base.ProfiledSession.layer_times`.
+    """Time each layer of an engine.
 
-    The layers run in a context of their own, one after the other where TensorRT would otherwise
-    let them overlap.
+    The layers run in a context of their own, and one after the other, where TensorRT would
+    otherwise let them overlap.
+
+    Args:
+        session: The engine.
+        inputs: Inputs of the block's call.
+        shapes: Shape of each output.
+        calls: Number of timed calls; those that warm up come on top.
+
+    Returns:
+        The layers, in the order in which they ran.
     """
     stream = torch.cuda.current_stream(session.device)
     given, sizes = session.bound(inputs, stream.cuda_stream)
@@ -69,9 +78,10 @@ def _profiler(module: Any) -> Any:
 
 
 def _kinds(engine: Any, module: Any) -> dict[str, str]:
-    """Layer -> type, where the engine was built to tell and the library can ask.
+    """Read layer types from the engine inspector: layer name -> type.
 
-    The dispatch and lean runtimes have no inspector, and older builds of engines no types.
+    Empty where the engine was not built with detailed profiling, or in the dispatch and lean
+    runtimes, which have no inspector.
     """
     try:
         inspector = engine.create_engine_inspector()

@@ -19,22 +19,22 @@ from portrt.targets.versions import numbers
 
 logger = logging.getLogger("portrt.tensorrt")
 
-_LAST_WORDS = 6
+_MAX_MESSAGES = 6
 _opening = threading.Lock()
 # TensorRT-RTX counts its releases from 1, and lacks what TensorRT 10 kept for older engines.
 _RTX_INTERFACE = (10, 9)
 
 
 def interface_of(library: str, release: str) -> tuple[int, ...]:
-    """The TensorRT release whose interface a release of a library has, such as (10, 13, 0, 35)."""
+    """Return the TensorRT release whose interface a library has, such as (10, 13, 0, 35)."""
     return _RTX_INTERFACE if library == "tensorrt_rtx" else tuple(numbers(release))
 
 
 class Library:
     """One of the libraries, with its logger and its runtimes.
 
-    The logger and the runtimes are never destroyed: what was made from them may outlive the
-    modules at the end of the process, and crashes it without them.
+    The logger and the runtimes are never destroyed: engines and contexts made from them may outlive
+    the modules at the end of the process, and would crash it.
 
     Args:
         name: Name of its Python module.
@@ -51,18 +51,18 @@ class Library:
             raise EngineError(
                 f"{name} cannot be imported: {type(err).__name__}: {err}",
                 "a TensorRT library that this Python can load",
-                "install it again; `portrt doctor` tells more",
+                "install it again; `portrt doctor` reports more",
             ) from err
         self.version = str(self.module.__version__)
         self.log = _keep(_make_logger(self.module, name))
         self._runtimes: dict[tuple[str | None, bool], Any] = {}
 
     def runtime(self, *, lean: str | None = None, host_code: bool = False) -> Any:
-        """A runtime that deserializes engines.
+        """Return a runtime that deserializes engines.
 
         Args:
             lean: Path of a lean runtime library, for version-compatible engines without one.
-            host_code: Allow engines to bring code for the CPU along.
+            host_code: Allow engines that carry host (CPU) code.
 
         Raises:
             EngineError: There is no driver or no GPU, or the lean library does not load.
@@ -77,11 +77,11 @@ class Library:
         self.clear_log()
         try:
             runtime = self.module.Runtime(self.log)
-        except TypeError as err:  # what the bindings make of a runtime that is null
+        except TypeError as err:  # how the Python bindings report a null runtime
             raise EngineError(
-                f"{self.name} {self.version} gives no runtime{self.recent_log()}",
-                "an NVIDIA GPU, and a driver that knows the CUDA of this library",
-                "update the driver; `portrt doctor` tells more",
+                f"{self.name} {self.version} cannot create a runtime{self.recent_log()}",
+                "an NVIDIA GPU, and a driver that supports the CUDA version of this library",
+                "update the driver; `portrt doctor` reports more",
             ) from err
         runtime.engine_host_code_allowed = host_code
         if lean is not None:
@@ -99,23 +99,20 @@ class Library:
 
     def clear_log(self) -> None:
         """Clear this thread's log; `recent_log` returns messages logged after this call."""
-        _said().clear()
+        _messages().clear()
 
     def recent_log(self) -> str:
-        """What the libraries complained of in this thread, as lines for an error message.
-
-        It is told once: the next error has its own story.
-        """
-        told = "".join(f"\n    {line}" for line in _said())
-        _said().clear()
-        return told
+        """Return errors logged in this thread, as lines for an error message, and clear them."""
+        lines = "".join(f"\n    {line}" for line in _messages())
+        _messages().clear()
+        return lines
 
 
 _libraries: dict[str, Library] = {}
 
 
 def library(name: str) -> Library:
-    """The library of that name: one object, whichever threads ask at once.
+    """Return the library of that name: one object for all threads.
 
     Raises:
         EngineError: It cannot be loaded.
@@ -127,27 +124,28 @@ def library(name: str) -> Library:
 
 
 _thread = threading.local()
-_ended: list[bool] = []  # at the end of the process nobody reads, and modules are half gone
+_ended: list[bool] = []  # set at the end of the process, when modules are partly destroyed
 atexit.register(_ended.append, True)
 
 
-def _said() -> deque[str]:
-    if not hasattr(_thread, "said"):
-        _thread.said = deque(maxlen=_LAST_WORDS)
-    said: deque[str] = _thread.said
-    return said
+def _messages() -> deque[str]:
+    """Return this thread's last errors."""
+    if not hasattr(_thread, "messages"):
+        _thread.messages = deque(maxlen=_MAX_MESSAGES)
+    messages: deque[str] = _thread.messages
+    return messages
 
 
 def _make_logger(module: Any, name: str) -> Any:
     severity = module.ILogger.Severity
     levels = {
         severity.INTERNAL_ERROR: logging.ERROR,
-        severity.ERROR: logging.WARNING,  # it is raised, or another engine is taken
+        severity.ERROR: logging.WARNING,  # it is raised, or another engine is used
         severity.WARNING: logging.INFO,
         severity.INFO: logging.DEBUG,
     }
 
-    ended = _ended  # the name in the module is one of the things that are gone
+    ended = _ended  # a closure variable: the module's globals may be destroyed
 
     class Log(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -157,13 +155,13 @@ def _make_logger(module: Any, name: str) -> Any:
             if ended:
                 return
             if level in (severity.INTERNAL_ERROR, severity.ERROR):
-                _said().append(str(message).strip())
+                _messages().append(str(message).strip())
             logger.log(levels.get(level, logging.NOTSET + 1), "%s: %s", name, message)
 
     return Log()
 
 
 def _keep(thing: Any) -> Any:
-    """The same object, with a reference that is never given back."""
+    """Keep an object alive for good, by a reference that is never released; return it."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
     return thing

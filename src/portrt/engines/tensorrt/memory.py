@@ -1,4 +1,4 @@
-"""Memory of torch's allocator, for what an engine writes."""
+"""Allocates outputs and activations with torch's allocator."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 
 from portrt import torch_internals
 
-ALIGNMENT = 256  # bytes, of every address that TensorRT is given
-# Activations up to this size lie in memory that is kept for the small engines of a stream, which
-# run one after the other; to ask torch for it each time would take a tenth of their call.
+ALIGNMENT = 256  # bytes; of every address passed to TensorRT
+# Activations up to this size share memory that is kept for the small engines of a stream, which run
+# one after the other; an allocation by torch for each call would take a tenth of its time.
 SMALL_BYTES = 1 << 20
 
 
 class Memory:
-    """Memory of one device, which must be the current one when it is asked for.
+    """Allocator of one device, which must be the current one during its calls.
 
     Args:
-        device: With its index.
+        device: A CUDA device with its index.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,16 +27,16 @@ class Memory:
         self._empty_strided = torch_internals.empty_strided_on(device.type)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """`torch.empty`, in a third of its time.
+        """Allocate like `torch.empty`, in a third of its time.
 
         Raises:
-            torch.OutOfMemoryError: There is too little.
+            torch.OutOfMemoryError: There is too little GPU memory.
         """
         sizes, strides = _contiguous(tuple(shape))
         return self._empty_strided(sizes, strides, dtype)
 
     def small(self, stream: int) -> int:
-        """Address of the `SMALL_BYTES` that all small engines share on a stream."""
+        """Return the address of the `SMALL_BYTES` that all small engines share on a stream."""
         key = (self._device, stream)
         made = _small.get(key)
         if made is None:
@@ -44,14 +44,14 @@ class Memory:
         return made.data_ptr()
 
     def nothing(self) -> torch.Tensor:
-        """A tensor without meaning."""
+        """Return a placeholder tensor."""
         made = _nothing.get(self._device)
         if made is None:
             made = _nothing.setdefault(self._device, self.empty((ALIGNMENT,), torch.uint8))
         return made
 
     def nowhere(self) -> int:
-        """An address for tensors without elements: TensorRT wants one, torch has none."""
+        """Return an address for tensors without elements: TensorRT needs one, torch has none."""
         return self.nothing().data_ptr()
 
 
@@ -61,7 +61,7 @@ _nothing: dict[torch.device, torch.Tensor] = {}
 
 @lru_cache(maxsize=4096)
 def _contiguous(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes, and the strides of a contiguous tensor of them."""
+    """Return the sizes, and the strides of a contiguous tensor of these sizes."""
     strides, step = [], 1
     for size in reversed(sizes):
         strides.append(step)

@@ -1,4 +1,4 @@
-"""Optimization profiles: which of them takes the sizes of a call."""
+"""Chooses the optimization profile for the sizes of a call."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import torch
 from portrt.engines.tensorrt.engine import Binding, Sizes
 from portrt.errors import OutOfProfileError
 
-# (place in the call, name, binding) of each input.
+# (position in the call, name, binding) of each input.
 Bounds = tuple[tuple[int, str, Binding], ...]
 
 
 def profile_of(bounds: Bounds, count: int, given: Mapping[str, torch.Tensor]) -> int | None:
-    """Index of the first profile that takes these inputs, or None.
+    """Find the first profile whose ranges include these inputs.
 
     Args:
         bounds: The inputs.
         count: Number of profiles.
-        given: Binding -> tensor; what the engine wants on the host is on the host.
+        given: Binding -> tensor; shape tensors are in CPU memory.
+
+    Returns:
+        Its index, or None.
     """
     for index in range(count):
         if all(_fits(binding, index, given[name]) for _, name, binding in bounds):
@@ -31,29 +34,29 @@ def profile_of(bounds: Bounds, count: int, given: Mapping[str, torch.Tensor]) ->
 def _fits(binding: Binding, profile: int, tensor: torch.Tensor) -> bool:
     if len(tensor.shape) != binding.rank:
         return False
-    least, most = binding.profiles[profile]
+    lower, upper = binding.profiles[profile]
     sizes = _sizes(binding, tensor)
-    if binding.on_host:  # not all of its bounds may be known
-        sizes = sizes[: len(least)]
+    if binding.on_host:  # the library may report bounds of the first elements alone
+        sizes = sizes[: len(lower)]
     # An input of fixed sizes may have no bounds.
-    return not least or _within(least, sizes, most)
+    return not lower or _within(lower, sizes, upper)
 
 
 def _sizes(binding: Binding, tensor: torch.Tensor) -> Sequence[int]:
-    """What a profile bounds: the shape, or the numbers of a shape tensor."""
+    """Return what a profile bounds: the shape, or the values of a shape tensor."""
     return tensor.flatten().tolist() if binding.on_host else tuple(tensor.shape)
 
 
-def _within(least: Sizes, values: Sequence[int], most: Sizes) -> bool:
-    return len(values) == len(least) and all(
-        low <= value <= high for low, value, high in zip(least, values, most, strict=True)
+def _within(lower: Sizes, values: Sequence[int], upper: Sizes) -> bool:
+    return len(values) == len(lower) and all(
+        low <= value <= high for low, value, high in zip(lower, values, upper, strict=True)
     )
 
 
 def refuse_sizes(
     block: str, bounds: Bounds, count: int, given: Mapping[str, torch.Tensor]
 ) -> NoReturn:
-    """Raise OutOfProfileError with the sizes and what each profile takes."""
+    """Raise OutOfProfileError with the sizes and the range of each profile."""
     lines = []
     for index in range(count):
         ranges = [

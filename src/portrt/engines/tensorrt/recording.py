@@ -1,4 +1,4 @@
-"""An engine's work for some sizes as one CUDA graph, replayed on tensors that lie anywhere."""
+"""An engine's run for some sizes as one CUDA graph, replayed on tensors at any addresses."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from portrt.engines.tensorrt.execution import EngineExecution
 
 
 class StreamPool:
-    """What all recordings of one stream share.
+    """Resources that all recordings of one stream share.
 
-    Their memory, since they run one after the other; the stream that they are captured on, which is
-    nobody else's, as those of torch may be; and a lock, held from the first change of a graph to
-    the last read of its memory, so that no other call comes in between.
+    Their memory pool, since they run one after the other; a stream for capturing, which no other
+    code uses, unlike those of torch's pool; and a lock, held from the first update of a graph until
+    its results are enqueued, so that concurrent calls do not interleave.
 
     Args:
-        device: Of the stream; the current one.
+        device: Device of the stream; the current one.
 
     Raises:
-        RuntimeError: The driver makes no stream.
+        RuntimeError: The driver cannot create a stream.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,18 +38,18 @@ class StreamPool:
 
 
 class Recording:
-    """A graph, its context, which nothing else uses, and the memory that the engine works on.
+    """A CUDA graph, an execution context of its own, and the memory that the engine works on.
 
-    The graph copies the inputs to where the engine reads them, and the outputs from where it writes
-    them. Before each launch the far ends of these copies are moved to the tensors of the call.
-    Types that the engine does not have are converted beside the graph.
+    The graph copies the inputs to the engine's input memory, and the outputs from its output
+    memory. Before each launch these copies get the addresses of the call's tensors. Types that the
+    engine does not have are converted outside of the graph.
 
     Args:
-        session: Whose engine it is.
-        pool: Of the stream.
+        session: The engine.
+        pool: Resources of the stream.
         stream: Handle of the current stream, which the recording is for.
-        inputs: As the block is called.
-        shapes: Of the outputs.
+        inputs: Inputs of the block's call.
+        shapes: Shape of each output.
 
     Raises:
         RuntimeError: The engine cannot be recorded.
@@ -76,7 +76,7 @@ class Recording:
         ]
         sizes = tuple([memory.shape for memory in self._memories])
         self._slot = session.contexts.take(stream, session.profile(sizes, dict(tensors)), sizes)
-        # Whatever it allocates for these sizes it allocates now.
+        # A run before capturing: TensorRT may allocate in the first run with new sizes.
         first = session.enqueue(self._slot, stream, tensors, sizes, shapes)
         self._narrowed = [
             memory
@@ -120,18 +120,17 @@ class Recording:
         ]
 
     def give_back(self) -> None:
-        """Let the context be used by other calls of the stream, after what is on its way there."""
+        """Return the context to other calls of the stream, after the work enqueued there."""
         self._session.contexts.give(self._slot, self._stream)
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-        """Run on the recording's stream, which is current.
+        """Launch the graph on the recording's stream, which is current.
 
         Returns:
-            New tensors; None if the driver does not let the graph copy from or to where the tensors
-            lie.
+            New tensors; None if the driver rejects an address of the call's tensors.
 
         Raises:
-            EngineError: This or an earlier call had numbers that the engine's type does not hold.
+            EngineError: This or an earlier call had integers that the engine's type does not hold.
         """
         session = self._session
         narrow = session.narrow
@@ -143,7 +142,7 @@ class Recording:
                 tensor = inputs[place]
                 if not tensor.is_contiguous():
                     tensor = tensor.contiguous()
-                    read.append(tensor)  # until the graph is launched
+                    read.append(tensor)  # alive until the graph is launched
                 if not copy.read_from(tensor.data_ptr()):
                     return None
             for memory, shape, dtype, copy_out in self._results:
@@ -166,7 +165,7 @@ class Recording:
 class _Result(NamedTuple):
     """An output's memory in the graph, and the copy out of it.
 
-    None where there is nothing to copy, or the numbers are converted after the graph.
+    The copy is None where there is nothing to copy, or the output is converted after the graph.
     """
 
     memory: torch.Tensor

@@ -1,4 +1,4 @@
-"""Weights that an engine was built without: it gets them from the image when it is opened."""
+"""Refits weights that an engine was built without, from the weights image, when it is opened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from portrt.engines.tensorrt.libraries import Library
 from portrt.errors import EngineError
 from portrt.weights import WeightsImage
 
-# torch's type -> TensorRT's name of it.
+# torch's type -> TensorRT's name for it.
 _KINDS = {
     torch.float32: "FLOAT",
     torch.float16: "HALF",
@@ -36,7 +36,7 @@ class EngineWeights:
 
     @classmethod
     def of(cls, names: tuple[str, ...], image: WeightsImage | None) -> EngineWeights:
-        """Those that an engine's entry names.
+        """Collect the weights that an engine's entry names.
 
         Raises:
             PackageError: The image has no such tensor.
@@ -47,8 +47,10 @@ class EngineWeights:
 
     @property
     def digest(self) -> str:
-        """Of names and numbers, read and not taken from a file's word: an engine with these weights
-        is shared by programs."""
+        """Digest of names and values.
+
+        Computed, and not taken from the file: programs share an opened engine by it.
+        """
         found = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -58,15 +60,15 @@ class EngineWeights:
 
 
 def refit(lib: Library, engine: Any, weights: EngineWeights) -> None:
-    """Give an engine the weights that it lacks.
+    """Refit an engine that was built without weights.
 
     Args:
-        lib: Who runs it.
-        engine: TensorRT's, just deserialized.
-        weights: By the names that the ONNX model had for them.
+        lib: Library that runs it.
+        engine: TensorRT's engine, just deserialized.
+        weights: Weights by their names in the ONNX model.
 
     Raises:
-        EngineError: The engine wants others, or refuses one; the message names them.
+        EngineError: The engine needs other weights, or rejects one; the message names them.
     """
     if not weights.tensors:
         return
@@ -87,14 +89,14 @@ def refit(lib: Library, engine: Any, weights: EngineWeights) -> None:
         given = None if kind is None else trt.Weights(kind, tensor.data_ptr(), tensor.numel())
         if given is None or not refitter.set_named_weights(name, given):
             raise EngineError(
-                f"{lib.name} {lib.version} does not take the weights {name!r} as "
+                f"{lib.name} {lib.version} rejects the weights {name!r} of type and shape "
                 f"{tensor.dtype} {list(tensor.shape)}{lib.recent_log()}",
                 "weights of the type and the size that the engine was built with",
                 "build the engine again",
             )
     if not refitter.refit_cuda_engine():
         raise EngineError(
-            f"{lib.name} {lib.version} cannot put weights into the engine{lib.recent_log()}",
+            f"{lib.name} {lib.version} cannot refit the engine{lib.recent_log()}",
             f"all of {sorted(wanted)}, and enough GPU memory",
             "build the engine again, or without strip_engine_weights",
         )

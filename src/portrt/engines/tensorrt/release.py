@@ -1,4 +1,4 @@
-"""The end of TensorRT's objects, which belong to a GPU."""
+"""Releases TensorRT's objects, whose destructors change the current GPU."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 
 
 def end_on(device: torch.device, owner: object, attribute: str) -> None:
-    """Drop an attribute that holds a TensorRT object, and leave the current GPU the current one.
+    """Drop an attribute that holds a TensorRT object, and keep the current GPU.
 
-    Seen: an engine or a context makes its own GPU the current one as it ends. It may end with
-    garbage, which is collected at any time: between the steps of a call on another GPU, too.
+    Seen: the destructor of an engine or a context makes its own GPU the current one. It may run in
+    garbage collection, at any time: also between the steps of a call on another GPU.
 
     Args:
         device: A CUDA device with its index.
-        owner: What ends; its `__del__` calls this.
-        attribute: Of the owner; it may be missing.
+        owner: Object that is being destroyed; its `__del__` calls this.
+        attribute: Name of the attribute; it may be missing.
     """
     if sys.is_finalizing():
-        return  # nobody needs the current GPU any more
+        return  # the current GPU no longer matters
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return  # a forked process, in which there is none
+        return  # a forked process, which cannot use CUDA
     with torch.cuda.device(device):
         vars(owner).pop(attribute, None)

@@ -1,4 +1,4 @@
-"""The hot path of TensorRT: torch's memory in and out, on the caller's stream."""
+"""The hot path of TensorRT: torch tensors in and out, on the caller's stream."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from portrt.format.manifest import EngineSpec, Manifest
 class TensorRTSession(EngineExecution):
     """An engine on one device. Safe to use from several threads and on several streams.
 
-    Contexts are kept by stream: what a context does on one stream is in order. Activations are
-    torch memory of the call's stream, given back as the call returns, so that all sessions share
-    it; those of small engines are kept, one memory for all on a stream.
+    Contexts are kept by stream: the work of a context on one stream is in order. Activations are
+    torch memory of the call's stream, freed as the call returns, so that all sessions share it;
+    small engines share one memory per stream, which is kept.
 
     Args:
         opened: The engine.
@@ -57,7 +57,7 @@ class TensorRTSession(EngineExecution):
         self._current_device = torch_internals.current_device_index
 
     def graphed(self, most: int) -> Session:
-        """This session with up to `most` CUDA graphs."""
+        """Return this session with up to `most` CUDA graphs."""
         with self._lock:
             if most not in self._graphed:
                 self._graphed[most] = GraphedSession(self, most)
@@ -71,7 +71,7 @@ class TensorRTSession(EngineExecution):
         A size of -1 in `shapes` is known only when the engine has run.
 
         Raises:
-            EngineError: TensorRT refuses the sizes, fails, or there is too little GPU memory.
+            EngineError: TensorRT rejects the sizes or fails, or there is too little GPU memory.
         """
         if self._current_device() != self._index:
             with torch.cuda.device(self._index):
@@ -79,7 +79,7 @@ class TensorRTSession(EngineExecution):
         if not self._plain:
             return self._run(inputs, shapes)
         # What follows is `_run` for sizes that a context of this stream ran last, and tensors that
-        # are as the engine wants them: a small engine takes 20 us, and Python's steps count.
+        # need no conversion: a small engine takes 20 us, of which Python's steps are a large part.
         stream = self._stream_of(self._index)
         idle = self._idle.get((stream, 0))
         try:
@@ -104,8 +104,10 @@ class TensorRTSession(EngineExecution):
                 idle.append(slot)
 
     def _is_ready(self, slot: Slot, inputs: Sequence[torch.Tensor]) -> bool:
-        """Whether a context has run these sizes last, and can read the inputs where they lie, which
-        it is told."""
+        """Return whether a context ran these sizes last and can read the inputs in place.
+
+        Sets their addresses.
+        """
         if slot.sizes is None or slot.outputs:
             return False
         known = slot.addresses
@@ -123,7 +125,7 @@ class TensorRTSession(EngineExecution):
     def _at_once(
         self, slot: Slot, stream: int, shapes: Sequence[tuple[int, ...]], *, capturing: bool
     ) -> list[torch.Tensor]:
-        """Run a context that has the sizes and the addresses of its inputs."""
+        """Run a context whose sizes and input addresses are set."""
         context, known = slot.context, slot.addresses
         bytes_wanted, memory = self._bytes_wanted, self.memory
         outputs = []
@@ -139,7 +141,9 @@ class TensorRTSession(EngineExecution):
             if bytes_wanted <= SMALL_BYTES and not capturing:
                 address = memory.small(stream)
             else:
-                activations = memory.empty((bytes_wanted,), torch.uint8)  # until it is enqueued
+                activations = memory.empty(
+                    (bytes_wanted,), torch.uint8
+                )  # alive until it is enqueued
                 address = activations.data_ptr()
         except torch.OutOfMemoryError as err:
             raise errors.out_of_memory(self.name, self.device, bytes_wanted) from err
@@ -180,6 +184,6 @@ class TensorRTSession(EngineExecution):
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
     ) -> list[LayerTime]:
-        """See `portrt.engines.base.ProfiledSession`."""
+        """Time each layer; see `portrt.engines.base.ProfiledSession`."""
         with torch.cuda.device(self._index):
             return layer_times(self, inputs, shapes, calls)
