@@ -38,13 +38,13 @@ def narrowed_by(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int64_narrowing, "cuda_kernel", lambda *_: made)
 
 
-NARROW = plan("plus one", {"x": ("INT32", (-1,), [IDS])}, {"y": ("INT32", (["x", 0],))})
+QUANTIZED = plan("plus one", {"x": ("INT32", (-1,), [IDS])}, {"y": ("INT32", (["x", 0],))})
 WIDE_X = {"x": ("int64", (8,))}
 WIDE_Y = {"y": ("int64", (8,))}
 
 
 def test_int64_goes_to_an_int32_engine_and_back(rig: Any) -> None:
-    run = rig(NARROW, WIDE_X, WIDE_Y)
+    run = rig(QUANTIZED, WIDE_X, WIDE_Y)
     x = torch.tensor([1, -5, 2**31 - 2])
     (y,) = run(x)
     assert y.dtype == torch.int64
@@ -54,7 +54,7 @@ def test_int64_goes_to_an_int32_engine_and_back(rig: Any) -> None:
 
 
 def test_int32_of_both_sides_is_not_converted(rig: Any) -> None:
-    run = rig(NARROW, {"x": ("int32", (8,))}, {"y": ("int32", (8,))})
+    run = rig(QUANTIZED, {"x": ("int32", (8,))}, {"y": ("int32", (8,))})
     x = aligned(torch.tensor([1, 2], dtype=torch.int32))
     (y,) = run(x)
     assert y.dtype == torch.int32
@@ -73,7 +73,7 @@ def test_an_int64_engine_gets_int64(rig: Any) -> None:
 def test_a_number_that_int32_does_not_hold_is_an_error_at_the_next_call(
     rig: Any, number: int
 ) -> None:
-    run = rig(NARROW, WIDE_X, WIDE_Y)
+    run = rig(QUANTIZED, WIDE_X, WIDE_Y)
     run(torch.tensor([1, number]))
     with pytest.raises(EngineError, match=r"does not hold, in 'x': its outputs are wrong"):
         run(torch.tensor([1, 2]))
@@ -108,7 +108,7 @@ def test_more_inputs_than_one_launch_takes(rig: Any) -> None:
 
 
 def test_a_lost_number_is_told_whatever_the_stream(rig: Any, gpu: Any) -> None:
-    run = rig(NARROW, WIDE_X, WIDE_Y)
+    run = rig(QUANTIZED, WIDE_X, WIDE_Y)
     gpu.stream = 1
     run(torch.tensor([2**40]))
     gpu.stream = 2
@@ -121,7 +121,7 @@ def test_a_lost_number_is_told_whatever_the_stream(rig: Any, gpu: Any) -> None:
 
 
 def test_a_lost_number_of_a_graph_is_not_forgotten(rig: Any, gpu: Any) -> None:
-    run = rig(NARROW, WIDE_X, WIDE_Y)
+    run = rig(QUANTIZED, WIDE_X, WIDE_Y)
     gpu.capturing = True
     assert run(torch.tensor([2**40]))[0].shape == (1,)
     with pytest.raises(EngineError, match="its outputs are wrong"):

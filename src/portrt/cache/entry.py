@@ -68,7 +68,7 @@ def read_entry(folder: Path) -> Entry:
     return entry
 
 
-def write_entry(room: Path, key: Key, meta: Mapping[str, Any], size: int) -> None:
+def write_entry(workdir: Path, key: Key, meta: Mapping[str, Any], size: int) -> None:
     """The data's description, with a digest of itself before it.
 
     Nothing is forced to disk: what a power failure leaves fails its digest.
@@ -79,11 +79,11 @@ def write_entry(room: Path, key: Key, meta: Mapping[str, Any], size: int) -> Non
             "parts": dict(key.parts),
             "meta": dict(meta),
             "size": size,
-            "sha256": _file_digest(room / DATA),
+            "sha256": _file_digest(workdir / DATA),
         },
         sort_keys=True,
     ).encode()
-    (room / ENTRY).write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    (workdir / ENTRY).write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 def use_of(folder: Path) -> list[tuple[float, int]]:

@@ -36,7 +36,7 @@ _TEMPORARY = "tmp-"
 _TEMPORARY_AGE_S = 3600.0
 _LOCK_AGE_S = 7 * 86400.0
 
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 class Cache:
@@ -61,14 +61,14 @@ class Cache:
             with tempfile.TemporaryFile(dir=self.folder / _LOCKS):
                 return True
         except OSError as err:
-            self._say("it cannot be written", err)
+            self._warn_once("it cannot be written", err)
             return False
 
-    def _say(self, what: str, err: BaseException) -> None:
+    def _warn_once(self, what: str, err: BaseException) -> None:
         """A warning, once a process and folder."""
         key = f"{self.folder} {what}"
-        if key not in _said:
-            _said.add(key)
+        if key not in _warned:
+            _warned.add(key)
             logger.warning(
                 "the cache in %s is not used, because %s: %s. Set PORTRT_CACHE_DIR to another "
                 "folder, or to 'off'",
@@ -134,29 +134,29 @@ class Cache:
         if not self.writable:
             return False
         self._sweep()
-        room: Path | None = None
+        workdir: Path | None = None
         try:
-            room = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
-            write(room / DATA)
-            size = (room / DATA).stat().st_size
+            workdir = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+            write(workdir / DATA)
+            size = (workdir / DATA).stat().st_size
             if size > self.limit_bytes:
                 logger.info("%s is not cached: it has %d bytes", key.name, size)
                 return False
-            write_entry(room, key, meta, size)
-            return self._publish(room, self.folder / key.name, replace=replace)
+            write_entry(workdir, key, meta, size)
+            return self._publish(workdir, self.folder / key.name, replace=replace)
         except Exception as err:  # torch raises errors of its own when a disk is full
-            self._say("an entry could not be written", err)
+            self._warn_once("an entry could not be written", err)
             return False
         finally:
-            if room is not None:
-                shutil.rmtree(room, ignore_errors=True)
+            if workdir is not None:
+                shutil.rmtree(workdir, ignore_errors=True)
             self.evict(self.limit_bytes)
 
-    def _publish(self, room: Path, folder: Path, *, replace: bool) -> bool:
+    def _publish(self, workdir: Path, folder: Path, *, replace: bool) -> bool:
         if replace:
             self._remove(folder)
         try:
-            room.rename(folder)
+            workdir.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
@@ -186,7 +186,7 @@ class Cache:
             logger.warning("%s is held for more than %g s; it is not waited for", path, timeout_s)
             return None
         except (OSError, NotImplementedError) as err:
-            self._say("its files cannot be locked", err)
+            self._warn_once("its files cannot be locked", err)
             return None
         return lock
 
@@ -243,10 +243,10 @@ class Cache:
     def _remove(self, folder: Path) -> None:
         """Out of sight at once, then gone: nobody finds half an entry."""
         with contextlib.suppress(OSError):
-            room = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+            workdir = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
             with contextlib.suppress(OSError):
-                folder.rename(room / "removed")
-            shutil.rmtree(room, ignore_errors=True)
+                folder.rename(workdir / "removed")
+            shutil.rmtree(workdir, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind."""

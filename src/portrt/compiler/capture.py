@@ -91,11 +91,13 @@ def capture(
                 model, example_args, example_kwargs, dynamic_shapes=dynamic_shapes, strict=strict
             )
     except Exception as err:
-        told = TorchError.of(err)
+        failure = TorchError.of(err)
         raise CaptureError(
-            f"torch.export could not capture {type(model).__qualname__}: {told}",
+            f"torch.export could not capture {type(model).__qualname__}: {failure}",
             "a model that torch.export.export takes with these inputs",
-            "; ".join((*told.advice, "torch.export.draft_export(model, args) lists every cause")),
+            "; ".join(
+                (*failure.advice, "torch.export.draft_export(model, args) lists every cause")
+            ),
         ) from err
     seconds = time.perf_counter() - started
     logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)

@@ -27,13 +27,13 @@ from portrt.compiler.package.assemble import assemble
 from portrt.compiler.partition import partition
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.compiler.program_cache import build_program
-from portrt.compiler.reports.coverage import coverage, deliver, one_line, say
+from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, write_report
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
 from portrt.errors import BuildError, ConvertError, SettingsError
 from portrt.format.compile_report import MissingEngine, report_of_manifest
 from portrt.format.manifest import decode, parse
 from portrt.graphs import nested
-from portrt.graphs.module_path import ModulePath, say_what_names_nothing
+from portrt.graphs.module_path import ModulePath, warn_of_unmatched_patterns
 from portrt.graphs.node_names import nodes_named
 from portrt.graphs.symbols import ProfileRanges
 from portrt.runtime.calls import manifests_of
@@ -171,29 +171,29 @@ def _compiled(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> ExportedProgram:
     """The program with engines; with `dryrun` the captured one, after printing the plan."""
     if not settings.dryrun:
 
         def build() -> tuple[ExportedProgram, bool]:
-            return _build(captured, settings, builders, best)
+            return _build(captured, settings, builders, profile_ranges)
 
-        program = build_program(captured, settings, builders, best, build)
+        program = build_program(captured, settings, builders, profile_ranges, build)
         for text in manifests_of(program):
             for engine in decode(text).engines:
                 mark_trusted(engine.data.sha256)  # it was built here
             found = report_of_manifest(parse(text))
             if found is not None:
-                deliver(found, settings.report)
+                write_report(found, settings.report)
         return program
     from portrt.compiler.reports.dryrun import print_plan
 
-    plan = _plan(captured, settings, builders, best, {})
+    plan = _plan(captured, settings, builders, profile_ranges, {})
     report = coverage(plan)
     print_plan(plan, [item.backend.name for item in builders], report)
     if settings.report is not True:  # it was printed
-        deliver(report, settings.report)
+        write_report(report, settings.report)
     return captured
 
 
@@ -203,8 +203,8 @@ def _check_module_names(
     """Warn of names of modules that are none; a model that came captured may have lost them."""
     paths = [ModulePath.of(node.meta) for node in captured.graph.nodes]
     excluded = {name for b in builders for name in b.settings.autocast_excluded_modules}
-    say_what_names_nothing("torch_executed_modules", settings.torch_executed_modules, paths)
-    say_what_names_nothing("autocast_excluded_modules", excluded, paths)
+    warn_of_unmatched_patterns("torch_executed_modules", settings.torch_executed_modules, paths)
+    warn_of_unmatched_patterns("autocast_excluded_modules", excluded, paths)
 
 
 def _check_ir(ir: str) -> None:
@@ -220,7 +220,7 @@ def _plan(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
     excluded: Mapping[str, Verdict],
 ) -> Plan:
     extra = resolved(settings.translations)
@@ -230,14 +230,14 @@ def _plan(
         verdicts = (translated, *(item.backend.supports(node) for item in builders))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
-    return partition(lower(captured, settings), settings, supports, excluded, best)
+    return partition(lower(captured, settings), settings, supports, excluded, profile_ranges)
 
 
 def _build(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> tuple[ExportedProgram, bool]:
     """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
 
@@ -246,9 +246,9 @@ def _build(
     """
     excluded: dict[str, Verdict] = {}
     for tries in itertools.count(1):
-        plan = _plan(captured, settings, builders, best, excluded)
+        plan = _plan(captured, settings, builders, profile_ranges, excluded)
         if tries == 1:
-            say(coverage(plan))
+            log_coverage(coverage(plan))
         missing: list[MissingEngine] = []
         image = image_from_tensors(plan.tensors)
         samples = sample_blocks(plan, captured) if _wants_samples(builders) else {}
@@ -275,7 +275,7 @@ def _build(
         policy["check"] = settings.check
     report = coverage(plan, missing)
     if not plan.blocks:  # no manifest has it
-        deliver(report, settings.report)
+        write_report(report, settings.report)
     program = assemble(
         plan, image if plan.tensors else None, engines, policy, report=report.to_json()
     )

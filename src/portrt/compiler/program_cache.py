@@ -29,7 +29,7 @@ def build_program(
     captured: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
     build: Callable[[], tuple[ExportedProgram, bool]],
 ) -> ExportedProgram:
     """What `build` makes of a captured program, or what it made of an equal one before.
@@ -38,14 +38,14 @@ def build_program(
         captured: Not changed.
         settings: Of the compilation.
         builders: The engines to build.
-        best: Sizes that engines are tuned for.
+        profile_ranges: Sizes that engines are tuned for.
         build: Gives the compiled program, and whether it is all that was asked for: what failed may
             succeed another time, and is not kept.
     """
     cache = cache_of(settings)
     key = None
     if cache is not None:
-        key = key_or_none(lambda: program_key(captured, settings, builders, best))
+        key = key_or_none(lambda: program_key(captured, settings, builders, profile_ranges))
     if cache is None or key is None:
         return build()[0]
     found = _program(cache, key, settings)

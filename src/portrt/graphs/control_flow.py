@@ -37,7 +37,7 @@ class SubgraphSite:
     calls: tuple[tuple[torch.fx.GraphModule, torch.fx.Node], ...] = ()
 
 
-def places(
+def subgraph_sites(
     module: torch.fx.GraphModule,
     calls: tuple[tuple[torch.fx.GraphModule, torch.fx.Node], ...] = (),
 ) -> Iterator[SubgraphSite]:
@@ -45,7 +45,7 @@ def places(
     yield SubgraphSite(module, calls)
     for node in list(module.graph.nodes):
         for inner in graphs(module, node):
-            yield from places(inner, (*calls, (module, node)))
+            yield from subgraph_sites(inner, (*calls, (module, node)))
 
 
 def graphs(module: torch.fx.GraphModule, call: torch.fx.Node) -> list[torch.fx.GraphModule]:
@@ -63,7 +63,7 @@ def placeholders(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
     return [node for node in module.graph.nodes if node.op == "placeholder"]
 
 
-def handed_in(
+def bound_operands(
     call: torch.fx.Node, graph: torch.fx.GraphModule
 ) -> Iterator[tuple[torch.fx.Node, torch.fx.Node]]:
     """Placeholder of a graph, and the node of the call that it stands for each time.

@@ -57,7 +57,9 @@ def _class_name(kind: Any) -> str:
     return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def say_what_names_nothing(option: str, patterns: Iterable[str], paths: list[ModulePath]) -> None:
+def warn_of_unmatched_patterns(
+    option: str, patterns: Iterable[str], paths: list[ModulePath]
+) -> None:
     """Warn of patterns that name no module of a graph; a misspelt one would be without effect."""
     for pattern in sorted(patterns):
         if not any(path.match([pattern]) for path in paths):

@@ -7,7 +7,7 @@ import torch
 aten = torch.ops.aten
 
 # Dtypes that numbers are quantized to. uint8 is a dtype of pictures as well.
-NARROW = frozenset({torch.int8, torch.float8_e4m3fn})
+QUANTIZED = frozenset({torch.int8, torch.float8_e4m3fn})
 
 # Operators that move numbers and do not look at them: they commute with a conversion.
 LAYOUTS = frozenset(

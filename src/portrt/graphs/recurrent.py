@@ -27,7 +27,7 @@ _SCHEMAS = {
     "lstm": f"(Tensor input, Tensor[] hx, {_TAIL} -> (Tensor, Tensor, Tensor)",
     "gru": f"(Tensor input, Tensor hx, {_TAIL} -> (Tensor, Tensor)",
 }
-_WHOLE = {"lstm": aten.lstm.input, "gru": aten.gru.input}
+_LAYERS = {"lstm": aten.lstm.input, "gru": aten.gru.input}
 
 
 @lru_cache
@@ -39,10 +39,10 @@ def _stand_ins() -> dict[Any, Any]:
     found = {}
     for name, schema in _SCHEMAS.items():
         library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        library.impl(name, _WHOLE[name], "CompositeExplicitAutograd")
+        library.impl(name, _LAYERS[name], "CompositeExplicitAutograd")
         library.impl(name, torch.library.fallthrough_kernel, "Autograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", _FAKES[name], lib=library)
-        found[_WHOLE[name]] = getattr(getattr(torch.ops, _NAMESPACE), name).default
+        found[_LAYERS[name]] = getattr(getattr(torch.ops, _NAMESPACE), name).default
     return found
 
 

@@ -41,7 +41,7 @@ def input_specs(
     inputs: Sequence[torch.fx.Node],
     known: symbols.Dimensions,
     program: ExportedProgram,
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> tuple[InputSpec, ...]:
     """Return the spec of each input.
 
@@ -49,13 +49,13 @@ def input_specs(
         inputs: Nodes, in call order.
         known: Where each symbolic size can be read off.
         program: The program that the nodes are from.
-        best: Symbol -> size that engines are tuned for, where it is not the example's.
+        profile_ranges: Symbol -> size that engines are tuned for, where it is not the example's.
     """
     specs = []
     for index, node in enumerate(inputs):
         value = node.meta["val"]
         shape = tuple(
-            _input_size(size, (index, axis), known, program, best)
+            _input_size(size, (index, axis), known, program, profile_ranges)
             for axis, size in enumerate(value.shape)
         )
         specs.append(InputSpec(node.name, dtype_name(value), shape))
@@ -67,7 +67,7 @@ def _input_size(
     place: tuple[int, int],
     known: symbols.Dimensions,
     program: ExportedProgram,
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> Any:
     if isinstance(size, int):
         return size
@@ -86,7 +86,7 @@ def _input_size(
 
     profiles = tuple(
         (within(low), within(opt), within(high))
-        for low, opt, high in symbols.ranges_of(expression, best)
+        for low, opt, high in symbols.ranges_of(expression, profile_ranges)
     )
     wanted = profiles[0][1] if profiles else within(torch_internals.hint_of(size) or least)
     if profiles == ((least, wanted, most),):

@@ -189,7 +189,7 @@ def bounds_of(bounds: Any) -> tuple[int, int | None]:
     """Smallest and largest size in torch's ValueRanges; None where there is no largest."""
     if bounds is None:
         return 0, None
-    return max(0, _whole(bounds.lower, 0) or 0), _whole(bounds.upper, None)
+    return max(0, _bound(bounds.lower, 0) or 0), _bound(bounds.upper, None)
 
 
 def ranges_of(expression: Any, tuned: ProfileRanges) -> tuple[tuple[int, int, int], ...]:
@@ -209,7 +209,7 @@ def ranges_of(expression: Any, tuned: ProfileRanges) -> tuple[tuple[int, int, in
     )
 
 
-def _whole(value: Any, otherwise: int | None) -> int | None:
+def _bound(value: Any, otherwise: int | None) -> int | None:
     """A bound as an int; infinities and torch's near-infinities are no bound."""
     number = sympy.sympify(value)
     if not number.is_Integer or abs(number) >= 2**31:

@@ -71,9 +71,9 @@ def plan_of_source(
 
     def supports(node: torch.fx.Node) -> Verdict:
         """No for sizes that the data decides: they are stated for a plan without a source."""
-        return data_sizes.REFUSED if data_sizes.of_tensors(tensors_of(node)) else YES
+        return data_sizes.REFUSED if data_sizes.any_data_dependent(tensors_of(node)) else YES
 
-    plan = partition(lower(captured), settings, supports, best=best)
+    plan = partition(lower(captured), settings, supports, profile_ranges=best)
     if len(plan.blocks) != 1:
         raise PartitionError(
             f"the source is {len(plan.blocks)} blocks",

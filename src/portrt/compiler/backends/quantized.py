@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from portrt.graphs.quantized_dtypes import LAYOUTS, NARROW
+from portrt.graphs.quantized_dtypes import LAYOUTS, QUANTIZED
 
 aten = torch.ops.aten
 _CONVERT = aten._to_copy.default
@@ -24,7 +24,7 @@ _RANGES = {
 _UNKNOWN = (-math.inf, math.inf, False)
 
 
-def converts(node: torch.fx.Node) -> bool:
+def is_quantized_conversion(node: torch.fx.Node) -> bool:
     """Whether a node converts between a float dtype and int8 or float8, as ONNX and PyTorch agree.
 
     They do not for what is out of range: PyTorch makes NaN, or anything; and QuantizeLinear rounds
@@ -33,9 +33,9 @@ def converts(node: torch.fx.Node) -> bool:
     if node.target is not _CONVERT or set(node.kwargs) - {"dtype", "pin_memory"}:
         return False
     taken, made = _dtype(node.args[0]), _dtype(node)
-    if taken in NARROW:
+    if taken in QUANTIZED:
         return made in _FLOATS
-    if made not in NARROW or taken not in _FLOATS:
+    if made not in QUANTIZED or taken not in _FLOATS:
         return False
     low, high, whole = _RANGES[made]
     least, most, is_whole = _range(node.args[0])
@@ -52,9 +52,9 @@ def is_quantized_dataflow(node: torch.fx.Node) -> bool:
         return signed and all(
             user.target is _CONVERT and _dtype(user) == torch.float32 for user in node.users
         )
-    if node.target not in LAYOUTS or _dtype(node) not in NARROW:
+    if node.target not in LAYOUTS or _dtype(node) not in QUANTIZED:
         return False
-    return all(converts(user) or is_quantized_dataflow(user) for user in node.users)
+    return all(is_quantized_conversion(user) or is_quantized_dataflow(user) for user in node.users)
 
 
 def _range(node: Any) -> tuple[float, float, bool]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from portrt.compiler.backends.quantized import converts
+from portrt.compiler.backends.quantized import is_quantized_conversion
 from portrt.graphs import spectral
-from portrt.graphs.quantized_dtypes import NARROW
+from portrt.graphs.quantized_dtypes import QUANTIZED
 from portrt.verdict import YES, Verdict
 
 # What a complex tensor consists of, within an engine.
@@ -35,8 +35,8 @@ def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: s
     passed: frozenset[torch.dtype] = frozenset()
     if quantizes:
         passed = frozenset({torch.int8, torch.float64})  # per-channel scales
-    elif converts(node):
-        passed = NARROW
+    elif is_quantized_conversion(node):
+        passed = QUANTIZED
     for tensor in tensors_of(node):
         if _REAL.get(tensor.dtype) in dtypes and spectral.is_inside(node):
             continue

@@ -1,7 +1,7 @@
 """The branches of a block that its sample inputs do not take.
 
 A check of the engine on the sample says nothing of them. So the block is built again with its
-conditions turned round, compared with PyTorch, and thrown away.
+conditions inverted round, compared with PyTorch, and thrown away.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def with_other_branches(block: Block) -> Iterator[Block]:
     """
     old = block.program
     depth = min(_depth(old.graph_module), _MAX_DEPTH)
-    for turned in range(1, 2**depth):
+    for inverted in range(1, 2**depth):
         module = nested.copied(old.graph_module)
-        _turn(module, turned)
+        _invert(module, inverted)
         call_graph = positional_call_graph(old.graph_signature)
         program = torch_internals.program_from_graph(
             old, module, old.graph_signature, {}, {}, call_graph
@@ -51,16 +51,16 @@ def _depth(module: torch.fx.GraphModule) -> int:
     return found
 
 
-def _turn(module: torch.fx.GraphModule, turned: int) -> None:
+def _invert(module: torch.fx.GraphModule, inverted: int) -> None:
     """Negate the predicates of a graph where the last bit says so, and inside it by the next."""
     for node in list(module.graph.nodes):
         if node.target is _WHILE_LOOP:
             continue
         is_cond = node.target is _COND
         for inner in nested.graphs_of_call(module, node).values():
-            _turn(inner, turned >> is_cond)
+            _invert(inner, inverted >> is_cond)
         predicate = node.args[0] if is_cond else None
-        if turned & 1 and isinstance(predicate, torch.fx.Node):
+        if inverted & 1 and isinstance(predicate, torch.fx.Node):
             with module.graph.inserting_before(node):
                 negated = module.graph.call_function(
                     torch.ops.aten.logical_not.default, (predicate,)

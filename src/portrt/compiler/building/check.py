@@ -21,7 +21,7 @@ from portrt.engines.base import Session
 from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
 from portrt.format import manifest as manifests
 from portrt.format.manifest import Blob
-from portrt.graphs.control_flow import places
+from portrt.graphs.control_flow import subgraph_sites
 from portrt.numerics.compare import arithmetic_of, compare_outputs
 from portrt.runtime.policy import policy
 from portrt.runtime.random_inputs import random_block_inputs
@@ -55,7 +55,7 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
         found[name] = Sample(tuple(inputs), outputs)
         return outputs
 
-    for place in places(plan.graph_module):
+    for place in subgraph_sites(plan.graph_module):
         if place.calls:  # PyTorch calls what is in its graph by name
             for node in place.module.graph.find_nodes(op="call_module"):
                 setattr(place.module, str(node.target), _Recorder(str(node.target), run))

@@ -83,7 +83,7 @@ def program_key(
     program: ExportedProgram,
     settings: Settings,
     builders: Sequence[Builder],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> Key:
     """The key of a whole compiled program, from the captured one.
 
@@ -109,7 +109,7 @@ def program_key(
             "signature": fingerprint.signature(program),
             "weights": fingerprint.weights(program),
             "examples": fingerprint.examples(program),
-            "best sizes": sorted(f"{symbol}: {size}" for symbol, size in best.items()),
+            "best sizes": sorted(f"{symbol}: {size}" for symbol, size in profile_ranges.items()),
             "engines": [
                 [
                     builder.backend.name,

@@ -69,9 +69,11 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     try:
         return run_decompositions(program, {})
     except Exception as err:
-        told = TorchError.of(err)
+        failure = TorchError.of(err)
         raise LowerError(
-            f"torch cannot make the captured model free of writes to tensors: {told}",
+            f"torch cannot make the captured model free of writes to tensors: {failure}",
             "a program that ExportedProgram.run_decompositions takes",
-            "; ".join((*told.advice, "call torch.export.export and run_decompositions yourself")),
+            "; ".join(
+                (*failure.advice, "call torch.export.export and run_decompositions yourself")
+            ),
         ) from err

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from portrt.graphs.quantized_dtypes import LAYOUTS, NARROW
+from portrt.graphs.quantized_dtypes import LAYOUTS, QUANTIZED
 
 aten = torch.ops.aten
 _CONVERT = aten._to_copy.default
@@ -20,7 +20,7 @@ _PROMOTING = frozenset({aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor})
 def convert_low_precision_first(graph_module: torch.fx.GraphModule) -> None:
     """Rewrite the graph in place; every value stays bit for bit what it was."""
     graph = graph_module.graph
-    if not any(_dtype(node) in NARROW for node in graph.nodes):
+    if not any(_dtype(node) in QUANTIZED for node in graph.nodes):
         return
     for node in list(graph.nodes):
         if node.target is aten.sub.Tensor:
@@ -66,7 +66,7 @@ def _args_of(node: Any, target: Any, count: int) -> list[Any]:
 def _convert_operands(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     """Make the promotion of a narrow operand to the result's dtype a conversion of its own."""
     for operand in node.all_input_nodes:
-        if _dtype(operand) in NARROW and _dtype(node) == torch.float32:
+        if _dtype(operand) in QUANTIZED and _dtype(node) == torch.float32:
             with graph.inserting_before(node):
                 wide = _converted(graph, operand, torch.float32, node)
             node.replace_input_with(operand, wide)
@@ -77,7 +77,7 @@ def _convert_first(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     dtype: Any = node.kwargs.get("dtype")
     above: Any = node.args[0]
     chain: list[Any] = []
-    while above.target in LAYOUTS and _dtype(above) in NARROW:
+    while above.target in LAYOUTS and _dtype(above) in QUANTIZED:
         chain.append(above)
         above = above.args[0]
     if not chain or dtype not in (torch.float32, torch.float16, torch.bfloat16):

@@ -23,7 +23,7 @@ from portrt.compiler.sizes import data_sizes
 from portrt.format import manifest as manifests
 from portrt.format.manifest import Blob
 from portrt.graphs import nested
-from portrt.graphs.control_flow import SubgraphSite, add_operand, places
+from portrt.graphs.control_flow import SubgraphSite, add_operand, subgraph_sites
 from portrt.graphs.program_inputs import output_specs
 from portrt.runtime.op import register
 
@@ -54,7 +54,7 @@ def assemble(
     blobs = _Blobs(graph, image)
     calls = {
         node.target: (place, node)
-        for place in places(plan.graph_module)
+        for place in subgraph_sites(plan.graph_module)
         for node in place.module.graph.nodes
         if node.op == "call_module"
     }
@@ -64,7 +64,7 @@ def assemble(
         _replace_call(place, call, block, source, engines[block.name], blobs, policy, report)
         report = None
         delattr(place.module, block.name)
-    for place in places(plan.graph_module):
+    for place in subgraph_sites(plan.graph_module):
         place.module.recompile()
     return _program(plan, blobs)
 

@@ -36,7 +36,7 @@ def block_from_submodule(
     call: torch.fx.Node,
     weight_names: Mapping[str, str],
     placeholders: Sequence[torch.fx.Node],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> Block:
     """Make the submodule that `call` calls self-contained; `call` then takes tensors alone.
 
@@ -46,7 +46,7 @@ def block_from_submodule(
         call: A `call_module` node whose submodule returns a tuple. Its arguments are rewritten.
         weight_names: Placeholder name -> name of the weight, for what becomes a weight.
         placeholders: The placeholders of that graph: where sizes can be read off.
-        best: Symbol -> size that engines are tuned for, where it is not the example's.
+        profile_ranges: Symbol -> size that engines are tuned for, where it is not the example's.
     """
     module = holder.get_submodule(str(call.target))
     assert isinstance(module, torch.fx.GraphModule)
@@ -65,10 +65,10 @@ def block_from_submodule(
     needed = [own.meta["val"] for own in sizes]
     needed += [size for out in outputs for size in out.meta["val"].shape]
     needed = [size for size in needed if not symbols.unbacked_symbols([size])]
-    outer_inputs += _carriers(needed, outer_inputs, placeholders)
+    outer_inputs += _inputs_for_sizes(needed, outer_inputs, placeholders)
     for own, outer in pairs:  # a size that the data decided outside, read off a tensor from there
         if own in sizes and symbols.unbacked_symbols([own.meta["val"]]):
-            outer_inputs += [t for t in data_sizes.carriers(outer) if t not in outer_inputs]
+            outer_inputs += [t for t in data_sizes.size_sources(outer) if t not in outer_inputs]
 
     graph = torch.fx.Graph()
     env: dict[torch.fx.Node, Any] = {}  # the nodes of the submodule -> those of the graph
@@ -99,13 +99,13 @@ def block_from_submodule(
         name=str(call.target),
         program=own_program,
         weights=tuple(by_name),
-        inputs=input_specs(new_inputs, known, program, best),
+        inputs=input_specs(new_inputs, known, program, profile_ranges),
         outputs=tuple(output_spec(env[out], known, program) for out in outputs),
         node_count=count_operators(own_program.graph_module),
     )
 
 
-def _carriers(
+def _inputs_for_sizes(
     needed: Sequence[Any], inputs: Sequence[torch.fx.Node], placeholders: Sequence[torch.fx.Node]
 ) -> list[torch.fx.Node]:
     """Program inputs to hand in as well, because a size is known from none of `inputs`."""

@@ -27,7 +27,7 @@ from portrt.weights import storable
 
 logger = logging.getLogger(__name__)
 
-Judged = Callable[[torch.fx.GraphModule], dict[torch.fx.Node, Verdict]]
+VerdictsOf = Callable[[torch.fx.GraphModule], dict[torch.fx.Node, Verdict]]
 
 
 def partition(
@@ -35,7 +35,7 @@ def partition(
     settings: Settings,
     supports: Supports,
     excluded: Mapping[str, Verdict] | None = None,
-    best: ProfileRanges | None = None,
+    profile_ranges: ProfileRanges | None = None,
 ) -> Plan:
     """Group the nodes that every requested backend takes.
 
@@ -44,7 +44,7 @@ def partition(
         settings: min_block_size, torch_executed_ops and require_full_compilation.
         supports: Verdict of the requested backends on one node.
         excluded: Node name -> why not, for nodes that were tried and refused.
-        best: Symbol -> size that engines are tuned for, where it is not the example's.
+        profile_ranges: Symbol -> size that engines are tuned for, where it is not the example's.
 
     Raises:
         PartitionError: A node stays in PyTorch although the settings forbid it.
@@ -62,7 +62,7 @@ def partition(
             "every node in an engine, as require_full_compilation=True asks",
             "change the model, or compile with require_full_compilation=False",
         )
-    plan = plan_of(program, weights, left_out, best or {})
+    plan = plan_of(program, weights, left_out, profile_ranges or {})
     logger.info(
         "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
         len(plan.blocks),
@@ -77,7 +77,7 @@ def partition(
 
 def _cut(
     graph_module: torch.fx.GraphModule,
-    judged: Judged,
+    judged: VerdictsOf,
     weights: Mapping[str, Any],
     settings: Settings,
     prefix: str = "",
@@ -100,14 +100,14 @@ def _cut(
         for branch, path in _branches(graph_module, call, prefix):
             handed = {
                 own.name: weights[outer.name]
-                for own, outer in control_flow.handed_in(call, branch)
+                for own, outer in control_flow.bound_operands(call, branch)
                 if outer.name in weights
             }
             inner += _cut(branch, judged, handed, settings, path)
             branch.recompile()
             engines += sum(node.op == "call_module" for node in branch.graph.nodes)
         if call.name in refused:
-            left_out.append(_left_out(call, refused[call.name], _said_of(engines)))
+            left_out.append(_left_out(call, refused[call.name], _block_count_note(engines)))
         left_out += inner
     return left_out
 
@@ -137,7 +137,7 @@ def _branches(
     return [(graph, f"{prefix}{reader.target}_") for reader, graph in graphs.items()]
 
 
-def _said_of(engines: int) -> str:
+def _block_count_note(engines: int) -> str:
     """For the reason of a call that stays in PyTorch: how many blocks its graphs have."""
     if not engines:
         return ""

@@ -10,7 +10,7 @@ import torch
 from portrt.graphs.source_line import source_line
 from portrt.verdict import YES, Verdict
 
-Judged = Callable[[torch.fx.GraphModule], Mapping[torch.fx.Node, Verdict]]
+VerdictsOf = Callable[[torch.fx.GraphModule], Mapping[torch.fx.Node, Verdict]]
 
 # What ONNX has a form for: If, Loop and Scan.
 _CONTROL_FLOW = ("cond", "while_loop", "scan", "map_impl")
@@ -43,7 +43,9 @@ def verdict_on_kind(node: torch.fx.Node) -> Verdict:
     )
 
 
-def verdict_on_graphs(graphs: Mapping[torch.fx.Node, torch.fx.GraphModule], judged: Judged) -> Any:
+def verdict_on_graphs(
+    graphs: Mapping[torch.fx.Node, torch.fx.GraphModule], judged: VerdictsOf
+) -> Any:
     """Whether engines could have everything inside the graphs of a call.
 
     Args:

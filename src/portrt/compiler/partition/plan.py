@@ -18,7 +18,7 @@ def plan_of(
     program: ExportedProgram,
     weights: Mapping[str, tuple[str, torch.Tensor]],
     left_out: Sequence[FallbackNode],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> Plan:
     graph_module = program.graph_module
     # A weight that PyTorch needs too stays a parameter and is handed in, so that it is stored once.
@@ -34,7 +34,7 @@ def plan_of(
         target, tensor = weights[name]
         names[name] = canonical.setdefault(_identity(tensor), target)
         tensors.setdefault(names[name], tensor)
-    blocks = list(_blocks(program, graph_module, names, best))
+    blocks = list(_blocks(program, graph_module, names, profile_ranges))
     control_flow.drop_unused_operands(graph_module)
     used = {name for block in blocks for name in block.weights}
     return Plan(
@@ -53,7 +53,7 @@ def _is_for_blocks(module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
             continue
         graphs = control_flow.graphs(module, user)
         own = [
-            [inner for inner, outer in control_flow.handed_in(user, graph) if outer is node]
+            [inner for inner, outer in control_flow.bound_operands(user, graph) if outer is node]
             for graph in graphs
         ]
         uses = len(own[0]) if own else 0
@@ -72,7 +72,7 @@ def _blocks(
     program: ExportedProgram,
     module: torch.fx.GraphModule,
     names: Mapping[str, str],
-    best: ProfileRanges,
+    profile_ranges: ProfileRanges,
 ) -> Iterator[Block]:
     """The blocks of a graph and of those inside it.
 
@@ -80,19 +80,19 @@ def _blocks(
         program: Where they are.
         module: The graph.
         names: Placeholder name -> name of the weight, for what blocks alone use.
-        best: Symbol -> size that engines are tuned for.
+        profile_ranges: Symbol -> size that engines are tuned for.
     """
     known = control_flow.placeholders(module)
     for node in list(module.graph.nodes):
         if node.op == "call_module":
-            yield block_from_submodule(program, module, node, names, known, best)
+            yield block_from_submodule(program, module, node, names, known, profile_ranges)
         for inner in control_flow.graphs(module, node):
             handed = {
                 own.name: names[outer.name]
-                for own, outer in control_flow.handed_in(node, inner)
+                for own, outer in control_flow.bound_operands(node, inner)
                 if outer.name in names
             }
-            yield from _blocks(program, inner, handed, best)
+            yield from _blocks(program, inner, handed, profile_ranges)
 
 
 def _identity(tensor: torch.Tensor) -> Any:

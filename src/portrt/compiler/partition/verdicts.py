@@ -33,7 +33,7 @@ def verdicts_of(
     device = _main_device(graph_module)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     known = symbols.dimensions_of(placeholders)
-    found_by_data = set(data_sizes.known_symbols(graph_module.graph))
+    data_dependent = set(data_sizes.known_symbols(graph_module.graph))
 
     def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         found: dict[torch.fx.Node, Verdict] = {}
@@ -47,7 +47,7 @@ def verdicts_of(
             elif node.name in excluded:
                 found[node] = excluded[node.name]
             else:
-                found[node] = _verdict(node, settings, device, known, found_by_data) and supports(
+                found[node] = _verdict(node, settings, device, known, data_dependent) and supports(
                     node
                 )
             inner = nested.graphs_of_call(module, node)
@@ -89,21 +89,21 @@ def _verdict(
     settings: Settings,
     device: torch.device,
     known: symbols.Dimensions,
-    found_by_data: set[Any],
+    data_dependent: set[Any],
 ) -> Verdict:
     """Whether any engine could hold the node."""
-    asked = _asked_for(node, settings)
+    asked = _verdict_on_options(node, settings)
     if not asked:
         return asked
-    kind = _verdict_on_operator(node) if _is_plain(node) else verdict_on_kind(node)
-    return kind and _verdict_on_values(node, device, known, found_by_data)
+    kind = _verdict_on_operator(node) if _is_operator(node) else verdict_on_kind(node)
+    return kind and _verdict_on_values(node, device, known, data_dependent)
 
 
-def _is_plain(node: torch.fx.Node) -> bool:
+def _is_operator(node: torch.fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
 
 
-def _asked_for(node: torch.fx.Node, settings: Settings) -> Verdict:
+def _verdict_on_options(node: torch.fx.Node, settings: Settings) -> Verdict:
     """No where an option of the user's keeps the node in PyTorch."""
     if nested.is_operator(node):
         name = operator_name(node.target)
@@ -142,7 +142,7 @@ def _verdict_on_values(
     node: torch.fx.Node,
     device: torch.device,
     known: symbols.Dimensions,
-    found_by_data: set[Any],
+    data_dependent: set[Any],
 ) -> Verdict:
     """Whether it takes and returns tensors whose sizes are known, or found by an operator."""
     value = node.meta.get("val")
@@ -155,7 +155,7 @@ def _verdict_on_values(
     taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
     sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
     sizes += [item for item in taken if not isinstance(item, (torch.Tensor, list, tuple))]
-    if not symbols.unbacked_symbols(sizes) <= found_by_data:
+    if not symbols.unbacked_symbols(sizes) <= data_dependent:
         return data_sizes.REFUSED
     for size in sizes:
         if not data_sizes.has_tree(size, known):

@@ -21,7 +21,7 @@ from portrt.format.compile_report import (
     fallback_lines,
 )
 from portrt.graphs import nested
-from portrt.graphs.control_flow import places
+from portrt.graphs.control_flow import subgraph_sites
 from portrt.graphs.flops import flops_of
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _GETITEM = "getitem"
 _MAX_FALLBACKS = 100  # the report lies in the manifest, which each call of the program hands over
 _MAX_CHARS = 400
-_SAID = 10
+_MAX_LOGGED = 10
 
 
 def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport:
@@ -41,7 +41,9 @@ def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport
         for block in plan.blocks
     )
     nodes = {
-        node.name: node for place in places(plan.graph_module) for node in place.module.graph.nodes
+        node.name: node
+        for place in subgraph_sites(plan.graph_module)
+        for node in place.module.graph.nodes
     }
     left = [item for item in plan.left_out if item.target != _GETITEM]
     flops = {item.node: flops_of(nodes[item.node]) for item in left if item.node in nodes}
@@ -94,15 +96,15 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in short)
 
 
-def say(report: CompileReport) -> None:
+def log_coverage(report: CompileReport) -> None:
     """Say at compile time what stays in PyTorch: as a warning, unless the user asked for it."""
     unasked = [item for item in report.fallbacks if not item.asked]
     said = unasked or list(report.fallbacks)
     text = "".join(
-        f"\n  {line}" for item in said[:_SAID] for line in fallback_lines(item, report.flops)
+        f"\n  {line}" for item in said[:_MAX_LOGGED] for line in fallback_lines(item, report.flops)
     )
-    if len(said) > _SAID:
-        text += f"\n  and {len(said) - _SAID} more: see the report"
+    if len(said) > _MAX_LOGGED:
+        text += f"\n  and {len(said) - _MAX_LOGGED} more: see the report"
     level = logging.WARNING if unasked else logging.INFO
     if said:
         logger.log(level, "%s; in PyTorch:%s", report.summary(), text)
@@ -110,7 +112,7 @@ def say(report: CompileReport) -> None:
         logger.info("%s", report.summary())
 
 
-def deliver(report: CompileReport, target: Any) -> None:
+def write_report(report: CompileReport, target: Any) -> None:
     """Print the report (True), write it as JSON to a path, or call a function with it.
 
     Raises:

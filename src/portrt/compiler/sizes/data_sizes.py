@@ -80,7 +80,7 @@ def symbols_of(value: Any) -> set[Any]:
     return unbacked_symbols([*sizes, *values])
 
 
-def of_tensors(tensors: Iterable[torch.Tensor]) -> bool:
+def any_data_dependent(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether one of the tensors has such a size."""
     return any(bool(symbols_of(tensor)) for tensor in tensors)
 
@@ -112,14 +112,14 @@ def is_computed_in_engine(node: torch.fx.Node, inside: Callable[[torch.fx.Node],
     )
 
 
-def carriers(size: torch.fx.Node) -> list[torch.fx.Node]:
+def size_sources(size: torch.fx.Node) -> list[torch.fx.Node]:
     """The tensors from whose sizes a node computes a size."""
     found: list[torch.fx.Node] = []
     for source in size.all_input_nodes:
         if isinstance(source.meta.get("val"), torch.Tensor):
             found.append(source)
         else:
-            found += carriers(source)
+            found += size_sources(source)
     return found
 
 

@@ -10,8 +10,8 @@ import torch
 from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.onnxruntime.limits import (
     SAFE_DIVISION,
-    computes_alike,
     divides_integers,
+    matches_pytorch,
 )
 from portrt.compiler.backends.support import supports_dtypes
 from portrt.compiler.convert import NEWEST_OPSET
@@ -67,7 +67,7 @@ class OnnxRuntimeBackend:
 
     def supports(self, node: torch.fx.Node) -> Verdict:
         able = supports_dtypes(node, _DTYPES, self.name)
-        return able and computes_alike(node, library_version())
+        return able and matches_pytorch(node, library_version())
 
     def build(self, material: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()

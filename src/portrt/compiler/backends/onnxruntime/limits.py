@@ -16,7 +16,7 @@ _DIVISIONS = (_aten.div, _aten.floor_divide, _aten.remainder, _aten.fmod)
 SAFE_DIVISION = "1.25"
 
 
-def computes_alike(node: torch.fx.Node, version: str) -> Verdict:
+def matches_pytorch(node: torch.fx.Node, version: str) -> Verdict:
     """Whether it computes a node as PyTorch does, as far as dtypes and values tell.
 
     Args:

@@ -46,7 +46,7 @@ def supports(node: torch.fx.Node, name: str) -> Verdict:
     """Whether TensorRT or TensorRT-RTX, called `name`, can hold a node."""
     if is_quantized_dataflow(node):  # int8 and float8 between quantizers
         return YES
-    if data_sizes.of_tensors(tensors_of(node)):
+    if data_sizes.any_data_dependent(tensors_of(node)):
         return data_sizes.REFUSED
     verdict = supports_dtypes(node, DTYPES, name)
     if verdict and node.target in spectral.TRANSFORMS and not spectral.is_matrix_product(node):

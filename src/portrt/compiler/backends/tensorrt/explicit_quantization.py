@@ -18,7 +18,7 @@ import onnx_ir as ir
 from portrt.compiler.convert.onnx_from_block import OnnxModel
 from portrt.compiler.convert.onnx_nodes import add_constant, add_node, take_over
 
-_NARROW = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
+_QUANTIZED = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _LARGEST_FLOAT8 = 448.0
 # Operators that move numbers without looking at them.
@@ -50,9 +50,9 @@ def _rewrite(node: ir.Node) -> bool:
     source, target = node.inputs[0], ir.DataType(node.attributes["to"].as_int())
     if source is None or source.dtype is None:
         return False
-    if source.dtype in _NARROW:
+    if source.dtype in _QUANTIZED:
         return _dequantize(node, source, target)
-    if target in _NARROW and source.dtype in _FLOATS:
+    if target in _QUANTIZED and source.dtype in _FLOATS:
         return _quantize(node, source, target)
     return False
 

@@ -68,28 +68,28 @@ def build_in_process(
             last lines of its log.
     """
     with tempfile.TemporaryDirectory(prefix="portrt-build-") as folder:
-        room = Path(folder)
-        (room / "model.onnx").write_bytes(onnx)
+        workdir = Path(folder)
+        (workdir / "model.onnx").write_bytes(onnx)
         if image is not None:
-            image.numpy().tofile(room / WEIGHTS_LOCATION)
+            image.numpy().tofile(workdir / WEIGHTS_LOCATION)
         paths = {
-            "onnx": str(room / "model.onnx"),
-            "engine": str(room / "engine"),
-            "result": str(room / "result.json"),
-            "progress": str(room / "progress"),
+            "onnx": str(workdir / "model.onnx"),
+            "engine": str(workdir / "engine"),
+            "result": str(workdir / "result.json"),
+            "progress": str(workdir / "progress"),
         }
-        (room / "job.json").write_text(json.dumps({**job, **paths}), encoding="utf-8")
-        code = _run(room, what, python or sys.executable, timeout_s)
-        result = _result(room, what, code, str(job.get("install", "install them")), onnx)
-        return Built((room / "engine").read_bytes(), result)
+        (workdir / "job.json").write_text(json.dumps({**job, **paths}), encoding="utf-8")
+        code = _run(workdir, what, python or sys.executable, timeout_s)
+        result = _result(workdir, what, code, str(job.get("install", "install them")), onnx)
+        return Built((workdir / "engine").read_bytes(), result)
 
 
-def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
+def _run(workdir: Path, what: str, python: str, timeout_s: float) -> int:
     """Exit code of the worker. Neither it nor a process that it started is left running."""
-    with (room / "log").open("wb") as log:
+    with (workdir / "log").open("wb") as log:
         try:
             process = subprocess.Popen(
-                [python, str(WORKER), str(room / "job.json")],
+                [python, str(WORKER), str(workdir / "job.json")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -103,10 +103,10 @@ def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
                 "correct builder_python",
             ) from err
         try:
-            return _wait(process, room, what, timeout_s)
+            return _wait(process, workdir, what, timeout_s)
         except subprocess.TimeoutExpired as err:
             raise BuildError(
-                f"the engine builder of {what} was stopped after {timeout_s:g} s.{_log(room)}",
+                f"the engine builder of {what} was stopped after {timeout_s:g} s.{_log(workdir)}",
                 "a build within build_timeout_s",
                 "give a larger build_timeout_s, or a smaller model",
             ) from err
@@ -114,7 +114,7 @@ def _run(room: Path, what: str, python: str, timeout_s: float) -> int:
             _end(process)
 
 
-def _wait(process: subprocess.Popen[bytes], room: Path, what: str, timeout_s: float) -> int:
+def _wait(process: subprocess.Popen[bytes], workdir: Path, what: str, timeout_s: float) -> int:
     """Exit code of the worker; meanwhile its progress is told.
 
     Raises:
@@ -122,7 +122,7 @@ def _wait(process: subprocess.Popen[bytes], room: Path, what: str, timeout_s: fl
     """
     end = time.monotonic() + timeout_s
     with step_bar(what) as show:
-        progress = BuilderProgress(room / "progress", what, show)
+        progress = BuilderProgress(workdir / "progress", what, show)
         while True:
             left = end - time.monotonic()
             try:
@@ -146,8 +146,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _result(room: Path, what: str, code: int, install: str, onnx: bytes) -> Mapping[str, Any]:
-    result = _read_result(room)
+def _result(workdir: Path, what: str, code: int, install: str, onnx: bytes) -> Mapping[str, Any]:
+    result = _read_result(workdir)
     if "error" in result:
         lines = [*result["details"], *_named_nodes(result, onnx)]
         details = "".join(f"\n    {_cut(line)}" for line in lines[-_LOG_LINES:])
@@ -160,19 +160,19 @@ def _result(room: Path, what: str, code: int, install: str, onnx: bytes) -> Mapp
             if missing
             else "name the operator in torch_executed_ops, or leave this engine out",
         )
-    if code != 0 or not result or not (room / "engine").exists():
+    if code != 0 or not result or not (workdir / "engine").exists():
         raise BuildError(
-            f"the engine builder of {what} {_ending(code)}.{_log(room)}",
+            f"the engine builder of {what} {_ending(code)}.{_log(workdir)}",
             "a worker that ends with an engine and a result",
             "run `portrt doctor`; the last lines of its log say where it was",
         )
     return result
 
 
-def _read_result(room: Path) -> dict[str, Any]:
+def _read_result(workdir: Path) -> dict[str, Any]:
     """What the worker wrote; empty when it is not there, or not what this worker writes."""
     try:
-        result = json.loads((room / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     is_error = isinstance(result, dict) and isinstance(result.get("details"), list)
@@ -207,9 +207,9 @@ def _ending(code: int) -> str:
     return f"ended with exit code {code} and no result"
 
 
-def _log(room: Path) -> str:
+def _log(workdir: Path) -> str:
     """The end of the worker's log; of a log of any size, only the end is read."""
-    with (room / "log").open("rb") as log:
+    with (workdir / "log").open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
         text = log.read().decode(errors="replace")
     lines = text.splitlines()[-_LOG_LINES:]

@@ -42,9 +42,9 @@ class BuilderProgress:
         whole = new[: new.rfind(b"\n") + 1]  # the rest of a line is still to come
         self._read += len(whole)
         for line in whole.splitlines():
-            self._tell(line)
+            self._report(line)
 
-    def _tell(self, line: bytes) -> None:
+    def _report(self, line: bytes) -> None:
         try:
             said: Any = json.loads(line)
             phase, step, steps = said["phase"], said["step"], said["steps"]

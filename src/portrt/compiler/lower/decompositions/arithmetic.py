@@ -10,16 +10,16 @@ import torch
 
 aten = torch.ops.aten
 Number = int | float | bool
-_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def _whole(x: torch.Tensor) -> bool:
+def _is_integral(x: torch.Tensor) -> bool:
     return not x.dtype.is_floating_point and not x.dtype.is_complex
 
 
-def _unchanged_if_whole(x: torch.Tensor) -> Any:
+def _unchanged_if_integral(x: torch.Tensor) -> Any:
     """ONNX rounds floats only; a whole number is its own floor."""
-    return x.clone() if _whole(x) else NotImplemented
+    return x.clone() if _is_integral(x) else NotImplemented
 
 
 def _abs(x: torch.Tensor) -> Any:
@@ -46,14 +46,14 @@ def _power_of_number(x: torch.Tensor, y: Number) -> Any:
 
     Of whole numbers ONNX Runtime takes powers in float64, which does not hold every one.
     """
-    if isinstance(y, int) and y >= 0 and (dtype := torch.result_type(x, y)) in _WHOLE:
-        return _whole_power(x.to(dtype), int(y))
+    if isinstance(y, int) and y >= 0 and (dtype := torch.result_type(x, y)) in _INTEGERS:
+        return _integer_power(x.to(dtype), int(y))
     if not x.dtype.is_floating_point or y not in (0.5, -0.5):
         return NotImplemented
     return torch.sqrt(x) if y > 0 else torch.rsqrt(x)
 
 
-def _whole_power(x: torch.Tensor, y: int) -> torch.Tensor:
+def _integer_power(x: torch.Tensor, y: int) -> torch.Tensor:
     """By products, which wrap round as torch's do."""
     power = x if y & 1 else torch.ones_like(x)
     while y := y >> 1:
@@ -64,12 +64,12 @@ def _whole_power(x: torch.Tensor, y: int) -> torch.Tensor:
 
 def _relu(x: torch.Tensor) -> Any:
     """ONNX Runtime has no Relu of int64."""
-    return x.clamp(min=0) if _whole(x) else NotImplemented
+    return x.clamp(min=0) if _is_integral(x) else NotImplemented
 
 
 def _isnan(x: torch.Tensor) -> Any:
     """ONNX's IsNaN takes floats only."""
-    return torch.zeros_like(x, dtype=torch.bool) if _whole(x) else NotImplemented
+    return torch.zeros_like(x, dtype=torch.bool) if _is_integral(x) else NotImplemented
 
 
 def _elu(x: torch.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> Any:
@@ -81,7 +81,7 @@ def _elu(x: torch.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Num
 
 def _log1p(x: torch.Tensor) -> Any:
     """log(1 + x), torch.onnx's form, loses a small x. Source: Kahan's log1p."""
-    if _whole(x):
+    if _is_integral(x):
         return NotImplemented
     more = x + 1
     rest = more - 1
@@ -92,7 +92,7 @@ def _log1p(x: torch.Tensor) -> Any:
 
 def _expm1(x: torch.Tensor) -> Any:
     """exp(x) - 1, torch.onnx's form, loses a small x. Source: Kahan's expm1."""
-    if _whole(x):
+    if _is_integral(x):
         return NotImplemented
     power = torch.exp(x)
     rest = power - 1
@@ -202,7 +202,7 @@ def _addmm(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> Any:
     """ONNX Runtime's Gemm takes floats only."""
-    if not _whole(x) or not (isinstance(beta, int) and isinstance(alpha, int)):
+    if not _is_integral(x) or not (isinstance(beta, int) and isinstance(alpha, int)):
         return NotImplemented
     product = torch.mm(a, b)
     product = product if alpha == 1 else product * alpha
@@ -214,10 +214,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.sign.default: _sign,
     aten.pow.Tensor_Tensor: _power,
     aten.pow.Tensor_Scalar: _power_of_number,
-    aten.ceil.default: _unchanged_if_whole,
-    aten.floor.default: _unchanged_if_whole,
-    aten.round.default: _unchanged_if_whole,
-    aten.trunc.default: _unchanged_if_whole,
+    aten.ceil.default: _unchanged_if_integral,
+    aten.floor.default: _unchanged_if_integral,
+    aten.round.default: _unchanged_if_integral,
+    aten.trunc.default: _unchanged_if_integral,
     aten.relu.default: _relu,
     aten.isnan.default: _isnan,
     aten.elu.default: _elu,

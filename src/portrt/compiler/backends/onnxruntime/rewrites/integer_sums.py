@@ -15,7 +15,7 @@ from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_n
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 # A sum of what was one of these is exact as it is.
-_NARROW = {
+_SMALL_INTEGERS = {
     *(ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.UINT8),
     *(ir.DataType.INT16, ir.DataType.UINT16, _INT32),
 }
@@ -44,7 +44,7 @@ def _is_inexact(node: ir.Node) -> bool:
         return False
     made = x.producer()
     source = made.inputs[0] if made is not None and made.op_type == "Cast" else None
-    return x.dtype == _INT32 or source is None or source.dtype not in _NARROW
+    return x.dtype == _INT32 or source is None or source.dtype not in _SMALL_INTEGERS
 
 
 def _rewrite(node: ir.Node) -> None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant, node_of
 
-_WHOLE = (ir.DataType.INT32, ir.DataType.INT64)
+_INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 class MatMul(Rule):
@@ -23,7 +23,7 @@ class MatMul(Rule):
         return op.MatMul(x, y)
 
     def check(self, _: Any, x: ir.Value, y: ir.Value) -> bool:
-        if x.dtype not in _WHOLE or x.shape is None or y.shape is None:
+        if x.dtype not in _INTEGERS or x.shape is None or y.shape is None:
             return False
         one, other = self.bounds(x.shape), self.bounds(y.shape)
         if one is None or other is None or min(len(one), len(other)) < 2:
