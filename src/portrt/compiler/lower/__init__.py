@@ -1,4 +1,4 @@
-"""lower: fewer kinds of operators, same meaning. The list below is the order of the passes."""
+"""lower: rewrite a program to fewer kinds of operators; `GRAPH_PASSES` is the order of passes."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ GRAPH_PASSES = (
 
 
 def lower(program: ExportedProgram, settings: Settings | None = None) -> ExportedProgram:
-    """Decompose, then run each of `GRAPH_PASSES` on the graph and on those of its branches.
+    """Decompose, then run each of `GRAPH_PASSES` on the graph and on the graphs of its branches.
 
-    The user's passes come last, and see the graph itself.
+    User passes run last, on the outermost graph.
 
     Args:
-        program: Not changed.
-        settings: translations, passes and check.
+        program: The captured program; not modified.
+        settings: Read for translations, passes and check.
 
     Raises:
-        LowerError: A pass of the user's fails, or leaves a graph that is none of an export.
-        CheckError: A pass of the user's changes what the model computes.
+        LowerError: A user pass fails, or leaves a graph that no exported program can have.
+        CheckError: A user pass changes the model's outputs.
     """
     started = time.perf_counter()
     settings = settings or Settings()
@@ -56,7 +56,7 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
     for target, _ in resolved(settings.translations):
         if _calls(program, target) and not _calls(lowered, target):
             logger.warning(
-                "the translation of %s is not used: torch takes the operator apart", target
+                "the translation of %s is not used: torch decomposes the operator first", target
             )
     drop_size_asserts(lowered)
     for graph_pass in GRAPH_PASSES:

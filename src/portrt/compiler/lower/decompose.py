@@ -1,4 +1,4 @@
-"""Decompose to operators that torch.onnx translates; composite ones that it takes stay whole."""
+"""Decompose to operators that torch.onnx translates; composite ones that it takes are kept."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from portrt.graphs.torch_error import TorchError
 
 logger = logging.getLogger(__name__)
 
-# It stays whole, so that engines multiply it into the convolution before it, unless the program
-# itself calls it and may read the statistics that torch.onnx gets wrong.
+# Inference batch norm is kept as one node, so that engines fold it into the convolution before it.
+# A program that itself calls the operator may read its saved statistics, to which torch.onnx gives
+# other sizes and dtypes than PyTorch: then it is decomposed.
 _BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
 def decompose(program: ExportedProgram, translations: Translations = ()) -> ExportedProgram:
-    """A functional copy of `program`; attention, norms and GELU stay one node each.
+    """Return a functional copy of `program` in which composite operators stay one node each.
 
-    So does what one of `translations` takes.
+    Those are attention, norms, GELU and the operators of `translations`.
     """
     table = torch_internals.onnx_decompositions(
         torch_internals.NEWEST_OPSET, with_built_in(translations)
@@ -39,12 +40,13 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
         **DECOMPOSITIONS,
         **grouped_matmul.decompositions(),
         **quantized.decompositions(),
-        **torch.onnx.ops.aten_decompositions(),  # torch's ONNX operators, as torch computes them
+        **torch.onnx.ops.aten_decompositions(),  # of the torch.onnx.ops operators
     }
     table.update({op: made for op, made in own.items() if op not in taken})
     if not any(node.target is _BATCH_NORM for node in program.graph.nodes):
-        table.pop(_BATCH_NORM, None)  # of a batch norm layer, whose statistics nothing reads
-    table.pop(torch.ops.aten.diagonal_scatter.default, None)  # torch's own is not functional
+        table.pop(_BATCH_NORM, None)  # comes from a batch norm layer; its statistics are unused
+    # torch's own decomposition of it writes in place.
+    table.pop(torch.ops.aten.diagonal_scatter.default, None)
     return through_flat_inputs(program, lambda flat: _decomposed(flat, table))
 
 
@@ -58,21 +60,21 @@ def _decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:
         except Exception as err:
             reason = f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}"
             logger.warning(
-                "torch fails to decompose the model, so it is compiled whole: %s", reason
+                "torch fails to decompose the model, so it is compiled undecomposed: %s", reason
             )
             lowered = _functional(program)
     return lowered
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
-    """The program with nothing decomposed but what writes to its inputs."""
+    """Return the program with nothing decomposed but operators that write to their inputs."""
     try:
         return run_decompositions(program, {})
     except Exception as err:
         failure = TorchError.of(err)
         raise LowerError(
-            f"torch cannot make the captured model free of writes to tensors: {failure}",
-            "a program that ExportedProgram.run_decompositions takes",
+            f"torch cannot functionalize the captured model: {failure}",
+            "a program on which ExportedProgram.run_decompositions succeeds",
             "; ".join(
                 (*failure.advice, "call torch.export.export and run_decompositions yourself")
             ),

@@ -1,7 +1,7 @@
-"""Control flow with a tensor of its own for each operand.
+"""Give each operand of a loop a distinct tensor.
 
-A loop that is given one tensor twice exports, but then torch takes the two for aliases of each
-other, and refuses to decompose the program.
+torch.export accepts a loop with the same tensor as two operands; `run_decompositions` then reports
+that the two alias each other.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ _WHILE_LOOP, _SCAN = torch.ops.higher_order.while_loop, torch.ops.higher_order.s
 
 
 def distinct_operands(program: ExportedProgram) -> ExportedProgram:
-    """The program, with copies for operands that a `while_loop` is given twice.
+    """Clone the operands that a `while_loop` takes twice.
 
-    `program` is not changed; it is returned where there is nothing to do.
+    Args:
+        program: Not modified; returned as it is if no operand is repeated.
 
     Raises:
-        LowerError: torch.export has put one tensor for two in the function of a `scan`.
+        LowerError: torch.export has merged two operands of a `scan` into one.
     """
     nodes = list(nested.all_nodes(program.graph_module))
     for node in nodes:
@@ -45,9 +46,10 @@ def distinct_operands(program: ExportedProgram) -> ExportedProgram:
 
 
 def _refuse_merged(node: torch.fx.Node) -> None:
-    """The graph of a scan uses the state in the place of what has the same value at the start.
+    """Raise if a scan starts with a tensor that it also takes as another operand.
 
-    Seen with torch 2.13: scan(f, (zeros, zeros), x) traces f with one state for both.
+    torch 2.13 traces scan(f, (zeros, zeros), x) with one state for both, so that the exported graph
+    computes something else. It cannot be repaired here.
     """
     _, states, _, others = node.args
     operands = [*_tensors(states), *_tensors(others)]
@@ -55,10 +57,10 @@ def _refuse_merged(node: torch.fx.Node) -> None:
     if merged:
         place = source_line(node.meta.get("stack_trace"))
         raise LowerError(
-            f"scan starts with {merged[0].name!r}, which it is given a second time, and "
-            f"torch.export takes the two for one{f': at {place}' if place else ''}",
-            "a tensor of its own for each state, which the function of the scan takes as its "
-            "argument alone",
+            f"scan starts with {merged[0].name!r}, which is also another of its operands, and "
+            f"torch.export merges the two{f': at {place}' if place else ''}",
+            "a distinct tensor for each state, which the function of the scan reads from its "
+            "arguments only",
             "start the states with copies, such as (h, h.clone())",
         )
 

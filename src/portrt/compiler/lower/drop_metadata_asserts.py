@@ -1,4 +1,4 @@
-"""Remove asserts about dtype, device and layout: they hold by construction, and pin the device."""
+"""Remove asserts about dtype, device and layout: they always hold, and they fix the device."""
 
 from __future__ import annotations
 

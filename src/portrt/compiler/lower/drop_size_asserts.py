@@ -1,7 +1,7 @@
-"""Remove asserts that hold by construction about sizes that the data decides.
+"""Remove asserts on data-dependent sizes that hold by construction.
 
-torch.export adds to each such size that it is not negative, and at most the number of elements.
-They would be read off the engine's tensors, only to be compared. What a model checks itself stays.
+torch.export asserts that each such size is not negative and at most the number of elements.
+Evaluating that would read sizes of the engine's outputs. Checks that the model makes itself stay.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 def drop_size_asserts(program: ExportedProgram) -> None:
-    """Erase them from the program's graph, with what computed them alone."""
+    """Erase these asserts from the program's graph in place, with the nodes that only they use."""
     graph = program.graph
     known = data_sizes.known_symbols(graph)
     if not known:
@@ -52,12 +52,12 @@ def _holds(condition: Any, known: dict[Any, Any], program: ExportedProgram) -> b
     return condition.target is operator.le and bound >= _largest(known[symbol], program)
 
 
-def _largest(most: Any, program: ExportedProgram) -> Any:
-    if type(most) is int:
-        return most
-    _, largest = symbols.range_of(most, program.range_constraints)
-    return _ANY if largest is None else largest
+def _largest(bound: Any, program: ExportedProgram) -> Any:
+    if type(bound) is int:
+        return bound
+    _, largest = symbols.range_of(bound, program.range_constraints)
+    return _UNBOUNDED if largest is None else largest
 
 
-# torch's bound of a size that has none.
-_ANY = 2**63 - 2
+# The upper bound that torch writes for an unbounded size.
+_UNBOUNDED = 2**63 - 2

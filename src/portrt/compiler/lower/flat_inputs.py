@@ -1,8 +1,8 @@
-"""Programs that take objects, such as a key-value cache, decomposed as programs of tensors alone.
+"""Decompose programs that take objects, such as a key-value cache, with flat tensor inputs.
 
-torch traces a program again to decompose it, and makes the objects of its inputs anew within the
-trace. What their classes do then becomes part of the graph: a transformers cache makes empty
-tensors, of which torch knows no value ("Constant tensor ... is not in the constants dictionary").
+`run_decompositions` traces a program again and rebuilds the objects of its inputs within the trace,
+so their constructors become part of the graph. A transformers cache creates empty tensors there,
+and torch fails with "Constant tensor ... is not in the constants dictionary".
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _PLAIN = (tuple, list, dict, None)
 def through_flat_inputs(
     program: ExportedProgram, decompose: Callable[[ExportedProgram], ExportedProgram]
 ) -> ExportedProgram:
-    """`decompose(program)`, which is given positional inputs where the program takes objects.
+    """Call `decompose` on the program, with positional tensors for inputs that are objects.
 
     Args:
-        program: Not changed.
-        decompose: Keeps the inputs and outputs, as `run_decompositions` does.
+        program: Not modified.
+        decompose: Must keep inputs and outputs, as `run_decompositions` does.
+
+    Returns:
+        The decomposed program with the calling convention of `program`.
     """
     if program.call_spec.in_spec is None or _is_plain(program.call_spec.in_spec):
         return decompose(program)
@@ -50,7 +53,7 @@ def _is_plain(spec: Any) -> bool:
 
 
 def _flat(program: ExportedProgram) -> ExportedProgram:
-    """The program with one positional argument for each input, of the same names."""
+    """Return the program with one positional argument for each input, of the same names."""
     names, signature = flat_signature(program), program.graph_signature
     outputs = [spec.arg for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     convention = ModuleCallSignature(

@@ -1,9 +1,9 @@
-"""Mixtures of experts: a matrix product in which each group of rows has a matrix of its own.
+"""Grouped matrix product of mixtures of experts: each group of rows has its own matrix.
 
-No engine has the operator. What it means has sizes that depend on data: so many rows for this
-expert, so many for that. Here the rows are laid out in tiles of a fixed height, each of which
-belongs to one expert: their number has a bound that follows from the number of rows, the product is
-one batched one, and its cost is that of the rows plus at most one tile an expert.
+ONNX has no such operator, and the number of rows of each group depends on data. So the rows are
+laid out in tiles of a fixed height, each of which belongs to one expert. The number of tiles is
+bounded by the number of rows, so that one batched product computes all of them; it costs at most
+one additional tile per expert.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 
 aten = torch.ops.aten
 
-# Rows of a tile. Larger ones waste products where experts have few rows, smaller ones fetch an
-# expert's matrix more often.
+# Rows of a tile. Larger tiles pad more where experts have few rows; smaller ones load an expert's
+# matrix more often.
 _TILE = 32
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Operator -> decomposition, of those operators that this process knows."""
+    """Return operator -> decomposition for the operators that are registered in this process."""
     found: dict[Any, Callable[..., Any]] = {aten._grouped_mm.default: _grouped_mm}
-    # transformers' own, for the dtypes in which torch cannot trace its operator
-    theirs = getattr(torch.ops.transformers, "grouped_mm_fallback", None)
-    if theirs is not None:
-        found[theirs.default] = grouped_matmul
+    # transformers calls its own operator for the dtypes in which torch cannot trace _grouped_mm.
+    fallback = getattr(torch.ops.transformers, "grouped_mm_fallback", None)
+    if fallback is not None:
+        found[fallback.default] = grouped_matmul
     return found
 
 
@@ -46,15 +46,15 @@ def _grouped_mm(
 
 
 def grouped_matmul(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """Rows up to ends[0] times matrices[0], those up to ends[1] times matrices[1], and so on.
+    """Multiply rows up to ends[0] by matrices[0], those up to ends[1] by matrices[1], and so on.
 
     Args:
         rows: [count, inner].
         matrices: [groups, inner, outer].
-        ends: [groups], where each group ends, rising; int32 or int64.
+        ends: [groups], the end of each group, in ascending order; int32 or int64.
 
     Returns:
-        [count, outer]; rows beyond the last end are zero.
+        [count, outer]; rows after the last end are zero.
     """
     count, groups = rows.shape[0], matrices.shape[0]
     ends = ends.to(torch.int64)
@@ -64,9 +64,9 @@ def grouped_matmul(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tenso
     first_tile = last_tile - tiles
 
     sym_min: Callable[..., Any] = torch.sym_min
-    most = sym_min(count, count // _TILE + groups)
-    tile = torch.arange(most, device=rows.device)
-    group = _group_of(tile, last_tile).clamp(max=groups - 1)  # tiles that nobody needs: any group
+    max_tiles = sym_min(count, count // _TILE + groups)
+    tile = torch.arange(max_tiles, device=rows.device)
+    group = _group_of(tile, last_tile).clamp(max=groups - 1)  # unused tiles take any group
     first_row = starts[group] + (tile - first_tile[group]) * _TILE
     source = first_row[:, None] + torch.arange(_TILE, device=rows.device)
     laid_out = rows[source.clamp(max=count - 1)]
@@ -77,10 +77,10 @@ def grouped_matmul(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tenso
     is_in = group < groups
     group = group.clamp(max=groups - 1)
     place = torch.where(is_in, first_tile[group] * _TILE + row - starts[group], 0)
-    result = made.reshape(most * _TILE, matrices.shape[2])[place]
+    result = made.reshape(max_tiles * _TILE, matrices.shape[2])[place]
     return torch.where(is_in[:, None], result, 0.0)
 
 
 def _group_of(index: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """How many groups end at or before each index."""
+    """Count the groups that end at or before each index."""
     return (ends[None, :] <= index[:, None]).sum(1)

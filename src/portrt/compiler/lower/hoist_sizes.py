@@ -1,8 +1,8 @@
 """Compute every size from the sizes of the program's inputs.
 
-A size read off an intermediate tensor would tie a block to PyTorch in the middle: the block would
-have to return the tensor only for its size to be read. Where all symbols of the size are known from
-the inputs, it is computed from those instead.
+If a size were read from an intermediate tensor, a block would have to return that tensor only so
+that PyTorch can read its size. Sizes whose symbols are all known from inputs are computed from
+those instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Give attention the shapes that its ONNX operator takes, so that it stays one node.
 
-torch.onnx translates tensors of rank 4 alone, and ONNX Runtime broadcasts neither the queries of a
-mask nor the batch of keys and values.
+torch.onnx translates scaled_dot_product_attention of rank 4 only. ONNX Runtime broadcasts neither
+the query axis of a mask nor the batch axis of keys and values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _rewrite(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _with_rank_4(graph: torch.fx.Graph, item: Any, rank: int) -> Any:
-    """(N, L, E) as (N, 1, L, E), and (L, E) as (1, 1, L, E); masks of 2 dimensions broadcast."""
+    """Unsqueeze (N, L, E) to (N, 1, L, E) and (L, E) to (1, 1, L, E); 2-D masks broadcast."""
     if item is None or (_value(item).dim() == 2 and rank == 3):
         return item
     for axis in (1, 0)[: 4 - _value(item).dim()] if rank == 3 else (0, 0):
@@ -60,7 +60,7 @@ def _with_rank_4(graph: torch.fx.Graph, item: Any, rank: int) -> Any:
 
 
 def _expanded(graph: torch.fx.Graph, item: Any, query: Any, axes: tuple[int, ...]) -> Any:
-    """`item` with its dimensions `axes` of size 1 as large as those of the query."""
+    """Expand the dimensions `axes` of `item` that have size 1 to the sizes of the query."""
     sizes: list[Any] = [-1] * _value(item).dim()
     for axis in axes:
         if _is_one(_value(item).shape[axis]) and not _is_one(_value(query).shape[axis]):

@@ -1,7 +1,7 @@
-"""Constants of branches as operands, like every other tensor that a branch uses.
+"""Lift constants of branches to operands, like every other tensor that a branch uses.
 
-torch.export leaves `torch.tensor([1.0, 2.0])` in a branch as an attribute of its graph; torch then
-fails to decompose the program, and a weight in there would not be stored once.
+torch.export leaves `torch.tensor([1.0, 2.0])` in a branch as an attribute of its graph;
+`run_decompositions` then fails, and a weight in there would be stored a second time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from portrt.graphs.control_flow import OPERANDS
 
 
 def lift_nested_constants(program: ExportedProgram) -> ExportedProgram:
-    """The program, with constants of the program in the place of those of its branches.
+    """Replace the constants of branches by constants of the program.
 
-    `program` is not changed; it is returned where there is nothing to do.
+    Args:
+        program: Not modified; returned as it is if no branch has a constant.
     """
     if not any(
         _constants(inner)
@@ -58,7 +59,7 @@ def lift_nested_constants(program: ExportedProgram) -> ExportedProgram:
 
 
 def _constants(module: torch.fx.GraphModule) -> dict[torch.fx.Node, torch.Tensor]:
-    """The nodes that read tensors which a graph itself holds."""
+    """Return the nodes that read tensor attributes of the graph's module, with the tensors."""
     found = {}
     for node in module.graph.find_nodes(op="get_attr"):
         held = getattr(module, str(node.target), None)
@@ -68,18 +69,18 @@ def _constants(module: torch.fx.GraphModule) -> dict[torch.fx.Node, torch.Tensor
 
 
 class _Lifted:
-    """Makes placeholders of what the graphs of calls hold, from the innermost graph outwards."""
+    """Turns the constants of called graphs into placeholders, from the innermost graph outwards."""
 
     def __init__(self) -> None:
         self.constants: dict[str, tuple[torch.Tensor, Any]] = {}  # name -> tensor, fake value
 
     def from_calls(self, module: torch.fx.GraphModule) -> list[str]:
-        """Lift out of the graphs that nodes of `module` are called with.
+        """Lift constants out of the graphs that nodes of `module` call.
 
         In `module` the constants are then read by `get_attr` nodes with their new names.
 
         Returns:
-            The names of what was lifted.
+            The names of the lifted constants.
         """
         names: list[str] = []
         for node in list(module.graph.nodes):
@@ -116,7 +117,7 @@ class _Lifted:
 
 
 def _take(module: torch.fx.GraphModule, values: dict[str, Any]) -> None:
-    """Give a graph placeholders, after those that it has, for what it reads by these names."""
+    """Replace the `get_attr` nodes of these names by placeholders after the existing ones."""
     graph = module.graph
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
     for name, value in values.items():

@@ -1,7 +1,7 @@
-"""int8 and float8 tensors: converted as early as can be, and multiplied as they are.
+"""Convert int8 and float8 tensors to float as early as possible, and multiply int8 as int8.
 
-Engines hold such tensors as weights, and between a quantizer and what it feeds; they neither add
-nor transpose them. So a weight is converted before it is transposed, which comes to the same.
+Engines support these dtypes for weights and between a quantizer and its consumer; they neither add
+nor transpose them. So a weight is converted before it is transposed, which gives the same values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PROMOTING = frozenset({aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor})
 
 
 def convert_low_precision_first(graph_module: torch.fx.GraphModule) -> None:
-    """Rewrite the graph in place; every value stays bit for bit what it was."""
+    """Rewrite the graph in place; all values stay bitwise equal."""
     graph = graph_module.graph
     if not any(_dtype(node) in QUANTIZED for node in graph.nodes):
         return
@@ -36,7 +36,10 @@ def convert_low_precision_first(graph_module: torch.fx.GraphModule) -> None:
 
 
 def _multiply_signed(graph: torch.fx.Graph, difference: torch.fx.Node) -> None:
-    """(a + 128 as uint8) @ b - 128 * b.sum(0) is a @ b: torchao's way to int8 kernels of CPUs."""
+    """Rewrite (a + 128 as uint8) @ b - 128 * b.sum(0) as a @ b.
+
+    torchao writes the first form for CPUs, whose int8 kernels take uint8 by int8.
+    """
     given: Any = difference.args
     product, rest = given[:2]
     shifted, b = _args_of(product, aten._int_mm.default, 2)
@@ -58,13 +61,13 @@ def _multiply_signed(graph: torch.fx.Graph, difference: torch.fx.Node) -> None:
 
 
 def _args_of(node: Any, target: Any, count: int) -> list[Any]:
-    """The first arguments of a call of this operator, else as many Nones."""
+    """Return the first `count` arguments of a call of this operator, else as many Nones."""
     fits = isinstance(node, torch.fx.Node) and node.target is target and len(node.args) >= count
     return list(node.args[:count]) if fits else [None] * count
 
 
 def _convert_operands(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Make the promotion of a narrow operand to the result's dtype a conversion of its own."""
+    """Make the type promotion of a quantized operand an explicit conversion."""
     for operand in node.all_input_nodes:
         if _dtype(operand) in QUANTIZED and _dtype(node) == torch.float32:
             with graph.inserting_before(node):
@@ -73,7 +76,7 @@ def _convert_operands(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _convert_first(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """convert(layout(x)) -> layout(convert(x)), as far up as the tensor is narrow."""
+    """Rewrite convert(layout(x)) as layout(convert(x)), as far up as the tensor is quantized."""
     dtype: Any = node.kwargs.get("dtype")
     above: Any = node.args[0]
     chain: list[Any] = []

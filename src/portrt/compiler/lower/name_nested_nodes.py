@@ -1,7 +1,7 @@
-"""Give the calls in branches names of their own, so that a name means one node of the program.
+"""Give the calls in branches names that are unique in the program.
 
-What fails to convert or to build is told by the name of its node, and torch counts anew in each
-graph.
+Conversion and build errors identify a node by its name, and torch.export numbers the nodes of each
+graph separately.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from portrt.graphs import nested
 
 
 def name_nested_nodes(graph_module: torch.fx.GraphModule, prefix: str = "") -> None:
-    """Put the names of the branches around a call before its own.
+    """Prefix the name of each call with the names of the branches around it.
 
     Args:
-        graph_module: The graph of a whole program; the graphs inside it are changed.
-        prefix: Of the names in the graphs inside it.
+        graph_module: The outermost graph of a program; the graphs inside it are changed.
+        prefix: Prefix of the names in the graphs inside it.
     """
     for node in list(graph_module.graph.nodes):
         for reader, inner in nested.graphs_of_call(graph_module, node).items():

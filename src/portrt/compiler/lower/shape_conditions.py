@@ -1,6 +1,6 @@
-"""Conditions on sizes as tensors, which an engine computes with the branches that they choose.
+"""Compute conditions on sizes as tensors, so that engines can hold them with their branches.
 
-`torch.cond(x.shape[0] > 4, ...)` has a symbolic bool for its predicate, and an engine has none.
+The predicate of `torch.cond(x.shape[0] > 4, ...)` is a symbolic bool, which ONNX has no form for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONNECTIVES = {sympy.And: aten.logical_and.default, sympy.Or: aten.logical_or.d
 
 
 def shape_conditions(graph_module: torch.fx.GraphModule) -> None:
-    """Rewrite the predicate of every `cond` that compares whole-number sizes of the inputs."""
+    """Rewrite the predicate of every `cond` that compares integer expressions of input sizes."""
     graph = graph_module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for node in graph.find_nodes(op="call_function", target=torch.ops.higher_order.cond):
@@ -56,7 +56,7 @@ class _Condition:
         self._mode = torch_internals.fake_mode_of(graph)
 
     def is_known(self, expression: Any) -> bool:
-        """Whether it is made of comparisons of such sizes, "and", "or" and "not" alone."""
+        """Return whether it consists of comparisons of such sizes, "and", "or" and "not" only."""
         if type(expression) in _COMPARISONS:
             return all(
                 side.is_integer and symbols.tree_of_expression(side, self._known) is not None
@@ -67,7 +67,7 @@ class _Condition:
         return False
 
     def emit(self, expression: Any) -> torch.fx.Node:
-        """A node that gives a 0-d bool tensor, at the graph's insertion point."""
+        """Return a node that computes a 0-d bool tensor, added at the graph's insertion point."""
         if type(expression) in _COMPARISONS:
             sides = [self._size(side) for side in expression.args]
             return self._call(_COMPARISONS[type(expression)], *sides)

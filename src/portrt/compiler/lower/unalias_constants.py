@@ -1,8 +1,8 @@
-"""One placeholder for a tensor that a program holds twice: as a buffer, and as a constant.
+"""Merge the placeholders of a tensor that a program holds both as a buffer and as a constant.
 
-torch.export makes a constant of a tensor that it finds outside of the module's attributes, though
-the module may have registered it as a buffer as well; so it is with the static key-value caches of
-transformers. A write to the constant then is one to the buffer, which torch cannot decompose.
+torch.export lifts a tensor that it finds outside of the module's attributes to a constant, even if
+the module has registered it as a buffer too, as the static key-value caches of transformers do. A
+write to the constant is then a write to the buffer, which `run_decompositions` refuses.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from portrt import torch_internals
 
 
 def unalias_constants(program: ExportedProgram) -> ExportedProgram:
-    """The program, with buffers in the place of constants that are the same tensor.
+    """Replace constants by the buffers that are the same tensor.
 
-    `program` is not changed; it is returned where there is nothing to do.
+    Args:
+        program: Not modified; returned as it is if no constant is a buffer.
     """
     signature = program.graph_signature
     buffers = {

@@ -1,4 +1,4 @@
-"""Passes of the user's: each is run, looked at, and must leave the model computing the same."""
+"""Run user passes; each must leave a valid graph that computes the same outputs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def run_user_passes(program: ExportedProgram, settings: Settings) -> None:
     """Run `settings.passes` on the graph of a lowered program, in place.
 
     Raises:
-        LowerError: A pass fails, or leaves a graph that is none of an exported program.
-        CheckError: The program gives other numbers on its example inputs after a pass, unless
-            `settings.check` says to accept that, or not to look.
+        LowerError: A pass fails, or leaves a graph that no exported program can have.
+        CheckError: The program's outputs on its example inputs differ after a pass, with
+            `settings.check` "error".
     """
     wanted = _outputs(program, settings)
     for graph_pass in settings.passes:
@@ -50,11 +50,11 @@ def _run(graph_pass: Pass, name: str, module: torch.fx.GraphModule) -> None:
             "correct the pass, or leave it out of passes",
         ) from err
     if getattr(made, "graph_module", made) not in (None, module):
-        raise _wrong(name, "returned another module", "change the module that it is given")
+        raise _wrong(name, "returned another module", "change the given module in place")
     if module.graph is not graph or torch_internals.placeholder_names(graph) != names:
         raise _wrong(name, "changed the inputs of the graph", "leave its placeholders as they are")
     if len(_results(graph)) != count:
-        raise _wrong(name, "changed the number of outputs", "return as many as there were")
+        raise _wrong(name, "changed the number of outputs", "keep the number of outputs")
     graph.eliminate_dead_code()
     _add_values(name, graph, known)
     module.recompile()
@@ -72,7 +72,7 @@ def _wrong(name: str, what: str, remedy: str) -> LowerError:
 
 
 def _add_values(name: str, graph: torch.fx.Graph, known: set[torch.fx.Node]) -> None:
-    """Give each new node the fake value that an exported program has: its dtype and sizes."""
+    """Give each new node a fake value in its meta, as nodes of exported programs have."""
     mode = torch_internals.fake_mode_of(graph)
     for node in graph.nodes:
         if node in known or node.op == "output":
@@ -89,14 +89,14 @@ def _add_values(name: str, graph: torch.fx.Graph, known: set[torch.fx.Node]) -> 
                 node.meta["val"] = node.target(*args, **kwargs)
         except Exception as err:
             raise LowerError(
-                f"the pass {name} added a call that does not work: {node.format_node()}: {err}",
-                "calls of operators with the arguments that they take",
+                f"the pass {name} added an invalid call: {node.format_node()}: {err}",
+                "operator calls with valid arguments",
                 "correct the pass",
             ) from err
 
 
 def _outputs(program: ExportedProgram, settings: Settings) -> tuple[Any, ...] | None:
-    """What the program gives on its example inputs; None where nobody wants to know."""
+    """Run the program on its example inputs; None if the check is off or there are none."""
     if settings.check == "off" or program.example_inputs is None:
         return None
     try:
@@ -123,7 +123,7 @@ def _compare(
         if row["ok"]:
             continue
         fact = (
-            f"after the pass {name} output {index} of the model is another: largest difference "
+            f"the pass {name} changes output {index} of the model: largest difference "
             f"{row['max_abs']}, relative {row['max_rel']}"
         )
         if settings.check == "error":

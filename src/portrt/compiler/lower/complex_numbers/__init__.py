@@ -1,8 +1,9 @@
-"""Complex arithmetic as real arithmetic: engines have no complex numbers.
+"""Rewrite complex arithmetic as real arithmetic: neither ONNX nor the engines have complex dtypes.
 
-Every complex tensor of the graph becomes two real ones, its parts. What has no rule here stays as
-it is, complex, between `view_as_complex` and `view_as_real`, and so do inputs and outputs of the
-program: PyTorch runs those. Complex weights become real ones, with a last dimension of two.
+Every complex tensor of the graph becomes two real tensors, its real and imaginary part. Operators
+without a rule here stay complex, between `view_as_complex` and `view_as_real`, and run in PyTorch;
+so do complex inputs and outputs of the program. Complex weights become real ones with a last
+dimension of two.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ _RULES: Mapping[Any, Callable[..., Any]] = {
     **arithmetic.RULES,
     **fourier.RULES,
 }
-_WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-# What a rule's nodes do not inherit from the node in whose place they stand.
+_WEIGHT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+# Meta keys that a rule's nodes do not inherit from the node that they replace.
 _OWN_META = ("val", "tensor_meta", "unbacked_bindings")
 
 
 def has_complex_tensors(program: ExportedProgram) -> bool:
-    """Whether there is anything to do."""
+    """Return whether a node of the program takes or returns a complex tensor."""
     return any(_is_complex(value) for node in program.graph.nodes for value in _values(node))
 
 
 def complex_to_real(program: ExportedProgram) -> ExportedProgram:
-    """The program in real arithmetic. Its operators are those of `aten`, not yet decomposed.
+    """Rewrite the program in real arithmetic; the new `aten` operators are not yet decomposed.
 
     Args:
-        program: Decomposed; its graph is changed, its weights are not.
+        program: Decomposed. Its graph is modified in place, its weights are not.
     """
     graph = program.graph
     drop_metadata_asserts(program.graph_module)
@@ -73,13 +74,13 @@ def complex_to_real(program: ExportedProgram) -> ExportedProgram:
 
 
 def _real_weights(program: ExportedProgram, mode: Any) -> dict[str, torch.Tensor]:
-    """Placeholder -> its tensor as a real one, for the complex weights that nothing writes to."""
+    """Return placeholder name -> real tensor for the complex weights that are never written to."""
     signature = program.graph_signature
     written = set(signature.buffers_to_mutate.values())
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     found: dict[str, torch.Tensor] = {}
     for spec in signature.input_specs:
-        if spec.kind not in _WEIGHTS or spec.target is None or spec.target in written:
+        if spec.kind not in _WEIGHT_KINDS or spec.target is None or spec.target in written:
             continue
         held = program.state_dict.get(spec.target)
         tensor = program.constants.get(spec.target) if held is None else held
@@ -95,12 +96,12 @@ def _real_weights(program: ExportedProgram, mode: Any) -> dict[str, torch.Tensor
 
 
 class _Rewrite:
-    """One run over a graph, in the order of its nodes.
+    """Rewrites a graph in the order of its nodes.
 
     Args:
-        graph: Changed.
+        graph: Modified in place.
         mode: The fake mode of its tensors.
-        weights: Placeholders of complex weights that are real now.
+        weights: Placeholders of complex weights that are now real, with a last dimension of two.
     """
 
     def __init__(self, graph: torch.fx.Graph, mode: Any, weights: set[torch.fx.Node]) -> None:
@@ -108,18 +109,18 @@ class _Rewrite:
         self._mode = mode
         self._weights = weights
         self._parts: dict[torch.fx.Node, Any] = {}  # complex node -> pair, or list of pairs
-        self._gone = set(weights)  # nodes that are there in parts only
-        self._wholes: dict[torch.fx.Node, torch.fx.Node] = {}  # those of them made complex again
+        self._gone = set(weights)  # nodes that exist as parts only
+        self._complex_values: dict[torch.fx.Node, torch.fx.Node] = {}  # rebuilt from their parts
 
     def run(self) -> None:
-        """Rewrite every node, and drop what is not used any more."""
+        """Rewrite every node, then remove dead nodes."""
         for node in list(self._graph.nodes):
             if node.op not in ("call_function", "output") or not self._is_touched(node):
                 continue
             with self._graph.inserting_before(node):
-                if node.op == "output" or not self._ruled(node):
-                    node.args = self._with_wholes(node.args)
-                    node.kwargs = self._with_wholes(node.kwargs)
+                if node.op == "output" or not self._apply_rule(node):
+                    node.args = self._with_complex_values(node.args)
+                    node.kwargs = self._with_complex_values(node.kwargs)
         self._graph.eliminate_dead_code()
 
     def _is_touched(self, node: torch.fx.Node) -> bool:
@@ -128,8 +129,8 @@ class _Rewrite:
         nodes = (node, *node.all_input_nodes)
         return any(_is_complex(value) for item in nodes for value in _values(item))
 
-    def _ruled(self, node: torch.fx.Node) -> bool:
-        """Write a node's result as real tensors; False where no rule does."""
+    def _apply_rule(self, node: torch.fx.Node) -> bool:
+        """Compute a node's result with real tensors; return False if no rule covers the call."""
         source: Any = node.args[0] if node.args else None
         if node.target is operator.getitem and isinstance(self._parts.get(source), list):
             made = self._parts[source][node.args[1]]
@@ -138,10 +139,10 @@ class _Rewrite:
             if rule is None:
                 return False
             writer = self._writer(node)
-            args, kwargs = self._given(node.args, writer), self._given(node.kwargs, writer)
+            args, kwargs = self._arguments(node.args, writer), self._arguments(node.kwargs, writer)
             made = rule(writer, *args, **kwargs)
             if made is NotImplemented or not _fits(made, node.meta["val"]):
-                logger.debug("%s stays complex: no rule has this call", node.name)
+                logger.debug("%s stays complex: no rule covers this call", node.name)
                 return False
         if isinstance(made, Value):
             node.replace_all_uses_with(made.node)
@@ -150,8 +151,8 @@ class _Rewrite:
             self._gone.add(node)
         return True
 
-    def _given(self, arguments: Any, writer: Writer) -> Any:
-        """Arguments with pairs and values in the place of nodes."""
+    def _arguments(self, arguments: Any, writer: Writer) -> Any:
+        """Replace the nodes in arguments by pairs and values."""
 
         def given(node: torch.fx.Node) -> Any:
             value = node.meta.get("val")
@@ -170,24 +171,24 @@ class _Rewrite:
             self._parts[node] = parts_of(writer, real)
         return Pair(*(Value(part.node, writer) for part in self._parts[node]))
 
-    def _with_wholes(self, arguments: Any) -> Any:
-        """Arguments with complex tensors that are made of their parts, where there are only those.
+    def _with_complex_values(self, arguments: Any) -> Any:
+        """Replace nodes that exist as parts only by complex tensors rebuilt from the parts.
 
-        Lists of complex tensors are always taken apart before, by `getitem`.
+        Lists of complex tensors do not occur here: `getitem` selects their elements before.
         """
 
-        def whole(node: torch.fx.Node) -> torch.fx.Node:
+        def rebuilt(node: torch.fx.Node) -> torch.fx.Node:
             if node not in self._gone:
                 return node
-            if node not in self._wholes:
+            if node not in self._complex_values:
                 writer = self._writer(node)
                 real = Value(node, writer)
                 if node not in self._weights:
                     real = writer.call(aten.stack.default, list(self._parts[node]), -1)
-                self._wholes[node] = real.call(aten.view_as_complex.default).node
-            return self._wholes[node]
+                self._complex_values[node] = real.call(aten.view_as_complex.default).node
+            return self._complex_values[node]
 
-        return torch.fx.node.map_arg(arguments, whole)
+        return torch.fx.node.map_arg(arguments, rebuilt)
 
     def _writer(self, node: torch.fx.Node) -> Writer:
         meta = {key: value for key, value in node.meta.items() if key not in _OWN_META}
@@ -195,7 +196,7 @@ class _Rewrite:
 
 
 def _fits(made: Any, wanted: Any) -> bool:
-    """Whether a rule gave tensors of the dtypes and ranks of the original."""
+    """Return whether a rule's result has the dtypes and ranks of the original."""
     if isinstance(wanted, (list, tuple)):
         return len(made) == len(wanted) and all(map(_fits, made, wanted))
     if not wanted.is_complex():

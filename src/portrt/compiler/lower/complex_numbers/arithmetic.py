@@ -1,7 +1,7 @@
 """Complex arithmetic on pairs of real tensors.
 
-Magnitudes and quotients are computed on numbers that are scaled to at most one, as PyTorch does,
-so that squares neither overflow nor vanish.
+Magnitudes and quotients are computed on values that are scaled to at most one, as PyTorch does, so
+that squares neither overflow nor underflow.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ def _abs_real(x: Value) -> Any:
 
 def _abs(writer: Writer, x: Pair) -> Any:
     a, b = _abs_real(x.re), _abs_real(x.im)
-    most, least = writer.call(aten.maximum.default, a, b), writer.call(aten.minimum.default, a, b)
-    is_whole = writer.call(  # nothing to scale by, or nothing that it would change
-        aten.logical_or.default, most.call(aten.eq.Scalar, 0), most.call(aten.isinf.default)
+    large, small = writer.call(aten.maximum.default, a, b), writer.call(aten.minimum.default, a, b)
+    is_exact = writer.call(  # 0 cannot be divided by; for inf the result is inf
+        aten.logical_or.default, large.call(aten.eq.Scalar, 0), large.call(aten.isinf.default)
     )
-    ratio = least / most.call(aten.masked_fill.Scalar, is_whole, 1)
-    found = most * (ratio * ratio + 1).call(aten.sqrt.default)
-    return writer.call(aten.where.self, is_whole, most, found)
+    ratio = small / large.call(aten.masked_fill.Scalar, is_exact, 1)
+    found = large * (ratio * ratio + 1).call(aten.sqrt.default)
+    return writer.call(aten.where.self, is_exact, large, found)
 
 
 def _angle(writer: Writer, x: Pair) -> Any:
@@ -156,7 +156,7 @@ def _vector_norm(writer: Writer, x: Pair, *args: Any, **kwargs: Any) -> Any:
 
 
 def _bilinear(target: Any) -> Callable[..., Any]:
-    """A product of two tensors, of which sums make the complex one."""
+    """Return a rule that expands a bilinear operator into real products and their sums."""
 
     def rule(writer: Writer, a: Any, b: Any) -> Pair:
         return _expanded(lambda *both: writer.call(target, *both), a, b)

@@ -1,4 +1,4 @@
-"""Operators that do to a complex tensor what they do to each of its parts."""
+"""Operators that apply to the real and to the imaginary part separately."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from portrt.compiler.lower.complex_numbers.values import REAL_DTYPES, Pair, Writ
 
 aten = torch.ops.aten
 
-# Operator -> places of the arguments that are numbers of the tensor; the others are sizes, masks
-# and indices. A number there may be a tensor, real or complex, a list of those, or a scalar.
-_PLACES: dict[Any, Sequence[int]] = {
+# Operator -> positions of the arguments that are values: tensors, real or complex, lists of those,
+# or scalars. The other arguments are sizes, masks and indices, and are the same for both parts.
+_VALUE_ARGUMENTS: dict[Any, Sequence[int]] = {
     **dict.fromkeys(
         (
             *(aten.alias.default, aten.clone.default, aten.detach.default, aten.empty_like.default),
@@ -110,7 +110,7 @@ def _to_copy(writer: Writer, x: Any, *, dtype: Any = None, **kwargs: Any) -> Any
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    **{target: _on_both_parts(target, places) for target, places in _PLACES.items()},
+    **{target: _on_both_parts(target, places) for target, places in _VALUE_ARGUMENTS.items()},
     aten.ones.default: _ones,
     aten.ones_like.default: _ones_like,
     aten._to_copy.default: _to_copy,

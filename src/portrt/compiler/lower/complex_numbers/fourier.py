@@ -1,4 +1,4 @@
-"""Fourier transforms of several dimensions as transforms of one, as `graphs.spectral` has them."""
+"""Rewrite Fourier transforms over several dimensions as 1-D transforms, see `graphs.spectral`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ aten = torch.ops.aten
 def _to_complex(
     writer: Writer, x: Value, dims: Sequence[int], normalization: int, onesided: bool
 ) -> Any:
-    """Real numbers to complex ones; of the last of `dims` one side where `onesided`."""
+    """Transform real to complex over `dims`; with `onesided`, half of the bins of the last one."""
     if x.fake.dtype not in REAL_DTYPES.values():
         return NotImplemented
     *others, last = [dim % x.fake.dim() for dim in dims]
@@ -28,20 +28,20 @@ def _complex(
     writer: Writer, x: Pair, dims: Sequence[int], normalization: int, forward: bool
 ) -> Pair:
     for dim in reversed(dims):
-        whole, axis = _whole(writer, x), dim % x.re.fake.dim()
-        found = writer.call(spectral.COMPLEX, whole, [axis], normalization, forward)
+        value, axis = _complex_value(writer, x), dim % x.re.fake.dim()
+        found = writer.call(spectral.COMPLEX, value, [axis], normalization, forward)
         x = _parts(writer, found)
     return x
 
 
 def _to_real(writer: Writer, x: Pair, dims: Sequence[int], normalization: int, length: Any) -> Any:
-    """Complex numbers to real ones, of which the last of `dims` gets `length`."""
+    """Transform complex to real over `dims`, of which the last gets `length` elements."""
     *others, last = [dim % x.re.fake.dim() for dim in dims]
     x = _complex(writer, x, others, normalization, False)
-    return writer.call(spectral.TO_REAL, _whole(writer, x), [last], normalization, length)
+    return writer.call(spectral.TO_REAL, _complex_value(writer, x), [last], normalization, length)
 
 
-def _whole(writer: Writer, x: Pair) -> Value:
+def _complex_value(writer: Writer, x: Pair) -> Value:
     stacked = writer.call(aten.stack.default, list(x), -1)
     found: Value = writer.call(aten.view_as_complex.default, stacked)
     return found

@@ -1,4 +1,4 @@
-"""Tensors of a graph as values that rules compute with; each operation is a new graph node."""
+"""Operands of the complex rules: values whose operations add nodes to the graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portrt import torch_internals
 
 aten = torch.ops.aten
 
-# Complex dtype -> that of its parts. There is none for complex32, which little of PyTorch computes.
+# Complex dtype -> dtype of its parts. complex32 is left out: few PyTorch operators compute it.
 REAL_DTYPES: Mapping[torch.dtype, torch.dtype] = {
     torch.complex64: torch.float32,
     torch.complex128: torch.float64,
@@ -23,11 +23,11 @@ REAL_DTYPES: Mapping[torch.dtype, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Writer:
-    """Makes nodes at the graph's insertion point.
+    """Adds nodes at the graph's insertion point.
 
     Attributes:
-        graph: Where.
-        meta: What else than "val" the nodes get, so that they are known by the user's line.
+        graph: The graph.
+        meta: Meta of the new nodes beside "val", such as the stack trace of the user's line.
         mode: The fake mode of the graph.
     """
 
@@ -36,7 +36,11 @@ class Writer:
     mode: Any
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
-        """A call of an operator on values, numbers and lists of those: a value, or a list."""
+        """Add a call of an operator on values, numbers and lists of those.
+
+        Returns:
+            A value, or a list of values for an operator with several results.
+        """
         nodes = tree_map(_node, (args, kwargs))
         made: torch.fx.Node = self.graph.call_function(target, *nodes)
         given = torch.fx.node.map_arg((made.args, made.kwargs), lambda it: it.meta["val"])
@@ -55,7 +59,7 @@ class Writer:
 
 @dataclass(frozen=True)
 class Value:
-    """A real tensor."""
+    """A real tensor: a node, and the writer that adds operations on it."""
 
     node: torch.fx.Node
     writer: Writer
@@ -70,7 +74,7 @@ class Value:
         return self.writer.call(target, self, *args, **kwargs)
 
     def zeros(self) -> Value:
-        """As many zeros."""
+        """Return zeros of the same shape and dtype."""
         found: Value = self.call(aten.zeros_like.default)
         return found
 
@@ -91,14 +95,14 @@ class Value:
 
 
 class Pair(NamedTuple):
-    """A complex tensor: its real and its imaginary part, of one shape."""
+    """A complex tensor as its real and its imaginary part, which have the same shape."""
 
     re: Any
     im: Any
 
 
 def pair_of(value: Any) -> Pair:
-    """A complex or real tensor, or a number, as a pair; a number stays one."""
+    """Convert a complex or real tensor, or a Python number, to a pair; numbers stay numbers."""
     if isinstance(value, Pair):
         return value
     if isinstance(value, Value):
@@ -109,7 +113,7 @@ def pair_of(value: Any) -> Pair:
 
 
 def parts_of(writer: Writer, real: Value) -> Pair:
-    """The parts in a real tensor whose last dimension is them."""
+    """Split a real tensor whose last dimension is (real, imaginary)."""
     return Pair(*(writer.call(aten.select.int, real, -1, part) for part in (0, 1)))
 
 

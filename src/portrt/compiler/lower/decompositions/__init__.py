@@ -1,8 +1,9 @@
-"""Operator calls that portrt takes apart itself, because no translation of them is right.
+"""Decompositions of operator calls whose ONNX translation is wrong or missing.
 
 A decomposition is a function with the operator's signature that calls other `aten` operators. It
-returns NotImplemented for the calls that may stay whole, and is then not used. Each answers
-something that torch.onnx or an engine gets wrong or refuses; tests/ops has a row for each.
+returns NotImplemented for the calls that need no decomposition. Each works around something that
+torch.onnx or an engine computes wrongly or refuses, named in its docstring; tests/ops has a row for
+each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers: whole numbers and bool where ONNX has floats alone, and edges of floats."""
+"""Arithmetic: integers and bools where ONNX has floats only, and edge cases of floats."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ def _is_integral(x: torch.Tensor) -> bool:
 
 
 def _unchanged_if_integral(x: torch.Tensor) -> Any:
-    """ONNX rounds floats only; a whole number is its own floor."""
+    """Return integers unchanged: ONNX's Ceil, Floor and Round take floats only."""
     return x.clone() if _is_integral(x) else NotImplemented
 
 
 def _abs(x: torch.Tensor) -> Any:
-    """torch.onnx gives a float32 for a half."""
+    """Keep half precision: torch.onnx returns float32 for it."""
     half = x.dtype in (torch.float16, torch.bfloat16)
     return x.float().abs().to(x.dtype) if half else NotImplemented
 
 
 def _sign(x: torch.Tensor) -> Any:
-    """ONNX's sign of NaN is NaN, torch's is 0."""
+    """Return 0 for NaN as PyTorch does: ONNX's Sign returns NaN."""
     if not x.dtype.is_floating_point:
         return NotImplemented
     return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
 
 
 def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
-    """torch.onnx does not promote the base to the exponent's dtype."""
+    """Promote the base to the result dtype, which torch.onnx does not."""
     dtype = torch.result_type(x, y)
     return NotImplemented if x.dtype == y.dtype else torch.pow(x.to(dtype), y.to(dtype))
 
 
 def _power_of_number(x: torch.Tensor, y: Number) -> Any:
-    """torch takes roots for some, which differ from powers at -infinity.
+    """Use roots for exponents 0.5 and -0.5 as PyTorch does, and products for integers.
 
-    Of whole numbers ONNX Runtime takes powers in float64, which does not hold every one.
+    At -infinity a root is NaN and a power is not. ONNX Runtime computes integer powers in float64,
+    which is not exact beyond 2^53.
     """
     if isinstance(y, int) and y >= 0 and (dtype := torch.result_type(x, y)) in _INTEGERS:
         return _integer_power(x.to(dtype), int(y))
@@ -54,7 +55,7 @@ def _power_of_number(x: torch.Tensor, y: Number) -> Any:
 
 
 def _integer_power(x: torch.Tensor, y: int) -> torch.Tensor:
-    """By products, which wrap round as torch's do."""
+    """Raise to a power by products, which wrap around on overflow as PyTorch's powers do."""
     power = x if y & 1 else torch.ones_like(x)
     while y := y >> 1:
         x = x * x
@@ -63,24 +64,24 @@ def _integer_power(x: torch.Tensor, y: int) -> torch.Tensor:
 
 
 def _relu(x: torch.Tensor) -> Any:
-    """ONNX Runtime has no Relu of int64."""
+    """Clamp integers: ONNX Runtime has no Relu kernel for int64."""
     return x.clamp(min=0) if _is_integral(x) else NotImplemented
 
 
 def _isnan(x: torch.Tensor) -> Any:
-    """ONNX's IsNaN takes floats only."""
+    """Return False for integers: ONNX's IsNaN takes floats only."""
     return torch.zeros_like(x, dtype=torch.bool) if _is_integral(x) else NotImplemented
 
 
 def _elu(x: torch.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> Any:
-    """torch.onnx ignores `input_scale`."""
+    """Apply `input_scale`, which torch.onnx ignores."""
     if input_scale == 1:
         return NotImplemented
     return torch.where(x > 0, x * scale, torch.expm1(x * input_scale) * (alpha * scale))
 
 
 def _log1p(x: torch.Tensor) -> Any:
-    """log(1 + x), torch.onnx's form, loses a small x. Source: Kahan's log1p."""
+    """Compute Kahan's log1p: torch.onnx writes log(1 + x), which loses small x."""
     if _is_integral(x):
         return NotImplemented
     more = x + 1
@@ -91,7 +92,7 @@ def _log1p(x: torch.Tensor) -> Any:
 
 
 def _expm1(x: torch.Tensor) -> Any:
-    """exp(x) - 1, torch.onnx's form, loses a small x. Source: Kahan's expm1."""
+    """Compute Kahan's expm1: torch.onnx writes exp(x) - 1, which loses small x."""
     if _is_integral(x):
         return NotImplemented
     power = torch.exp(x)
@@ -102,7 +103,7 @@ def _expm1(x: torch.Tensor) -> Any:
 
 
 def _logarithm(base: float) -> Callable[..., Any]:
-    """torch.onnx divides by a float32 logarithm of the base."""
+    """Divide float64 by an exact log(base): torch.onnx writes that constant as float32."""
 
     def decomposed(x: torch.Tensor) -> Any:
         return torch.log(x) / math.log(base) if x.dtype == torch.float64 else NotImplemented
@@ -111,31 +112,31 @@ def _logarithm(base: float) -> Callable[..., Any]:
 
 
 def _add(x: torch.Tensor, y: torch.Tensor | Number, *, alpha: Number = 1) -> Any:
-    """ONNX adds no bools; torch's sum of them is their or."""
+    """Compute a sum of bools as `or`, which it is in PyTorch: ONNX's Add takes no bools."""
     if torch.result_type(x, y) == torch.bool and alpha in (True, 1):
         return x | y
     return NotImplemented
 
 
 def _add_scaled(x: torch.Tensor, y: Number, alpha: Number = 1) -> Any:
-    """torch.onnx fails on an alpha given to the overload of a number."""
+    """Multiply the number by alpha: torch.onnx fails on alpha of the Scalar overload."""
     return NotImplemented if alpha == 1 else torch.add(x, y * alpha)
 
 
 def _sub_scaled(x: torch.Tensor, y: Number, alpha: Number = 1) -> Any:
-    """As `_add_scaled`."""
+    """Multiply the number by alpha, for the same reason as `_add_scaled`."""
     return NotImplemented if alpha == 1 else torch.sub(x, y * alpha)
 
 
 def _where(condition: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Any:
-    """ONNX Runtime has no Where of bools."""
+    """Select bools by logical operators: ONNX Runtime has no Where kernel for bool."""
     if x.dtype == y.dtype == torch.bool:
         return (condition & x) | (~condition & y)
     return NotImplemented
 
 
 def _promoted(x: torch.Tensor, y: torch.Tensor | Number) -> list[torch.Tensor] | None:
-    """Both as torch computes with them, or None where that is with whole numbers."""
+    """Convert both operands to the result dtype; None if that is an integer dtype."""
     dtype = torch.result_type(x, y)
     if not dtype.is_floating_point:
         return None
@@ -145,7 +146,10 @@ def _promoted(x: torch.Tensor, y: torch.Tensor | Number) -> list[torch.Tensor] |
 
 
 def _remainder(x: torch.Tensor, y: torch.Tensor | Number) -> Any:
-    """x - y * floor(x / y), torch.onnx's form, is y where x / y is rounded up to a whole number."""
+    """Compute the remainder by fmod.
+
+    torch.onnx writes x - y * floor(x / y), which is y where x / y rounds up to an integer.
+    """
     promoted = _promoted(x, y)
     if promoted is None:
         return NotImplemented
@@ -155,10 +159,11 @@ def _remainder(x: torch.Tensor, y: torch.Tensor | Number) -> Any:
 
 
 def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | None = None) -> Any:
-    """floor(x / y) is one too much where x / y is rounded up to a whole number.
+    """Divide with rounding, exactly.
 
-    torch.onnx divides whole numbers in float32, which does not hold every one. Source of the rest:
-    floor_divide of CPython's float, which torch follows.
+    torch.onnx writes floor(x / y), which is one too large where x / y rounds up to an integer, and
+    divides integers in float32, which is not exact beyond 2^24.
+    Source of the float case: floor division of CPython's float, which PyTorch follows.
     """
     dtype = torch.result_type(x, y)
     if rounding_mode is None or dtype == torch.bool:
@@ -179,7 +184,7 @@ def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | N
 
 
 def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """torch.onnx gives -pi for pi, and 0 for NaN; here zeros have signs, and infinities a ratio."""
+    """Compute atan2 with signed zeros and infinities: torch.onnx gives -pi for pi and 0 for NaN."""
     dtype = torch.result_type(y, x)
     if not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
@@ -194,14 +199,14 @@ def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def _is_negative(x: torch.Tensor) -> torch.Tensor:
-    """The sign bit, of a zero too."""
+    """Return the sign bit, also of zeros."""
     return (x < 0) | ((x == 0) & (1 / x < 0))
 
 
 def _addmm(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> Any:
-    """ONNX Runtime's Gemm takes floats only."""
+    """Write integer addmm as MatMul and Add: ONNX Runtime's Gemm takes floats only."""
     if not _is_integral(x) or not (isinstance(beta, int) and isinstance(alpha, int)):
         return NotImplemented
     product = torch.mm(a, b)

@@ -1,4 +1,4 @@
-"""Convolutions of volumes, and the gradient of a convolution as convolutions."""
+"""3-D convolutions, and the gradient of a convolution as convolutions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 aten = torch.ops.aten
 Tensor = torch.Tensor
 
-# The gradient of the weight is a convolution for each group.
+# Limit of groups: the gradient of the weight is one convolution per group.
 _MAX_GROUPS = 16
-# Of a weight: each place is a product.
-_MAX_PLACES = 64
+# Limit of elements in a kernel of a weight: each becomes one matrix product.
+_MAX_ELEMENTS = 64
 
 
 def _conv3d(
@@ -26,7 +26,7 @@ def _conv3d(
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Tensor:
-    """torch.onnx gives it a bias of another size where it has none."""
+    """Call `convolution`: torch.onnx gives a conv3d without bias a bias of a wrong size."""
     steps, pads, gaps = (list(v) * (3 // len(v)) for v in (stride, padding, dilation))
     image = x if x.dim() == 5 else x.unsqueeze(0)
     found: Tensor = aten.convolution(
@@ -48,7 +48,7 @@ def _backward(
     groups: int,
     output_mask: Sequence[bool],
 ) -> Any:
-    """torch.onnx has no translation for it."""
+    """Compute the gradients as convolutions: torch.onnx has no translation for the operator."""
     spatial = range(2, x.dim())
     if groups > _MAX_GROUPS or not all(
         isinstance(t.shape[i], int) for t in (x, grad) for i in spatial
@@ -75,7 +75,7 @@ def _backward(
 def _missing(
     grad: Tensor, x: Tensor, weight: Tensor, steps: list[int], pads: list[int], gaps: list[int]
 ) -> list[int]:
-    """Rows of the image that the stride left out at its end."""
+    """Return the output padding of each dimension: trailing rows that the stride skipped."""
     return [
         x.shape[axis + 2]
         - ((grad.shape[axis + 2] - 1) * step - 2 * pad + gap * (weight.shape[axis + 2] - 1) + 1)
@@ -91,11 +91,12 @@ def _to_weight(
     pads: list[int],
     gaps: list[int],
 ) -> Tensor:
-    """Batch and channels change places: each channel is an image, the batch its channels.
+    """Compute the weight's gradient by a convolution with batch and channels swapped.
 
-    TensorRT knows no convolution with as many channels as a dynamic batch.
+    TensorRT has no convolution whose number of channels is dynamic, as the batch may be; then it is
+    computed by matrix products.
     """
-    if type(image.shape[0]) is not int and weight[0, 0].numel() <= _MAX_PLACES:
+    if type(image.shape[0]) is not int and weight[0, 0].numel() <= _MAX_ELEMENTS:
         return _by_products(image, kernel, weight, steps, pads, gaps)
     found: Tensor = aten.convolution(
         image.transpose(0, 1),
@@ -121,7 +122,7 @@ def _by_products(
     pads: list[int],
     gaps: list[int],
 ) -> Tensor:
-    """For each place in the weight a product of the kernel with what it met of the image there."""
+    """Compute each element of the gradient's kernels as a product with the image shifted to it."""
     image = aten.constant_pad_nd(image, [pad for pad in reversed(pads) for _ in range(2)])
     places = weight.shape[2:]
     parts = []

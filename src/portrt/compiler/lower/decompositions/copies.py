@@ -1,4 +1,4 @@
-"""Copies, casts and shapes that torch.onnx does not follow."""
+"""Copies and shapes that torch.onnx or ONNX handles differently."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ aten = torch.ops.aten
 
 
 def _copy(x: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-    """torch.onnx casts the source and forgets to expand it."""
+    """Cast and expand the source: torch.onnx only casts it."""
     return source.to(x.dtype).expand(x.shape).clone()
 
 
 def _squeeze(x: torch.Tensor, dim: int) -> Any:
-    """torch leaves a dimension that is not 1; ONNX's Squeeze is an error."""
+    """Keep a dimension that is not 1 as PyTorch does: ONNX's Squeeze fails on it."""
     if x.dim() == 0 or x.shape[dim] != 1:
         return x.view(x.shape)
     return NotImplemented
 
 
 def _col2im(x: torch.Tensor, *args: Any) -> Any:
-    """ONNX's Col2Im has a batch."""
+    """Add a batch dimension, which ONNX's Col2Im requires."""
     return aten.col2im(x.unsqueeze(0), *args).squeeze(0) if x.dim() == 2 else NotImplemented
 
 

@@ -10,7 +10,8 @@ import torch
 
 aten = torch.ops.aten
 
-# Above so many rows torch computes Euclidean distances by a matrix product, unless told not to.
+# With more rows than this PyTorch computes Euclidean distances by a matrix product, unless
+# compute_mode forbids it.
 _MANY_ROWS = 25
 
 
@@ -22,7 +23,7 @@ def _cdist(x: torch.Tensor, y: torch.Tensor, p: float, compute_mode: int | None)
 
 
 def _euclidean_by_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """sqrt(|x|^2 - 2 x y + |y|^2) as one product, in torch's order of terms."""
+    """Compute sqrt(|x|^2 - 2 x y + |y|^2) as one matrix product, in PyTorch's order of terms."""
     x_square, y_square = (t.pow(2).sum(-1, keepdim=True) for t in (x, y))
     left = torch.cat([x * -2, x_square, torch.ones_like(x_square)], -1)
     right = torch.cat([y, torch.ones_like(y_square), y_square], -1)
@@ -30,15 +31,16 @@ def _euclidean_by_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _pdist(x: torch.Tensor, p: float = 2.0) -> Any:
-    """Of pairs i < j in the order of torch; their numbers are computed from their place.
+    """Compute the distances of pairs i < j in PyTorch's order.
 
-    In whole numbers: not every engine has float64, which a square root of the place would take.
+    The pair of each output is computed from its position by integer arithmetic: a square root would
+    need float64, which not every engine has.
     """
     rows = x.shape[0]
     if not isinstance(rows, int) or rows < 2:
         return NotImplemented
     place = torch.arange(rows * (rows - 1) // 2, device=x.device)
-    row = torch.arange(1, rows - 1, device=x.device)  # but the first, which begins at 0
+    row = torch.arange(1, rows - 1, device=x.device)  # without the first row, which begins at 0
     begins = torch.zeros_like(place)
     if rows > 2:
         begins = begins.scatter(0, _begin(row, rows), 1)
@@ -49,12 +51,12 @@ def _pdist(x: torch.Tensor, p: float = 2.0) -> Any:
 
 
 def _begin(row: torch.Tensor, rows: int) -> torch.Tensor:
-    """The place of the first pair of a row."""
+    """Return the position of the first pair of each row."""
     return torch.div(row * (2 * rows - 1 - row), 2, rounding_mode="floor")
 
 
 def _norm(difference: torch.Tensor, p: float) -> torch.Tensor:
-    """Over the last dimension."""
+    """Compute the p-norm over the last dimension."""
     if p == 0:
         return (difference != 0).to(difference.dtype).sum(-1)
     if p == 1:

@@ -1,6 +1,7 @@
-"""Sums, means and maxima of bags of embeddings, as scatters that reduce.
+"""Sums, means and maxima of embedding bags as reducing scatters.
 
-torch.onnx writes loops over bags and over what is in each, and gives zeros for the other results.
+torch.onnx writes nested loops over the bags and their elements, and returns zeros for the other
+results of the operator.
 """
 
 from __future__ import annotations
@@ -59,13 +60,26 @@ def _bags(
     include_last_offset: bool,
     padding: int | None,
 ) -> Any:
-    """Bags [bags, width]; then, as torch gives them, bag of each index, sizes, places of maxima."""
+    """Compute the bags [bags, width], and the operator's other results.
+
+    Args:
+        weight: [rows, width].
+        indices: [count], rows of `weight`.
+        offsets: [bags], or [bags + 1] with the last end: where each bag starts in `indices`.
+        mode: `_SUM`, `_MEAN` or `_MAX`.
+        factors: [count], a weight for each index.
+        include_last_offset: Whether `offsets` has the last end.
+        padding: The row that does not count, if any.
+
+    Returns:
+        The bags, the bag of each index, the sizes of the bags, and the rows of the maxima.
+    """
     indices, offsets = indices.to(torch.int64), offsets.to(torch.int64)
     starts = offsets[:-1] if include_last_offset else offsets
     count = starts.shape[0]
     place = torch.arange(indices.shape[0], device=weight.device)
     bag_of = (starts.unsqueeze(0) <= place.unsqueeze(1)).sum(1) - 1
-    # What is padding goes to one more bag, which is dropped.
+    # Padding goes to an additional bag, which is dropped.
     target = bag_of if padding is None else torch.where(indices == padding, count, bag_of)
     rows = aten.index_select(weight, 0, indices)
     rows = rows.float() if rows.dtype in _HALF else rows
@@ -89,13 +103,13 @@ def _bags(
 
 
 def _first_place(found: Tensor, column: Tensor, rows: Tensor, place: Tensor) -> Tensor:
-    """The first place among the indices that has the maximum of its bag; 0 of an empty bag."""
-    most = rows.shape[0]
+    """Return the first position whose value is the maximum of its bag; 0 for an empty bag."""
+    end = rows.shape[0]
     is_largest = rows == torch.gather(found, 0, column)
-    places = torch.where(is_largest, place.unsqueeze(1), most)
-    first = torch.full_like(found, most, dtype=torch.int64)
+    places = torch.where(is_largest, place.unsqueeze(1), end)
+    first = torch.full_like(found, end, dtype=torch.int64)
     first = first.scatter_reduce(0, column, places, "amin", include_self=True)
-    return torch.where(first == most, 0, first)
+    return torch.where(first == end, 0, first)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

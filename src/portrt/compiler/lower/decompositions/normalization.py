@@ -1,4 +1,4 @@
-"""Norms that torch.onnx gets wrong in training mode, or in another dtype than float32."""
+"""Norms that torch.onnx translates wrongly in training mode or in dtypes other than float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch._decomp import get_decompositions
 aten = torch.ops.aten
 Tensor = torch.Tensor
 
-_OF_TORCH: dict[Any, Callable[..., Any]] = get_decompositions(
+_TORCH_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = get_decompositions(
     [aten.native_layer_norm.default, aten.native_group_norm.default]
 )
 
@@ -26,9 +26,9 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """torch.onnx translates it to an inference batch norm, whatever it is told.
+    """Normalize by the batch's statistics: torch.onnx ignores `training`.
 
-    torch's own decomposition computes with sizes as floats, which no engine can.
+    PyTorch's own decomposition computes with sizes as floats, which engines cannot.
     """
     if not training:
         found = _inference_batch_norm(x, weight, bias, mean, var, momentum, eps)
@@ -55,7 +55,12 @@ def _batch_norm_without_statistics(
 def _normalized(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Output, mean and 1 / standard deviation as torch gives them; mean and variance, exact."""
+    """Normalize over all dimensions but the channels.
+
+    Returns:
+        Output, mean and 1 / standard deviation in the dtype of `x`; mean and variance in the dtype
+        of the computation.
+    """
     wide = x.to(_wide(x))
     dims = [axis for axis in range(x.dim()) if axis != 1]
     shape = [1, -1, *[1] * (x.dim() - 2)]
@@ -70,7 +75,7 @@ def _normalized(
 
 
 def _wide(x: Tensor) -> torch.dtype:
-    """What torch computes norms of half precision in."""
+    """Return the dtype in which PyTorch computes norms: float32 for half precision."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
@@ -83,7 +88,7 @@ def _inference_batch_norm(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """torch.onnx gives the two statistics that torch leaves empty other sizes and dtypes."""
+    """Return empty statistics as PyTorch does: torch.onnx gives them other sizes and dtypes."""
     wide = _wide(x)
     scale = torch.rsqrt(var.to(wide) + eps)
     scale = scale if weight is None else scale * weight.to(wide)
@@ -95,7 +100,7 @@ def _inference_batch_norm(
 
 
 def _cast_first(op: Any) -> Callable[..., Tensor]:
-    """torch.onnx casts the result of a softmax that was told a dtype, not its input."""
+    """Cast the input to the dtype of a softmax as PyTorch does: torch.onnx casts its result."""
 
     def decomposed(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
         found: Tensor = op(x if dtype is None else x.to(dtype), dim, False)
@@ -104,11 +109,14 @@ def _cast_first(op: Any) -> Callable[..., Tensor]:
     return decomposed
 
 
-def _of_torch(op: Any, dtypes: Collection[torch.dtype]) -> Callable[..., Any]:
-    """Of these dtypes: ONNX keeps the statistics in float32, PyTorch in the dtype of the input."""
+def _torch_decomposition(op: Any, dtypes: Collection[torch.dtype]) -> Callable[..., Any]:
+    """Use PyTorch's decomposition for some dtypes.
+
+    ONNX has the statistics in float32, PyTorch in the dtype of the input.
+    """
 
     def decomposed(x: Tensor, *args: Any) -> Any:
-        return _OF_TORCH[op](x, *args) if x.dtype in dtypes else NotImplemented
+        return _TORCH_DECOMPOSITIONS[op](x, *args) if x.dtype in dtypes else NotImplemented
 
     return decomposed
 
@@ -119,9 +127,11 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._native_batch_norm_legit_functional.default: _batch_norm,
     aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,
     aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,
-    # A layer whose statistics nothing reads is another operator, and stays whole.
-    aten.native_layer_norm.default: _of_torch(
+    # A layer norm or group norm whose statistics are unused is another operator, and is kept.
+    aten.native_layer_norm.default: _torch_decomposition(
         aten.native_layer_norm.default, (torch.float64, torch.float16, torch.bfloat16)
     ),
-    aten.native_group_norm.default: _of_torch(aten.native_group_norm.default, (torch.float64,)),
+    aten.native_group_norm.default: _torch_decomposition(
+        aten.native_group_norm.default, (torch.float64,)
+    ),
 }

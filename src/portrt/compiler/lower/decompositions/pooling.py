@@ -1,7 +1,7 @@
 """Average pooling where ONNX's differs, and its gradient.
 
-Averages over windows are products with one matrix for each dimension: out = rows @ image @ columns,
-where a row of a matrix has 1/n at the n places of its window. The gradient has them transposed.
+Averages over windows are products with one matrix per dimension: out = rows @ image @ columns,
+where a row of a matrix has 1/n at the n positions of its window. The gradient transposes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _pair(value: Sequence[int], instead: Sequence[int]) -> tuple[int, int]:
 
 
 def _avg_pool(pool: Callable[..., Tensor], rank: int) -> Callable[..., Any]:
-    """torch.onnx ignores `divisor_override`."""
+    """Apply `divisor_override`, which torch.onnx ignores."""
 
     def pooled(
         x: Tensor,
@@ -34,7 +34,7 @@ def _avg_pool(pool: Callable[..., Tensor], rank: int) -> Callable[..., Any]:
     ) -> Any:
         if divisor_override is None or not x.dtype.is_floating_point:
             return NotImplemented
-        # Where the last window may reach over the padded edge, torch divides by less.
+        # With ceil_mode the last window may exceed the padded input; PyTorch counts less then.
         extra = list(kernel_size) * (rank if len(kernel_size) == 1 else 1) if ceil_mode else []
         pads = list(padding) * (rank if len(padding) == 1 else 1)
         sizes = [[left, left + (extra[i] if extra else 0)] for i, left in enumerate(pads)]
@@ -51,14 +51,17 @@ def _avg_pool(pool: Callable[..., Tensor], rank: int) -> Callable[..., Any]:
 
 
 def _windows(size: Any, first: Tensor, last: Tensor, length: Tensor, x: Tensor) -> Tensor:
-    """A matrix [windows, size] with 1/length from first to last of each window."""
+    """Make a matrix [windows, size] with 1/length from first to last of each window."""
     place = torch.arange(size, device=x.device)
     inside = (place >= first.unsqueeze(1)) & (place < last.unsqueeze(1))
     return inside.to(x.dtype) / length.unsqueeze(1).to(x.dtype)
 
 
 def _adaptive(rank: int) -> Callable[..., Tensor]:
-    """torch.onnx has no translation for sizes that are not multiples, nor for three dimensions."""
+    """Compute adaptive average pooling by matrix products.
+
+    torch.onnx translates it only if input sizes are multiples of output sizes, and not in 3-D.
+    """
 
     def pooled(x: Tensor, output_size: Sequence[int]) -> Tensor:
         axes = range(-rank, 0)
@@ -80,7 +83,7 @@ def _adaptive_windows(x: Tensor, size: Any, windows: Any) -> Tensor:
 
 
 def _adaptive_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """torch.onnx has no translation for it."""
+    """Multiply by the transposed matrices: torch.onnx has no translation for the operator."""
     matrices = [_adaptive_windows(grad, x.shape[axis], grad.shape[axis]) for axis in (-2, -1)]
     return torch.matmul(matrices[0].transpose(0, 1), torch.matmul(grad, matrices[1]))
 
@@ -95,7 +98,7 @@ def _avg_backward(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """torch.onnx has no translation for it."""
+    """Multiply by the transposed matrices: torch.onnx has no translation for the operator."""
     kernel = _pair(kernel_size, ())
     steps, pads = _pair(stride, kernel), _pair(padding, (0, 0))
     matrices = []

@@ -1,6 +1,6 @@
-"""Operators of quantized models, as those of PyTorch and of plain arithmetic.
+"""Rewrite operators of quantization libraries by those of PyTorch and plain arithmetic.
 
-What is left names no library: the stored program runs where torchao or modelopt is not installed.
+A stored program then runs where torchao or modelopt is not installed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 aten = torch.ops.aten
 
 _FLOAT8_LARGEST = 448.0
-# What modelopt takes for zero.
+# modelopt clamps amax to this.
 _SMALLEST_AMAX = 2.0**-24
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Operator -> decomposition, of those operators that this process knows."""
+    """Return operator -> decomposition for the operators that are registered in this process."""
     found: dict[Any, Callable[..., Any]] = {aten._scaled_mm.default: _scaled_mm}
     modelopt = getattr(torch.ops.tensorrt, "quantize_op", None)
     if modelopt is not None:
@@ -36,10 +36,10 @@ def _scaled_mm(
     out_dtype: torch.dtype | None = None,
     use_fast_accum: bool = False,
 ) -> Any:
-    """A product of float8 matrices; each has one scale, or one for each row or column."""
-    whole_or_rows = scale_a.numel() == 1 or tuple(scale_a.shape) == (a.shape[0], 1)
-    whole_or_columns = scale_b.numel() == 1 or tuple(scale_b.shape) == (1, b.shape[1])
-    if not (whole_or_rows and whole_or_columns) or out_dtype is None or scale_result is not None:
+    """Multiply float8 matrices with one scale per tensor, or one per row and column."""
+    fits_a = scale_a.numel() == 1 or tuple(scale_a.shape) == (a.shape[0], 1)
+    fits_b = scale_b.numel() == 1 or tuple(scale_b.shape) == (1, b.shape[1])
+    if not (fits_a and fits_b) or out_dtype is None or scale_result is not None:
         return NotImplemented
     if {scale_a.dtype, scale_b.dtype} != {torch.float32}:
         return NotImplemented
@@ -58,7 +58,7 @@ def _quantize_op(
     unsigned: bool,
     narrow_range: bool,
 ) -> Any:
-    """`tensorrt::quantize_op` of modelopt: round to a grid up to amax, and back."""
+    """Quantize and dequantize as modelopt's `tensorrt::quantize_op` does, with the range amax."""
     if x.dtype != torch.float32 or amax.dtype != torch.float32:
         return NotImplemented
     largest = amax.detach().clamp(min=_SMALLEST_AMAX)

@@ -1,4 +1,4 @@
-"""Reductions: over no dimension, of nothing, of bools, and with another dtype."""
+"""Reductions over all dimensions, of empty tensors, of bools, and with a dtype argument."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Dims = Sequence[int] | None
 
 
 def _extreme(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """torch.onnx wants dimensions to be named."""
+    """Name all dimensions: torch.onnx takes no empty list."""
 
     def reduced(x: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
         if dim:
@@ -23,7 +23,7 @@ def _extreme(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 
 def _any(x: torch.Tensor, dim: Dims = None, keepdim: bool = False) -> torch.Tensor:
-    """The maximum of nothing, torch.onnx's form, is true."""
+    """Count true elements: torch.onnx writes a maximum, which is true for an empty tensor."""
     dims = list(range(x.dim())) if dim is None else list(dim)
     counted = (x if x.dtype == torch.bool else x != 0).to(torch.int64)
     return counted.sum(dims, keepdim) > 0 if x.dim() else counted > 0
@@ -34,7 +34,7 @@ def _any_of_one(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tenso
 
 
 def _place(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """Without a dimension torch.onnx forgets `keepdim`."""
+    """Apply `keepdim` without a dimension, which torch.onnx ignores."""
 
     def found(x: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if dim is not None or not keepdim:
@@ -45,7 +45,10 @@ def _place(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 
 def _extreme_and_place(op: Callable[..., Any]) -> Callable[..., Any]:
-    """ONNX's ArgMax takes no bools, and torch.onnx renames the input of a scalar's."""
+    """Convert bools, which ONNX's ArgMax does not take, and handle 0-d tensors.
+
+    For a 0-d tensor torch.onnx renames the graph input.
+    """
 
     def found(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
         if x.dim() == 0:
@@ -59,7 +62,7 @@ def _extreme_and_place(op: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:
-    """ONNX's TopK takes no bools."""
+    """Sort bools as integers: ONNX's TopK takes no bools."""
     if x.dtype != torch.bool:
         return NotImplemented
     values, places = torch.sort(x.to(torch.int32), dim, descending)
@@ -73,7 +76,7 @@ def _topk(
     largest: bool = True,
     sorted: bool = True,  # noqa: A002
 ) -> Any:
-    """ONNX's TopK takes no scalars."""
+    """Handle 0-d tensors, which ONNX's TopK does not take."""
     if x.dim():
         return NotImplemented
     values, places = torch.topk(x.reshape(1), k, 0, largest, sorted)
@@ -83,9 +86,9 @@ def _topk(
 def _mean(
     x: torch.Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Any:
-    """torch.onnx casts after it has divided, and wants dimensions to be named."""
+    """Cast to `dtype` before the division and name all dimensions, which torch.onnx does not."""
     if any(type(x.shape[axis]) is int and x.shape[axis] == 0 for axis in dim or ()) and x.dim():
-        return aten.sum.dim_IntList(x, dim, keepdim, dtype=dtype) / 0  # NaN, of nothing
+        return aten.sum.dim_IntList(x, dim, keepdim, dtype=dtype) / 0  # NaN for an empty tensor
     if dtype is not None and dtype != x.dtype:
         return aten.mean.dim(x.to(dtype), dim, keepdim)
     return aten.mean.dim(x, list(range(x.dim())), keepdim) if dim is None else NotImplemented
@@ -94,7 +97,7 @@ def _mean(
 def _prod(
     x: torch.Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Any:
-    """ONNX reduces no dimension of a scalar."""
+    """Handle 0-d tensors, of which ONNX reduces no dimension."""
     if x.dim():
         return NotImplemented
     return x.to(dtype or (x.dtype if x.dtype.is_floating_point else torch.int64)).clone()

@@ -1,4 +1,4 @@
-"""Resizing with antialiasing by factors: torch.onnx resizes by the ratio of the sizes instead.
+"""Antialiased resizing by scale factors; torch.onnx uses the ratio of the sizes instead.
 
 The output is rows @ image @ columns, with a matrix of filter weights for each dimension.
 Source: torch's upsample kernels, ATen/native/cpu/UpSampleKernel.cpp (compute_index_ranges_weights).
@@ -21,7 +21,7 @@ def _triangle(x: Tensor) -> Tensor:
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic with a = -1/2."""
+    """Evaluate Keys' cubic kernel with a = -1/2."""
     x = x.abs()
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -29,7 +29,7 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _weights(x: Tensor, size: int, out: int, factor: float, kernel: Filter, width: int) -> Tensor:
-    """A matrix [out, size]; rows sum to 1."""
+    """Make the matrix [out, size] of filter weights; its rows sum to 1."""
     scale = 1 / factor
     stretch = max(scale, 1.0)
     support = width / 2 * stretch

@@ -1,4 +1,4 @@
-"""Reading and writing by indices and masks: half precision, means, and shapes that differ."""
+"""Gathers and scatters by indices and masks: half precision, means, and differing shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tensor = torch.Tensor
 
 
 def _cut(index: Tensor, source: Tensor) -> Tensor:
-    """The part of the source that the index reaches; ONNX wants equal shapes."""
+    """Cut the source to the shape of the index: ONNX requires equal shapes."""
     for axis, size in enumerate(index.shape):
         if source.shape[axis] != size:
             source = source.narrow(axis, 0, size)
@@ -30,14 +30,14 @@ def _scatter(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
 
 
 def _scatter_value(x: Tensor, dim: int, index: Tensor, value: float) -> Any:
-    """torch.onnx has no constant of bfloat16 to scatter."""
+    """Scatter bfloat16 as float32: torch.onnx cannot write a bfloat16 constant to scatter."""
     if x.dtype != torch.bfloat16:
         return NotImplemented
     return torch.scatter(x.float(), dim, index, value).to(x.dtype)
 
 
 def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
-    if x.dtype == torch.float16:  # ONNX Runtime adds no float16 by index
+    if x.dtype == torch.float16:  # ONNX Runtime has no kernel that adds float16 by index
         return torch.scatter_add(x.float(), dim, index, source.float()).to(x.dtype)
     if index.dim() < x.dim():  # a scalar index of a vector
         return torch.scatter_add(x, dim, index.reshape(1), source.reshape(1))
@@ -49,7 +49,7 @@ def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
 def _scatter_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Any:
-    if x.dtype == torch.float16:  # ONNX Runtime reduces no float16 by index
+    if x.dtype == torch.float16:  # ONNX Runtime has no kernel that reduces float16 by index
         wide = torch.scatter_reduce(
             x.float(), dim, index, source.float(), reduce, include_self=include_self
         )
@@ -63,7 +63,7 @@ def _scatter_reduce(
 
 
 def _scatter_mean(x: Tensor, dim: int, index: Tensor, source: Tensor, *, include_self: bool) -> Any:
-    """torch.onnx makes a sum of it."""
+    """Divide the sum by the counts: torch.onnx translates "mean" to a sum."""
     count = torch.ones_like(x)
     if not include_self:
         x, count = torch.scatter(x, dim, index, 0), torch.scatter(count, dim, index, 0)
@@ -77,18 +77,19 @@ def _scatter_mean(x: Tensor, dim: int, index: Tensor, source: Tensor, *, include
 def _index_put(
     x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
 ) -> Any:
-    """ONNX Runtime adds no float16 by index."""
+    """Accumulate float16 in float32: ONNX Runtime has no kernel that adds float16 by index."""
     if not accumulate or x.dtype != torch.float16:
         return NotImplemented
     return aten.index_put(x.float(), indices, values.float(), True).to(x.dtype)
 
 
 def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Any:
-    """The n-th true element takes the n-th of the source; torch.onnx asks where the mask is true,
-    and so for a size that depends on data.
+    """Give the n-th true element the n-th element of the source, with static sizes.
+
+    torch.onnx writes NonZero of the mask, whose size is data-dependent.
     """
     if any(type(size) is int and size == 0 for size in source.shape):
-        return NotImplemented  # there is nothing to look up
+        return NotImplemented  # there is no element to gather
     broadcast: Callable[..., Any] = torch.broadcast_tensors
     x, mask = broadcast(x, mask)
     order = torch.cumsum(mask.reshape(-1).to(torch.int64), 0) - 1
@@ -97,14 +98,14 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Any:
 
 
 def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
-    """ONNX's GatherND wants int64."""
+    """Convert int32 indices: ONNX's GatherND takes int64."""
     if not any(index is not None and index.dtype == torch.int32 for index in indices):
         return NotImplemented
     return aten.index(x, [None if i is None else i.to(torch.int64) for i in indices])
 
 
 def _masked_select(x: Tensor, mask: Tensor) -> Any:
-    """torch.onnx has no translation."""
+    """Index by the mask: torch.onnx has no translation for masked_select."""
     x, mask = aten.broadcast_tensors([x, mask])
     return aten.index(x, [mask])
 

@@ -1,4 +1,4 @@
-"""Functions for which torch.onnx has no translation, or a wrong one, in terms of simpler ones."""
+"""Special functions that torch.onnx translates wrongly or not at all, by simpler ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tensor = torch.Tensor
 
 
 def _copysign(x: Tensor, y: Tensor) -> Any:
-    """torch.onnx reads the sign of y by its value alone, and of a whole x twice."""
+    """Apply the sign bit of y: torch.onnx ignores it for -0.0, and takes it twice for integer x."""
     dtype = torch.result_type(x, y)
     if not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
@@ -22,17 +22,20 @@ def _copysign(x: Tensor, y: Tensor) -> Any:
 
 
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
-    """Scaled, so that squares do not overflow."""
+    """Compute the hypotenuse on scaled values, so that squares do not overflow."""
     x, y = x.abs(), y.abs()
-    most = torch.maximum(x, y)
-    part = torch.minimum(x, y) / most
-    return torch.where(most == 0, most, most * torch.sqrt(1 + part * part))
+    large = torch.maximum(x, y)
+    part = torch.minimum(x, y) / large
+    return torch.where(large == 0, large, large * torch.sqrt(1 + part * part))
 
 
 def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Products of the first elements, each of its own row; memory is quadratic in the length."""
-    whole = torch.int64 if not x.dtype.is_floating_point else x.dtype
-    x = x.to(dtype or whole)
+    """Compute each prefix product as a product of a masked row.
+
+    ONNX has no CumProd at the opsets that are written. Memory is quadratic in the length.
+    """
+    default = torch.int64 if not x.dtype.is_floating_point else x.dtype
+    x = x.to(dtype or default)
     if x.dim() == 0:
         return x.clone()
     last = x.transpose(dim, -1)
@@ -52,7 +55,7 @@ def _searchsorted(
     side: str | None = None,
     sorter: Tensor | None = None,
 ) -> Any:
-    """The count of smaller elements."""
+    """Count the smaller elements."""
     if sorter is not None or sequence.dim() != 1:
         return NotImplemented
     x = x.unsqueeze(-1)

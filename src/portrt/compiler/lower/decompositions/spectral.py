@@ -1,4 +1,4 @@
-"""Short-time Fourier transforms: frames by their indices, and a transform of each."""
+"""Short-time Fourier transforms: gather frames by indices, and transform each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def _stft(
     return_complex: bool | None = None,
     align_to_window: bool | None = None,
 ) -> Any:
-    """torch.onnx frames by an operator that ONNX Runtime computes with few digits."""
+    """Gather the frames and transform them.
+
+    torch.onnx writes ONNX's STFT, which ONNX Runtime computes with low accuracy.
+    """
     if align_to_window:
         return NotImplemented
     hop = n_fft // 4 if hop_length is None else hop_length
@@ -55,7 +58,7 @@ def _istft(
     length: int | None = None,
     return_complex: bool = False,
 ) -> Any:
-    """torch adds the frames by index, which no engine does in few operators."""
+    """Overlap-add the inverse transforms; PyTorch adds by index, which takes engines many nodes."""
     if spectrum.dtype not in (torch.complex64, torch.complex128):
         return NotImplemented
     hop = n_fft // 4 if hop_length is None else hop_length
@@ -72,19 +75,19 @@ def _istft(
     count = columns.shape[1]
     signal = _overlapped(frames * window, hop)
     envelope = _overlapped(window.square().expand(1, count, n_fft), hop)
-    start, whole = n_fft // 2 if center else 0, n_fft + hop * (count - 1)
-    end = whole - start if length is None else start + length
-    signal = (signal[:, :whole] / envelope[:, :whole])[:, start:end]
-    if length is not None and end > whole:
-        signal = aten.constant_pad_nd(signal, [0, end - whole])
+    start, total = n_fft // 2 if center else 0, n_fft + hop * (count - 1)
+    end = total - start if length is None else start + length
+    signal = (signal[:, :total] / envelope[:, :total])[:, start:end]
+    if length is not None and end > total:
+        signal = aten.constant_pad_nd(signal, [0, end - total])
     return signal.squeeze(0) if spectrum.dim() == 2 else signal
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:
-    """[batch, count, length] frames, each `hop` after the one before, added up: [batch, samples].
+    """Overlap-add frames [batch, count, length] at distance `hop` to [batch, samples].
 
-    The frames are cut into pieces of `hop` numbers: piece i of a frame is piece 0 of one that
-    starts i later.
+    The frames are cut into pieces of `hop` elements: piece i of a frame is aligned with piece 0 of
+    the frame that starts i later.
     """
     batch, count, length = frames.shape
     pieces = -(-length // hop)
@@ -99,7 +102,7 @@ def _overlapped(frames: Tensor, hop: int) -> Tensor:
 
 
 def _frames(like: Tensor, count: Any, hop: int, length: int) -> Tensor:
-    """[count, length]: where the numbers of each frame are."""
+    """Return [count, length], the indices of the elements of each frame."""
     start = torch.arange(count, device=like.device) * hop
     return start[:, None] + torch.arange(length, device=like.device)
 
