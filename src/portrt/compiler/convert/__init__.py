@@ -1,4 +1,4 @@
-"""convert: Block -> ONNX model, by torch.onnx. portrt keeps no table of converters of its own."""
+"""convert: translate a Block to an ONNX model by torch.onnx, which has the table of converters."""
 
 from portrt.compiler.convert.onnx_from_block import (
     WEIGHTS_LOCATION,

@@ -1,9 +1,9 @@
 """Compute a float32 model in a lower precision, as autocast does in training.
 
-What multiplies matrices is computed in the lower precision; what sums, normalizes or grows fast
-stays in float32; what moves or maps elements one by one follows its inputs, and is in float32 where
-one of them is. Inputs and outputs keep their dtypes, and so do weights: each is cast in the graph,
-which an engine builder folds, so that the file holds it once.
+Matrix products and convolutions are computed in the lower precision; sums, norms and functions with
+a large range stay in float32; data movement and elementwise operators follow their inputs, and are
+in float32 if one of them is. Inputs, outputs and weights keep their dtypes: weights are cast in the
+graph, which an engine builder folds, so that the file holds each weight once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from portrt.compiler.convert.origins import Origin
 
 LOWERED = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 
-# In these the values decide nothing, or one value at a time. Every operator in neither list stays
-# in float32: softmax, norms, sums and means, exp, log, pow, sqrt, recurrent layers, control flow.
+# Operators that do not accumulate: they move, select, map or compare single elements. Operators in
+# neither list stay in float32: softmax, norms, sums and means, exp, log, pow, sqrt, recurrent
+# layers, control flow.
 _MOVING = (
     *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
     *("Identity", "Pad", "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze"),
     *("Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
 )
-_PICKING = (
+_SELECTING = (
     *("ArgMax", "ArgMin", "GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin"),
     *("TopK",),
 )
@@ -37,30 +38,30 @@ _MAPPING = (
     *("LeakyRelu", "Mish", "Mul", "Neg", "PRelu", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
     *("Sub", "Swish", "Tanh"),
 )
-_ASKING = (
+_COMPARING = (
     *("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Shape"),
     *("Size",),
 )
-FOLLOWING = frozenset((*_MOVING, *_PICKING, *_MAPPING, *_ASKING))
+FOLLOWING = frozenset((*_MOVING, *_SELECTING, *_MAPPING, *_COMPARING))
 
-# Operators of torch that stay in float32 although products may be what they are translated to.
-_KEPT = frozenset({"aten._fft_c2c", "aten._fft_c2r", "aten._fft_r2c"})
+# PyTorch operators that stay in float32 although they may be translated to matrix products.
+_KEPT_IN_FLOAT32 = frozenset({"aten._fft_c2c", "aten._fft_c2r", "aten._fft_r2c"})
 
 _DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _LARGEST = {"fp16": 65504.0, "bf16": 3.3e38}
-_MASK = 3  # the input of Attention that may hold the lowest float32, or minus infinity
+_MASK = 3  # input of Attention whose values may be the lowest float32, or minus infinity
 
 
 @dataclass(frozen=True)
 class AutocastRules:
-    """What to compute in which precision.
+    """The precision to convert to, and what is excluded from the conversion.
 
     Attributes:
         precision: "fp16" or "bf16".
         excluded_modules: Patterns of modules that stay in float32, as `ModulePath.match` takes.
-        excluded_ops: Operators of torch that stay in float32, such as "aten.linear".
-        excluded_values: Graph nodes, inputs among them, whose values do not fit: what makes them
-            or takes them stays in float32.
+        excluded_ops: PyTorch operators that stay in float32, such as "aten.linear".
+        excluded_values: Graph nodes and inputs whose values exceed the range of the precision; the
+            operators that compute or read them stay in float32.
     """
 
     precision: str
@@ -69,44 +70,45 @@ class AutocastRules:
     excluded_values: frozenset[str] = frozenset()
 
     def excludes(self, origin: Origin | None) -> bool:
-        """Whether what was made from this operator call stays in float32."""
+        """Return whether ONNX nodes from this operator call stay in float32."""
         if origin is None:
             return False
         names = {origin.operator, origin.operator.rpartition(".")[0]}
         return bool(
-            names & (self.excluded_ops | _KEPT) or origin.module.match(self.excluded_modules)
+            names & (self.excluded_ops | _KEPT_IN_FLOAT32)
+            or origin.module.match(self.excluded_modules)
         )
 
 
 def autocast(
     model: OnnxModel, rules: AutocastRules, largest_weight: Callable[[str], float]
 ) -> OnnxModel:
-    """The same model with what the rules allow in the lower precision.
+    """Convert a model to the lower precision, except for what the rules exclude.
 
     Args:
-        model: Of a block; not modified.
-        rules: What stays in float32.
+        model: ONNX model of a block; not modified.
+        rules: The precision and the exclusions.
         largest_weight: Name of an external weight -> its largest finite magnitude.
     """
     import onnx
 
-    whole = ir.from_proto(onnx.load_model_from_string(model.data))
-    whole = ShapeInferencePass()(whole).model
-    _Autocast(whole.graph, rules, model.origins, largest_weight).run()
-    data: bytes = ir.to_proto(whole).SerializeToString()
-    return dataclasses.replace(model, data=data, nodes=len(whole.graph))
+    ir_model = ir.from_proto(onnx.load_model_from_string(model.data))
+    ir_model = ShapeInferencePass()(ir_model).model
+    _Autocast(ir_model.graph, rules, model.origins, largest_weight).run()
+    data: bytes = ir.to_proto(ir_model).SerializeToString()
+    return dataclasses.replace(model, data=data, nodes=len(ir_model.graph))
 
 
 @dataclass
 class _Autocast:
-    """One run over a graph, in the order of its nodes."""
+    """Converts a graph in the order of its nodes."""
 
     graph: ir.Graph
     rules: AutocastRules
     origins: Mapping[str, Origin]
     largest_weight: Callable[[str], float]
     lowered: set[ir.Value] = field(default_factory=set)  # values that were float32
-    constant: set[ir.Value] = field(default_factory=set)  # made of initializers alone
+    constant: set[ir.Value] = field(default_factory=set)  # computed from initializers only
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
     bounded: dict[ir.Value, ir.Value] = field(default_factory=dict)
     magnitudes: dict[ir.Value, float] = field(default_factory=dict)
@@ -140,14 +142,14 @@ class _Autocast:
         return node.op_type in FOLLOWING and bool(moving) and not others
 
     def _is_too_large(self, value: ir.Value) -> bool:
-        """Whether the value, as the sample had it, does not fit into the lower precision."""
+        """Return whether the value exceeded the range of the lower precision on the sample."""
         producer = value.producer()
         origin = None if producer is None else self.origins.get(producer.name or "")
         name = value.name if producer is None else None if origin is None else origin.node
         return name in self.rules.excluded_values
 
     def _cast_inputs(self, node: ir.Node) -> list[ir.Value]:
-        """The inputs that have the dtype of the computation."""
+        """Return the inputs that have the dtype of the computation."""
         return [
             value
             for index, value in enumerate(node.inputs)
@@ -169,22 +171,22 @@ class _Autocast:
                 self.lowered.add(output)
 
     def _bounded(self, node: ir.Node, mask: ir.Value) -> ir.Value:
-        """A mask whose lowest numbers are still finite in the lower precision."""
+        """Clamp a mask so that its lowest values are finite in the lower precision."""
         if mask not in self.bounded:
             name = f"{mask.name}_bounded"
             largest = _LARGEST[self.rules.precision]
-            least = ir.tensor([-largest], dtype=ir.DataType.FLOAT, name=f"{name}_by")
-            bound = ir.Value(name=least.name, type=ir.TensorType(least.dtype), const_value=least)
+            lowest = ir.tensor([-largest], dtype=ir.DataType.FLOAT, name=f"{name}_by")
+            bound = ir.Value(name=lowest.name, type=ir.TensorType(lowest.dtype), const_value=lowest)
             bound.shape = ir.Shape([1])
             self.graph.register_initializer(bound)
             output = ir.Value(name=name, type=mask.type, shape=mask.shape)
-            most = ir.Node("", "Max", [mask, bound], outputs=[output], name=f"node_{name}")
-            self.graph.insert_before(node, most)
+            clamp = ir.Node("", "Max", [mask, bound], outputs=[output], name=f"node_{name}")
+            self.graph.insert_before(node, clamp)
             self.bounded[mask] = output
         return self.bounded[mask]
 
     def _widen(self, node: ir.Node) -> None:
-        """Give a node, and the graphs inside it, float32 where it was."""
+        """Cast the inputs of a node, and of the graphs inside it, back to float32."""
         for index, value in enumerate(node.inputs):
             if value in self.lowered:
                 node.replace_input_with(index, self._cast(node, value, ir.DataType.FLOAT))
@@ -197,7 +199,7 @@ class _Autocast:
                             own.replace_input_with(index, wide)
 
     def _cast(self, node: ir.Node, value: Any, dtype: ir.DataType) -> ir.Value:
-        """The value in another dtype; one cast for all who want it, before the first of them."""
+        """Return the value in another dtype; all users share one cast, before the first of them."""
         if value.dtype == dtype:
             return value  # type: ignore[no-any-return]
         known = self.casts.get((value, dtype))
@@ -220,7 +222,7 @@ class _Autocast:
                 self.graph.outputs[index] = known
 
     def _magnitude(self, value: ir.Value) -> float:
-        """The largest finite magnitude in a constant; 0 for other values."""
+        """Return the largest finite magnitude in a constant; 0 for other values."""
         if value not in self.constant:
             return 0.0
         if value not in self.magnitudes:
@@ -241,7 +243,7 @@ class _Autocast:
 
 
 def largest_finite(array: Any) -> float:
-    """The largest finite magnitude in a numpy array; 0 where it has none."""
+    """Return the largest finite magnitude in a numpy array; 0 if it has no finite element."""
     import numpy as np
 
     magnitudes = np.abs(array[np.isfinite(array)])
@@ -255,7 +257,7 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
 
 
 def _cast_node(value: ir.Value, dtype: ir.DataType) -> ir.Node:
-    """Named after the value, so that two conversions give the same bytes."""
+    """Make a Cast named after the value, so that conversion is deterministic."""
     label = f"{value.name}_{dtype.name.lower()}"
     output = ir.Value(name=label, type=ir.TensorType(dtype), shape=value.shape)
     return ir.Node(

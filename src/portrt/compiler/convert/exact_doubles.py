@@ -1,6 +1,6 @@
-"""Keep float64 numbers of the program exact: torch.onnx writes each as a float32 constant.
+"""Keep float64 constants accurate: torch.onnx writes a Python float as a float32 constant.
 
-Such a number is written as the sum of two that float32 holds: 48 bits of it stay.
+Such a number is written as the sum of two float32 numbers, which keeps 48 bits of the mantissa.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 aten = torch.ops.aten
-# Operator -> place of its number.
-_MADE_OF_A_NUMBER = {
+# Operator -> position of its number.
+_VALUE_ARGUMENT = {
     aten.scalar_tensor.default: 0,
     aten.full.default: 1,
     aten.full_like.default: 1,
@@ -17,10 +17,10 @@ _MADE_OF_A_NUMBER = {
 
 
 def exact_doubles(graph_module: torch.fx.GraphModule) -> None:
-    """Split the numbers of which float64 tensors are made, where float32 does not hold them."""
+    """Split the numbers that fill float64 tensors and are not exact in float32, in place."""
     graph = graph_module.graph
     for node in list(graph.nodes):
-        place = _MADE_OF_A_NUMBER.get(node.target)
+        place = _VALUE_ARGUMENT.get(node.target)
         value = node.meta.get("val")
         if place is None or not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
             continue
@@ -41,5 +41,5 @@ def exact_doubles(graph_module: torch.fx.GraphModule) -> None:
 
 
 def _single(number: float) -> float:
-    """The nearest number of float32."""
+    """Round to the nearest float32 number."""
     return float(torch.tensor(number, dtype=torch.float32))

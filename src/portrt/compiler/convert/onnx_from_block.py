@@ -1,4 +1,4 @@
-"""A block's program -> a small ONNX model whose weights stay in the weights image."""
+"""Translate a block's program to an ONNX model whose weights stay in the weights image."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Where the model says that its weights are: the weights image, beside the model.
+# Location of external data in the model: the weights image, beside the model.
 WEIGHTS_LOCATION = "weights.safetensors"
 
-_REMEDY = "give a translation of your own in translations, see docs/extending.md"
+_REMEDY = "pass a custom translation in translations, see docs/extending.md"
 
 # The oldest opset that torch.onnx writes.
 _OLDEST_WRITTEN = 18
 
-# Smaller weights are copied into the model: shape inference wants to read them.
+# Weights up to this size are copied into the model, where shape inference can read them.
 _SMALL_WEIGHT_BYTES = 128
 
 
@@ -51,11 +51,11 @@ class OnnxModel:
     Attributes:
         data: ModelProto bytes. Initializers larger than 128 bytes that are weights of the program
             are external: location `WEIGHTS_LOCATION`, offset and length in the weights image, and
-            the name that they have there.
-        weights: Names of these initializers.
+            named as in the image.
+        weights: Names of the external initializers.
         opset: Version of the default operator set.
         nodes: Number of ONNX nodes.
-        origins: Name of an ONNX node -> the operator call that it was made from.
+        origins: Name of an ONNX node -> the operator call that it was translated from.
     """
 
     data: bytes
@@ -68,7 +68,7 @@ class OnnxModel:
 def translation(
     node: torch.fx.Node, opset: int = NEWEST_OPSET, translations: Translations = ()
 ) -> Verdict:
-    """Whether torch.onnx translates this node, and rightly, or one of the user's translations."""
+    """Return whether torch.onnx, or a user translation, translates this node correctly."""
     if any(node.target is target for target, _ in translations):
         return YES
     wrong = wrong_translation(node)
@@ -89,12 +89,12 @@ def onnx_from_block(
     """Translate a block.
 
     Args:
-        block: What to translate; not modified.
+        block: The block; not modified.
         tensors: The program's weights by name.
-        image: Where these weights lie.
+        image: The weights image that holds these weights.
         opset: ONNX operator set to write, 17 to `NEWEST_OPSET`. Operators that need a newer one
             are decomposed.
-        translations: Beside those of torch.onnx; they come first.
+        translations: User translations; they take precedence over those of torch.onnx.
 
     Raises:
         ConvertError: torch.onnx failed; its error is the cause.
@@ -103,7 +103,7 @@ def onnx_from_block(
 
     started = time.perf_counter()
     weights = {name: tensors[name] for name in block.weights}
-    program = whole = _with_weights(block, weights)
+    program = undecomposed = _with_weights(block, weights)
     written = max(opset, _OLDEST_WRITTEN)
     known = with_built_in(translations)
     try:
@@ -111,15 +111,15 @@ def onnx_from_block(
             table = torch_internals.onnx_decompositions(written, known)
             with torch_internals.oblivious_to_size_one():
                 program = run_decompositions(program, table)
-        # The exporter runs the graph on fake tensors, whose sizes are the whole program's: what it
-        # takes for granted of them would become a guard.
+        # The exporter runs the graph on fake tensors that share the symbols of the whole program: a
+        # comparison of sizes in there would add a guard to the program.
         with keep_recurrent_layers(), torch_internals.unguarded():
             for module in program.graph_module.modules():
-                exact_doubles(module)  # of branches, too
+                exact_doubles(module)  # branches included
             model = torch_internals.onnx_ir_from_program(program, written, known)
-        _name_inputs(model, block)  # decomposing renames them
+        _name_inputs(model, block)  # decomposition renames them
         _simplify(model)
-        _name_inputs(model, block)  # and so does what makes an output of an input
+        _name_inputs(model, block)  # and so does OutputFixPass where an input is an output
         round_outputs(model, [spec.dtype for spec in block.outputs])
         if opset < written:
             to_opset_17(model)
@@ -128,10 +128,11 @@ def onnx_from_block(
             f"torch.onnx cannot translate {block.name} at opset {opset}: {_innermost(err)}",
             "operators that torch.onnx translates",
             "name the operator in torch_executed_ops to keep it in PyTorch",
-            node=_node_name(program, err, decomposed=program is not whole),
+            node=_node_name(program, err, decomposed=program is not undecomposed),
         ) from err
     external = _externalize(model, weights, image)
-    origins = name_after_origins(model, program, block.program, decomposed=program is not whole)
+    is_decomposed = program is not undecomposed
+    origins = name_after_origins(model, program, block.program, decomposed=is_decomposed)
     data = _serialize(model, origins)
     logger.info(
         "converted %s to %d ONNX nodes (opset %d) in %.2f s",
@@ -164,7 +165,7 @@ def _is_translated(
 
 
 def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> ExportedProgram:
-    """The block's program with its trailing inputs turned into buffers, on a graph of its own."""
+    """Return the block's program on a copied graph, with its trailing inputs as buffers."""
     program = block.program
     specs = list(program.graph_signature.input_specs)
     first_weight = len(specs) - len(block.weights)
@@ -177,11 +178,11 @@ def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> Exported
 
 
 def _simplify(model: onnx_ir.Model) -> None:
-    """Fold what does not depend on inputs or weights, and drop what is not used.
+    """Fold constants that do not depend on weights, and remove unused nodes.
 
-    Not `ONNXProgram.optimize()`: it folds weights into new ones (transposed, or with a batch norm
-    multiplied in), which would be stored beside the originals. The engines' own optimizers do the
-    same when they open or build, in memory.
+    Not `ONNXProgram.optimize()`: it folds weights into new ones (transposed, or multiplied by a
+    batch norm), which would be stored beside the originals. The engine libraries fold them in
+    memory, when an engine is opened or built.
     """
     import onnx_ir.passes.common as common
     from onnxscript import optimizer
@@ -215,7 +216,7 @@ def _is_large(value: onnx_ir.TensorProtocol | None) -> bool:
 def _externalize(
     model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], image: WeightsImage
 ) -> tuple[str, ...]:
-    """Make the initializers that are weights refer to the image; return their names."""
+    """Make the initializers that are weights refer to the image, and return their names."""
     import onnx_ir
 
     names = {id(tensor): name for name, tensor in weights.items()}
@@ -248,7 +249,8 @@ def _serialize(model: onnx_ir.Model, origins: Mapping[str, Origin]) -> bytes:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
-        # Stack traces and class hierarchies: larger than the graph, and full of the user's paths.
+        # torch.onnx stores stack traces and class hierarchies: larger than the graph, and with
+        # paths of the user's machine.
         node.metadata_props.clear()
         origin = origins.get(node.name or "")
         if origin is not None:
@@ -269,7 +271,7 @@ def _innermost(err: BaseException) -> str:
 def _node_name(
     program: ExportedProgram, err: BaseException | None, *, decomposed: bool
 ) -> str | None:
-    """The block's node that an exporter error speaks of ("... translating node %name : ...")."""
+    """Return the block's node that an exporter error names ("... translating node %name : ...")."""
     nodes = {node.name: node for node in nested.all_nodes(program.graph_module)}
     while err is not None:
         _, found, rest = str(err).partition("translating node %")

@@ -1,4 +1,4 @@
-"""Nodes put in the place of another one in an ONNX model, for one backend's sake."""
+"""Helpers that replace nodes of an ONNX model, for rewrites of one backend."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ def add_node(
     attributes: Iterable[ir.Attr] = (),
     dtype: ir.DataType | None = None,
 ) -> ir.Value:
-    """A new node before another one, from the same call of the model; its output, of a dtype."""
+    """Insert a node before another one, with the same origin in the model.
+
+    Args:
+        before: The node to insert before.
+        kind: Operator type of the new node.
+        inputs: Its inputs.
+        attributes: Its attributes.
+        dtype: Dtype of its output, if known.
+
+    Returns:
+        The output of the new node.
+    """
     node = ir.Node("", kind, inputs, attributes)
-    # What is left unnamed gets the same names in a graph and in the branches inside it.
+    # onnx_ir gives unnamed values the same names in a graph and in the branches inside it.
     count = before.meta["nodes_put_before"] = before.meta.get("nodes_put_before", 0) + 1
     node.outputs[0].name = f"{before.outputs[0].name}_before_{count}"
     node.metadata_props.update(before.metadata_props)
@@ -28,12 +39,12 @@ def add_node(
 
 
 def add_constant(before: ir.Node, tensor: ir.TensorProtocol) -> ir.Value:
-    """A constant before a node."""
+    """Insert a constant before a node, and return its value."""
     return add_node(before, "Constant", [], [ir.AttrTensor("value", tensor)], tensor.dtype)
 
 
 def take_over(node: ir.Node, made: ir.Value) -> None:
-    """Give another value the name and the users of a node's only output; the node has none then."""
+    """Give another value the name and the users of a node's only output."""
     old = node.outputs[0]
     made.name, made.type, made.shape = old.name, old.type, old.shape
     old.name = None
@@ -41,7 +52,7 @@ def take_over(node: ir.Node, made: ir.Value) -> None:
 
 
 def replace_node(node: ir.Node, made: ir.Value) -> None:
-    """The same, and drop the node."""
+    """Give another value the name and the users of a node's only output, and remove the node."""
     take_over(node, made)
     assert node.graph is not None
     node.graph.remove(node, safe=True)

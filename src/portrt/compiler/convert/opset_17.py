@@ -1,11 +1,11 @@
-"""From opset 18 to 17, which is the newest that TensorRT 8.6 reads. torch.onnx writes 18 or newer.
+"""Downgrade opset 18 to 17, the newest that TensorRT 8.6 reads. torch.onnx writes 18 or newer.
 
-Reductions got their axes as an input, Split a number of outputs, and Resize and Pad more freedom.
-What uses the freedom has no form at 17.
+In opset 18 the axes of reductions became an input, Split got `num_outputs`, and Resize and Pad new
+attributes and inputs. Nodes that use the new features have no form at 17.
 Source: the ONNX operator changelog, "Version 18 of the default ONNX operator set".
 
-Shape of a part of the dimensions, which opset 15 brought, is written as a slice of the whole shape:
-the parser of TensorRT 8.6 overlooks `start` and `end`.
+Shape with `start` or `end`, which opset 15 added, is written as a Slice of the full Shape: the
+parser of TensorRT 8.6 ignores both attributes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portrt.compiler.convert.origins import fx_name
 if TYPE_CHECKING:
     import onnx_ir
 
-# ReduceSum had its axes as an input before.
+# Not ReduceSum: its axes have been an input since opset 13.
 _REDUCTIONS = (
     "ReduceL1",
     "ReduceL2",
@@ -89,7 +89,7 @@ def _split(node: onnx_ir.Node) -> None:
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     size = None if shape is None else shape[0 if axis is None else axis.as_int()]
     if not isinstance(size, int) or size % count.as_int():
-        raise _no_form(node)  # unequal parts must be said at 17
+        raise _no_form(node)  # opset 17 needs explicit sizes for unequal parts
 
 
 def _resize(node: onnx_ir.Node) -> None:
@@ -122,8 +122,8 @@ def _shape(node: onnx_ir.Node) -> None:
         return
     source, output = node.inputs[0], node.outputs[0]
     name = output.name or "shape"
-    whole = onnx_ir.node("Shape", [source], name=f"{node.name}_whole")
-    whole.outputs[0].name = f"{name}_whole"
+    full = onnx_ir.node("Shape", [source], name=f"{node.name}_whole")
+    full.outputs[0].name = f"{name}_whole"
     bounds = (0 if start is None else start.as_int(), _END if end is None else end.as_int(), 0)
     constants = [
         onnx_ir.node(
@@ -136,11 +136,11 @@ def _shape(node: onnx_ir.Node) -> None:
     ]
     for what, constant in zip(("start", "end", "axis"), constants, strict=True):
         constant.outputs[0].name = f"{name}_{what}"
-    values = [whole.outputs[0], *(constant.outputs[0] for constant in constants)]
+    values = [full.outputs[0], *(constant.outputs[0] for constant in constants)]
     part = onnx_ir.node("Slice", values, name=f"{node.name}_part")
     part.outputs[0].name = f"{name}_part"
     convenience.replace_nodes_and_values(
-        _graph_of(node), node, [node], [whole, *constants, part], [output], part.outputs
+        _graph_of(node), node, [node], [full, *constants, part], [output], part.outputs
     )
 
 

@@ -1,4 +1,4 @@
-"""Which operator call of the model each ONNX node was made from."""
+"""Origins of ONNX nodes: the operator call of the model that each was translated from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Origin:
     Attributes:
         node: Name of the graph node.
         operator: Such as "aten.linear.default".
-        module: Where in the model it is.
+        module: The modules that the call is in.
     """
 
     node: str
@@ -35,7 +35,7 @@ class Origin:
 
 
 def fx_name(node: onnx_ir.Node) -> str | None:
-    """The name of the graph node that the exporter wrote down ("%add : [num_users=...")."""
+    """Return the name of the graph node in the exporter's metadata ("%add : [num_users=...")."""
     kept = node.metadata_props.get(FX_NODE)
     return kept.partition(" ")[0].lstrip("%") if kept else None
 
@@ -43,22 +43,23 @@ def fx_name(node: onnx_ir.Node) -> str | None:
 def name_after_origins(
     model: onnx_ir.Model, program: ExportedProgram, source: ExportedProgram, *, decomposed: bool
 ) -> Mapping[str, Origin]:
-    """Rename the nodes of a model so that each name leads to an operator call of the source.
+    """Rename the nodes of a model so that each name identifies an operator call of the source.
 
-    The exporter calls them after the graph it was given, in which a decomposition may have put
-    `mul_9` for what was `mul_1`, and calls what is in the middle of a translation `node_MatMul_6`.
-    Then that is `node_linear.MatMul_6`, so that a builder's words about a layer lead to `linear`,
-    as `backends/layer_names.py` reads them.
+    The exporter names nodes after the decomposed graph, in which `mul_1` may have become `mul_9`,
+    and intermediate nodes of a translation `node_MatMul_6`. The latter becomes
+    `node_linear.MatMul_6`, so that builder messages about a layer can be attributed to `linear`, as
+    `graphs/node_names.py` does.
 
     Args:
-        model: Of `program`; its nodes get other names.
-        program: What was translated: the source with what torch.onnx put in, such as casts.
-        source: What the block has.
+        model: The translated model; its nodes are renamed in place.
+        program: The program that was translated: the source, possibly decomposed, with casts that
+            torch.onnx inserted.
+        source: The block's program.
         decomposed: Whether operators of the source were decomposed in `program`.
 
     Returns:
-        Name of each node -> its operator call in the source; a node that folding made has none,
-        nor has what torch put in, or does not say the origin of.
+        Name of each node -> its operator call in the source. Nodes from constant folding, and
+        nodes for which torch records no origin, are left out.
     """
     calls = {
         node.name: Origin(node.name, str(node.target), ModulePath.of(node.meta))
@@ -83,7 +84,7 @@ def name_after_origins(
 
 
 def decomposed_from(node: torch.fx.Node) -> str:
-    """The name of what a node was made of; empty where torch does not say it."""
+    """Return the name of the node that a node was decomposed from; "" if torch has not kept it."""
     made_of = node.meta.get("from_node") or ()
     return made_of[-1].name if made_of else ""
 

@@ -1,7 +1,7 @@
-"""Outputs of half precision that torch.onnx leaves in float32.
+"""Round half-precision outputs that torch.onnx leaves in float32.
 
-It sums half precision in float32, as PyTorch does, and rounds the result for those who use it, but
-not where the result is an output of the model.
+torch.onnx sums half precision in float32, as PyTorch does, and casts the result for its users, but
+not if the result is an output of the model.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _HALF = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
 
 def round_outputs(model: ir.Model, dtypes: Sequence[str]) -> None:
-    """Round float32 outputs to what they should be.
+    """Cast float32 outputs to the half-precision dtypes that they should have.
 
     Args:
-        model: Changed in place.
-        dtypes: Of its outputs, such as "float16", in order.
+        model: Modified in place.
+        dtypes: Dtypes of its outputs, such as "float16", in order.
     """
     outputs = model.graph.outputs
     for index, (value, dtype) in enumerate(zip(list(outputs), dtypes, strict=True)):

@@ -1,9 +1,9 @@
-"""Operator calls that torch.onnx translates to something else, without a word.
+"""Operator calls that torch.onnx silently translates to something else.
 
 Found with torch 2.13 and onnxscript 0.7 by comparing every operator's sample inputs with eager
-PyTorch. Most of these calls are taken apart before, in `lower/decompositions`; where torch cannot
-decompose a model, or nothing better is known, they stay in PyTorch. tests/unit/test_convert.py
-fails when torch.onnx mends one of them.
+PyTorch. Most of these calls are decomposed before, in `lower/decompositions`. If torch cannot
+decompose a model, or there is no exact decomposition, they stay in PyTorch.
+tests/unit/test_convert.py fails when torch.onnx fixes one of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _has_scales(given: Mapping[str, Any]) -> str:
 
 
 def _is_mean(given: Mapping[str, Any]) -> str:
-    return "torch.onnx makes a sum of it" if given.get("reduce") == "mean" else ""
+    return 'torch.onnx translates reduce="mean" to a sum' if given.get("reduce") == "mean" else ""
 
 
 def _has_input_scale(given: Mapping[str, Any]) -> str:
@@ -42,16 +42,16 @@ def _always(reason: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda _: reason
 
 
-_ATAN2 = "torch.onnx gives -pi for pi, and 0 for NaN"
-_ANY = "torch.onnx finds something true in nothing"
-_BATCH_NORM = "torch.onnx does not train"
+_ATAN2 = "torch.onnx returns -pi for pi, and 0 for NaN"
+_ANY = "torch.onnx returns True for any() of an empty tensor"
+_BATCH_NORM = "torch.onnx translates batch norm in training mode to inference"
 
 _RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
     aten.atan2.default: _always(_ATAN2),
     aten.any.default: _always(_ANY),
     aten.any.dim: _always(_ANY),
     aten.any.dims: _always(_ANY),
-    aten.copy.default: _always("torch.onnx does not expand what it copies"),
+    aten.copy.default: _always("torch.onnx does not expand the source of a copy"),
     aten.avg_pool2d.default: _has_divisor,
     aten.avg_pool3d.default: _has_divisor,
     aten.elu.default: _has_input_scale,
@@ -66,9 +66,9 @@ _RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
 
 
 def wrong_translation(node: torch.fx.Node) -> str:
-    """What torch.onnx gets wrong in this call, or ""."""
+    """Return what torch.onnx translates wrongly in this call, or ""."""
     if node.target is aten.empty_like.default and not all(map(_is_translated, node.users)):
-        return "its numbers are not defined"  # within an engine any will do
+        return "its values are undefined"  # the users in an engine do not read them
     rule = _RULES.get(node.target)
     if rule is None:
         return ""

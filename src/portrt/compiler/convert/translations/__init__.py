@@ -1,4 +1,4 @@
-"""Translations to ONNX beside those of torch.onnx: portrt's own, and those of a `compile` call.
+"""Translations to ONNX in addition to those of torch.onnx: built-in ones and the user's.
 
 A translation is what `torch.onnx.export` takes in `custom_translation_table`: an onnxscript
 function, or a Python function of ONNX values that uses an opset of onnxscript.
@@ -14,13 +14,13 @@ import torch
 
 from portrt import torch_internals
 
-# (operator, translation); hashable, as the registry of each is made once.
+# (operator, translation); hashable, because registries are cached by it.
 Translations = tuple[tuple[Any, Callable[..., Any]], ...]
 
 
 @lru_cache(maxsize=16)
 def with_built_in(extra: Translations = ()) -> torch_internals.Translations:
-    """portrt's own translations and `extra`, as `torch_internals` takes them."""
+    """Return the built-in translations and `extra`, as `torch_internals` takes them."""
     from portrt.compiler.convert.translations import mapping, quantized, spectral
 
     plain = (*quantized.built_in(), *mapping.built_in(), *extra)
@@ -34,9 +34,10 @@ def with_built_in(extra: Translations = ()) -> torch_internals.Translations:
 
 
 def resolved(named: Iterable[tuple[str, Callable[..., Any]]]) -> Translations:
-    """Translations by operator, from names such as "mylib.op" or "mylib.op.default".
+    """Resolve names such as "mylib.op" or "mylib.op.default" to operators.
 
-    A name without an overload stands for all of them; what no library has defined is left out.
+    A name without an overload stands for all overloads. Operators that are not registered in this
+    process are left out.
     """
     return tuple((overload, function) for name, function in named for overload in _overloads(name))
 

@@ -1,8 +1,8 @@
-"""Quantization as PyTorch's exported models have it, to ONNX's QuantizeLinear and MatMulInteger.
+"""Translations of `quantized_decomposed` operators to QuantizeLinear, and of `_int_mm`.
 
-torch.onnx overlooks the range that numbers are rounded into: int8 from -127 to 127, as symmetric
-quantizers have it, would become -128 to 127. The input is cut to that range before, which leaves
-QuantizeLinear and DequantizeLinear the neighbours that engine builders look for.
+torch.onnx ignores quant_min and quant_max: int8 from -127 to 127, as symmetric quantizers have it,
+would become -128 to 127. So the input is clipped before; QuantizeLinear and DequantizeLinear stay
+adjacent, the pattern that engine builders match.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def quantize_per_tensor(
     quant_max: int,
     dtype: int,
 ) -> TensorType:
-    """`quantized_decomposed::quantize_per_tensor`."""
+    """Translate `quantized_decomposed::quantize_per_tensor`."""
     if _RANGES.get(int(dtype)) != (quant_min, quant_max):
         low, high = ((bound - zero_point) * scale for bound in (quant_min, quant_max))
         input = op.Clip(input, op.CastLike(low, input), op.CastLike(high, input))  # noqa: A001
@@ -46,7 +46,7 @@ def quantize_per_tensor_tensor(
     quant_max: int,
     dtype: int,
 ) -> TensorType:
-    """`quantized_decomposed::quantize_per_tensor.tensor`."""
+    """Translate `quantized_decomposed::quantize_per_tensor.tensor`."""
     scale = op.CastLike(op.Squeeze(scale), input)
     zero_point = op.Squeeze(zero_point)
     if _RANGES.get(int(dtype)) != (quant_min, quant_max):
@@ -63,7 +63,7 @@ def dequantize_per_tensor_tensor(
     dtype: int,
     out_dtype: int | None = None,
 ) -> TensorType:
-    """`quantized_decomposed::dequantize_per_tensor.tensor`; torch.onnx's own fails."""
+    """Translate `quantized_decomposed::dequantize_per_tensor.tensor`; torch.onnx fails on it."""
     scale = op.Cast(op.Squeeze(scale), to=int(ir.DataType.FLOAT))
     wide = op.DequantizeLinear(input, scale, op.Cast(op.Squeeze(zero_point), to=int(dtype)))
     return wide if out_dtype is None else op.Cast(wide, to=int(out_dtype))
@@ -78,7 +78,7 @@ def quantize_per_channel(
     quant_max: int,
     dtype: int,
 ) -> TensorType:
-    """`quantized_decomposed::quantize_per_channel`."""
+    """Translate `quantized_decomposed::quantize_per_channel`."""
     scales = op.CastLike(scales, input)
     if _RANGES.get(int(dtype)) != (quant_min, quant_max):
         others = [i for i in range(len(input.shape)) if i != axis % len(input.shape)]
@@ -100,7 +100,10 @@ def dequantize_per_channel(
     dtype: int,
     out_dtype: int | None = None,
 ) -> TensorType:
-    """`quantized_decomposed::dequantize_per_channel`; torch.onnx's own takes float64 scales."""
+    """Translate `quantized_decomposed::dequantize_per_channel` with float32 scales.
+
+    torch.onnx keeps the float64 scales, which ONNX's DequantizeLinear does not take.
+    """
     scales = op.Cast(scales, to=int(ir.DataType.FLOAT))
     zeros = [] if zero_points is None else [op.Cast(zero_points, to=int(dtype))]
     wide = op.DequantizeLinear(input, scales, *zeros, axis=axis)
@@ -108,7 +111,7 @@ def dequantize_per_channel(
 
 
 def _clipped(x: TensorType, scale: TensorType, zero: TensorType, low: int, high: int) -> TensorType:
-    """Cut to what the quantizer's range stands for; the bounds may differ by channel."""
+    """Clip to the float range of the quantizer; the bounds may differ by channel."""
     zero = op.CastLike(zero, scale)
     bounds = [
         op.Mul(op.Sub(op.CastLike(op.Constant(value_float=float(b)), scale), zero), scale)
@@ -118,12 +121,12 @@ def _clipped(x: TensorType, scale: TensorType, zero: TensorType, low: int, high:
 
 
 def int_mm(self: TensorType, mat2: TensorType) -> TensorType:
-    """`aten::_int_mm`."""
+    """Translate `aten::_int_mm`."""
     return op.MatMulInteger(self, mat2)
 
 
 def built_in() -> tuple[tuple[Any, Callable[..., Any]], ...]:
-    """The translations of this module; of those operators that torch has."""
+    """Return the translations of this module, for the operators that this torch has."""
     import torch
 
     found: list[tuple[Any, Callable[..., Any]]] = [(torch.ops.aten._int_mm.default, int_mm)]

@@ -1,8 +1,8 @@
-"""Fourier transforms of one dimension, in the form of `portrt.graphs.spectral`, as ONNX operators.
+"""Translations of 1-D Fourier transforms, in the form of `portrt.graphs.spectral`.
 
-A complex tensor is a real one here, whose last dimension is its two parts. Short transforms are a
-product with a matrix. Longer ones, and those whose length varies, are ONNX's DFT, in float64 unless
-the length is a power of two: at others ONNX Runtime loses up to half of the digits.
+A complex tensor is a real one here, with (real, imaginary) as its last dimension. Short transforms
+are products with a matrix. Long ones, and those of dynamic length, are ONNX's DFT, in float64
+unless the length is a power of two: at other lengths ONNX Runtime loses up to half of the digits.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from onnxscript.onnx_types import TensorType
 
 from portrt.graphs import spectral
 
-# torch's normalizations: none, by the square root of the length, by the length.
+# Exponents of the length for PyTorch's normalizations: none, "ortho", by the length.
 _POWERS = (0.0, -0.5, -1.0)
 
 
 def fft_r2c(self: TensorType, dim: Sequence[int], normalization: int, onesided: bool) -> TensorType:
-    """`aten::_fft_r2c`: [..., n, ...] to [..., bins, ..., 2]."""
+    """Translate `aten::_fft_r2c`: [..., n, ...] to [..., bins, ..., 2]."""
     (axis,), rank = dim, len(self.shape)
     length = _static(self.shape[axis])
     if length is not None and spectral.has_small_matrix(
@@ -39,7 +39,7 @@ def fft_r2c(self: TensorType, dim: Sequence[int], normalization: int, onesided: 
 
 
 def fft_c2c(self: TensorType, dim: Sequence[int], normalization: int, forward: bool) -> TensorType:
-    """`aten::_fft_c2c`: [..., n, ..., 2] to the same."""
+    """Translate `aten::_fft_c2c`: [..., n, ..., 2] to the same shape."""
     (axis,), rank = dim, len(self.shape)
     length = _static(self.shape[axis])
     if length is not None and spectral.has_small_matrix(spectral.COMPLEX, length):
@@ -57,7 +57,7 @@ def fft_c2c(self: TensorType, dim: Sequence[int], normalization: int, forward: b
 def fft_c2r(
     self: TensorType, dim: Sequence[int], normalization: int, last_dim_size: Any
 ) -> TensorType:
-    """`aten::_fft_c2r`: [..., bins, ..., 2] to [..., last_dim_size, ...]."""
+    """Translate `aten::_fft_c2r`: [..., bins, ..., 2] to [..., last_dim_size, ...]."""
     (axis,), rank = dim, len(self.shape)
     length = last_dim_size if isinstance(last_dim_size, int) else None
     if length is not None and spectral.has_small_matrix(spectral.TO_REAL, length):
@@ -68,9 +68,9 @@ def fft_c2r(
     size = op.Reshape(op.Cast(last_dim_size, to=ir.DataType.INT64), [1])
     mirrored = op.Slice(self, op.Div(op.Sub(size, [1]), [2]), [0], [axis], [-1])
     mirrored = op.Mul(mirrored, op.CastLike([1.0, -1.0], self))
-    whole = op.Concat(self, mirrored, axis=axis)
-    found = op.Mul(_dft(whole, axis, length, inverse=True), _length(whole, axis))
-    found = _normalized(found, whole, axis, normalization)
+    spectrum = op.Concat(self, mirrored, axis=axis)
+    found = op.Mul(_dft(spectrum, axis, length, inverse=True), _length(spectrum, axis))
+    found = _normalized(found, spectrum, axis, normalization)
     return op.Squeeze(op.Slice(found, [0], [1], [rank - 1]), [rank - 1])
 
 
@@ -91,7 +91,11 @@ def _transposed(value: TensorType, order: Iterable[Any]) -> TensorType:
 
 
 def _bins_last(value: TensorType, axis: int, bins: int) -> tuple[TensorType, list[int]]:
-    """[..., 2 * bins], and the order of the dimensions before the last two became one."""
+    """Move the transformed axis last and flatten it with the parts.
+
+    Returns:
+        [..., 2 * bins], and the permutation that was applied before flattening.
+    """
     rank = len(value.shape)
     order = [place for place in range(rank - 1) if place != axis] + [axis, rank - 1]
     flat = op.Reshape(_transposed(value, order), [*[0] * (rank - 2), 2 * bins])
@@ -99,19 +103,19 @@ def _bins_last(value: TensorType, axis: int, bins: int) -> tuple[TensorType, lis
 
 
 def _angles(rows: int, columns: int, length: int) -> np.ndarray[Any, Any]:
-    """2 pi r c / length, [rows, columns]; the product is whole, so that large ones stay exact."""
+    """Return 2 pi r c / length, [rows, columns]; r c is reduced modulo length as an integer."""
     product = np.outer(np.arange(rows), np.arange(columns)) % length
     return product * (2 * math.pi / length)
 
 
 def _to_complex_matrix(length: int, *, onesided: bool) -> np.ndarray[Any, Any]:
-    """[length, 2 * bins]; the parts of a bin are neighbours."""
+    """Return the matrix [length, 2 * bins]; the parts of a bin are adjacent."""
     angles = _angles(length, length // 2 + 1 if onesided else length, length)
     return np.stack([np.cos(angles), -np.sin(angles)], -1).reshape(length, -1)
 
 
 def _complex_matrix(length: int, *, forward: bool) -> np.ndarray[Any, Any]:
-    """[2 * length, 2 * length]; the parts are neighbours."""
+    """Return the matrix [2 * length, 2 * length]; the parts of a bin are adjacent."""
     angles = _angles(length, length, length)
     cos, sin = np.cos(angles), np.sin(angles) * (-1 if forward else 1)
     by_part = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], 1)
@@ -119,7 +123,7 @@ def _complex_matrix(length: int, *, forward: bool) -> np.ndarray[Any, Any]:
 
 
 def _to_real_matrix(length: int) -> np.ndarray[Any, Any]:
-    """[2 * bins, length]; the bins between stand for their mirror images as well."""
+    """Return the matrix [2 * bins, length]; inner bins count twice, for their mirror images."""
     bins = length // 2 + 1
     angles = _angles(bins, length, length)
     weight = np.full((bins, 1), 2.0)
@@ -146,7 +150,7 @@ def _dft(
     onesided: bool = False,
     inverse: bool = False,
 ) -> TensorType:
-    """ONNX's DFT along an axis, which its batch dimension may not be."""
+    """Apply ONNX's DFT along an axis; DFT cannot transform its first axis, so one is added."""
     is_exact = length is not None and length & (length - 1) == 0
     wide = value if is_exact else op.Cast(value, to=ir.DataType.DOUBLE)
     found = op.DFT(op.Unsqueeze(wide, [0]), axis=axis + 1, onesided=onesided, inverse=inverse)
