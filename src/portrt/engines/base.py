@@ -76,8 +76,8 @@ class ProfiledSession(Session, Protocol):
         """Run with every layer timed; the session itself stays as fast as it was.
 
         Args:
-            inputs: As for `run`.
-            shapes: As for `run`.
+            inputs: Inputs of the block, checked against the manifest.
+            shapes: Shape of each output.
             calls: Calls to time, at least 1; those that warm up come on top.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The source of a block, run in PyTorch: the last resort, and the oracle of every engine."""
+"""Runs the source of a block in PyTorch: the fallback, and the reference for every engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portrt.weights import WeightsImage
 
 
 class SourceSession:
-    """Runs the source on the device of its inputs.
+    """The source of a block, on the device of its inputs.
 
     Args:
         signature: What the block takes and returns.
@@ -88,8 +88,8 @@ class SourceSession:
         outputs: list[torch.Tensor] = []
         for result in results:
             address = result.untyped_storage().data_ptr()
-            # An operator must not return its inputs, or one tensor twice, and torch.compile builds
-            # on the strides that the fake kernel promised.
+            # An operator must not return its inputs, or one tensor twice, and torch.compile relies
+            # on the strides of the fake kernel.
             if address in taken or not result.is_contiguous():
                 result = result.clone(memory_format=torch.contiguous_format)
             taken.add(result.untyped_storage().data_ptr())
@@ -99,10 +99,10 @@ class SourceSession:
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
     ) -> list[LayerTime]:
-        """The time of each node, run one by one."""
+        """Time each node, run one by one."""
         from portrt.engines.node_times import WARM_UP, NodeTimes
 
-        self.run(inputs, shapes)  # refuses what it would refuse in a call
+        self.run(inputs, shapes)  # raises what a call would raise
         times = NodeTimes(self._module, self._device)
         with torch.no_grad():
             for call in range(WARM_UP + calls):
@@ -113,14 +113,14 @@ class SourceSession:
 
 
 def program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:
-    """The program of a source blob, whose digest was checked.
+    """Load the program of a source blob, whose digest was checked.
 
     Raises:
-        PackageError: It is none that this version of torch reads.
+        PackageError: This version of torch cannot read it.
     """
     try:
         if b"quantized_decomposed" in source.numpy().tobytes():
-            import_module("torch.ao.quantization.fx._decomposed")  # it defines the operators
+            import_module("torch.ao.quantization.fx._decomposed")  # registers its operators
         return torch.export.load(io.BytesIO(source.numpy().tobytes()))
     except Exception as err:
         raise PackageError(

@@ -1,4 +1,4 @@
-"""The time of each node of a graph that runs in PyTorch."""
+"""Times each node of a graph that runs in PyTorch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 
 from portrt.engines.base import LayerTime
 
-# Calls that are not counted: what is allocated, tuned or compiled at first use is.
+# Calls that are not counted: the first ones allocate, tune and compile.
 WARM_UP = 3
 
 
 class NodeTimes(torch.fx.Interpreter):
-    """Runs a graph node by node and keeps how long each took.
+    """Runs a graph node by node and records the time of each.
 
-    On a GPU the time is that between two events around the node on the current stream: for a node
-    whose launch takes longer than its work, that of the launch.
+    On a GPU it is the time between two events around the node on the current stream: of a node
+    whose launch takes longer than its kernel, the time of the launch.
 
     Args:
         module: The graph.
-        device: Where it runs.
+        device: Device that it runs on.
     """
 
     def __init__(self, module: torch.fx.GraphModule, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class NodeTimes(torch.fx.Interpreter):
         self._details: dict[torch.fx.Node, str] = {}
 
     def run_once(self, flat: Sequence[Any]) -> Any:
-        """Run on flat inputs; the flat outputs."""
+        """Run on flat inputs; return the flat outputs."""
         result = self.run(*flat, enable_io_processing=False)
         if self._events:
             torch.cuda.synchronize(self._cuda)
@@ -46,11 +46,11 @@ class NodeTimes(torch.fx.Interpreter):
         return result
 
     def forget(self) -> None:
-        """Drop the times so far, those of the calls that warm up."""
+        """Drop the times so far, which are those of warm-up calls."""
         self._seconds.clear()
 
     def layers(self) -> list[LayerTime]:
-        """The operators in the order of the graph."""
+        """Return the operators with their median times, in the order of the graph."""
         return [
             LayerTime(
                 name=node.name,
@@ -87,12 +87,12 @@ class NodeTimes(torch.fx.Interpreter):
 
 
 def is_operator(node: torch.fx.Node) -> bool:
-    """Whether a node is work for the machine, and not Python's arithmetic on sizes."""
+    """Return whether a node calls an operator, and not Python's arithmetic on sizes."""
     return isinstance(node.target, (torch._ops.OpOverload, torch._ops.HigherOrderOperator))
 
 
 def describe(value: Any) -> str:
-    """Dtype and shape of a tensor or of several, such as "float32 8x64"."""
+    """Describe one or several tensors by dtype and shape, such as "float32 8x64"."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return ", ".join(
         f"{str(item.dtype).removeprefix('torch.')} {'x'.join(map(str, item.shape))}".rstrip()

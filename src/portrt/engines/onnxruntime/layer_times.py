@@ -1,4 +1,4 @@
-"""Times of the nodes of ONNX Runtime's optimized graph, read from the trace that it writes."""
+"""Reads the times of the nodes of ONNX Runtime's optimized graph from its profiling trace."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ _SUFFIX = "_kernel_time"
 def write_to(options: Any, folder: Path) -> None:
     """Make a session write its trace, and its optimized graph, into a folder.
 
-    The weights in that graph go nowhere, since nobody reads them; where there is no such place as
-    nowhere, there is no graph either.
+    The weights of that graph are not needed: they are written to the null device, through a link.
+    Where no link can be made, the graph is not written.
+
+    Args:
+        options: The session's options; changed in place.
+        folder: An empty folder.
     """
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "trace")
@@ -42,17 +46,20 @@ def write_to(options: Any, folder: Path) -> None:
 
 
 def read_trace(trace: Path, folder: Path, model: bytes, *, skip: int) -> list[LayerTime]:
-    """What a session wrote.
+    """Read the trace of a session.
 
     Args:
-        trace: Its trace, a JSON list of Chrome's trace events.
-        folder: Where `write_to` made it write.
-        model: The ONNX model that it was given.
-        skip: Calls that warmed up and do not count.
+        trace: A JSON list of Chrome's trace events.
+        folder: The folder passed to `write_to`.
+        model: The ONNX model before its optimization.
+        skip: Number of warm-up calls, which are left out.
+
+    Returns:
+        The layers, in the order of their first call; each time is the median over the calls.
 
     Raises:
-        EngineError: The trace cannot be read: ONNX Runtime writes names of nodes as they are, also
-            those that end a text of JSON.
+        EngineError: The trace cannot be read: ONNX Runtime does not escape names of nodes, so that
+            one with a quote breaks the JSON.
     """
     try:
         timed = _timed_nodes(list(map(_Event.of, json.loads(trace.read_bytes()))))
@@ -78,7 +85,7 @@ def read_trace(trace: Path, folder: Path, model: bytes, *, skip: int) -> list[La
 
 @dataclass(frozen=True)
 class _Event:
-    """One call of a node; `name` is empty for what is none."""
+    """One call of a node; `name` is empty for other events."""
 
     name: str
     kind: str
@@ -102,12 +109,13 @@ class _Event:
 
 
 def _timed_nodes(events: Iterable[_Event]) -> dict[str, list[_Event]]:
-    """The events of each node of the main graph, in the order of the first call.
+    """Group the events by node of the main graph, in the order of the first call.
 
-    A node that runs a graph of its own, such as a loop, has the time of what is in there.
+    Events of a subgraph are left out: they are in the time of the node that runs it, such as a
+    loop.
     """
     found: dict[str, list[_Event]] = {}
-    busy: dict[int, int] = {}  # thread -> when the node that it runs is done
+    busy: dict[int, int] = {}  # thread -> end of the node that it runs
     for event in sorted(events, key=lambda event: (event.begin, -event.microseconds)):
         if event.name and event.begin >= busy.get(event.thread, 0):
             busy[event.thread] = event.begin + event.microseconds
@@ -116,20 +124,20 @@ def _timed_nodes(events: Iterable[_Event]) -> dict[str, list[_Event]]:
 
 
 def _detail(args: Mapping[str, Any]) -> str:
-    """What it returns and who ran it, such as "float 8x64, CPU"."""
-    told = [
+    """Describe outputs and execution provider of a node, such as "float 8x64, CPU"."""
+    outputs = [
         f"{dtype} {'x'.join(map(str, shape))}".rstrip()
         for item in args.get("output_type_shape", ())
         for dtype, shape in item.items()
     ]
     provider = str(args.get("provider", "")).removesuffix("ExecutionProvider")
-    return ", ".join([*told, provider] if provider else told)
+    return ", ".join([*outputs, provider] if provider else outputs)
 
 
 def _names_of_nodes(
     graph: Path, model: bytes, layers: Mapping[str, Any]
 ) -> dict[str, tuple[str, ...]]:
-    """Layer -> the nodes of the block that it computes."""
+    """Map each layer to the nodes of the block that it computes."""
     import onnx
 
     given = [GraphNode.of(node) for node in onnx.load_model_from_string(model).graph.node]

@@ -1,8 +1,8 @@
-"""A session of ONNX Runtime over the weights image, with as few copies of it as there can be.
+"""Creates sessions of ONNX Runtime over the weights image, with as few copies as possible.
 
 Where the image lies in a mapped file, ONNX Runtime maps the weights from that file itself: it
-copies none of them, and lets go of each when it has put it into the order in which its kernels
-read. From memory it takes them too; those that its optimizer may change it copies.
+copies none of them, and unmaps each when it is prepacked. Otherwise it uses them from memory, and
+copies those that its optimizer may change.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ logger = logging.getLogger(__name__)
 
 Prepare = Callable[[Any], None]
 
-# Below, copies do not matter, and the import of onnx, which moves a model to another file, does.
+# Below this size copies do not matter, but the import of onnx does, which is needed to point a
+# model to another file.
 _LARGE_BYTES = 64 << 20
 
-# Tried with 1.23 and 1.32. Weights of others, such as Add and DequantizeLinear, it transposes
-# in place, to have fewer transpositions.
+# Operators whose weights the optimizer does not change, tried with 1.23 and 1.32. Those of others,
+# such as Add and DequantizeLinear, it transposes in place, to remove Transpose nodes.
 _LEAVE_ALONE = {"Conv", "Gather", "Gemm", "MatMul"}
 
 
@@ -38,17 +39,20 @@ def open_session(
     lean: bool,
     prepare: Prepare | None = None,
 ) -> tuple[Any, Any]:
-    """A session, and what must live as long as it does.
+    """Create a session.
 
     Args:
-        data: The model, whose weights are external.
-        names: Of the weights that it takes.
-        image: Where they are.
-        in_place: Places in `names` of those that it leaves as they are, see `left_alone`. From
-            memory the others are copied.
+        data: The ONNX model, whose weights are external.
+        names: Names of the weights that it takes.
+        image: Weights image that holds them.
+        in_place: Indices in `names` of the weights that the optimizer does not change, see
+            `left_alone`. Without a mapped file the others are copied.
         lean: For a single run: the weights are used as they lie, and not copied into the order in
             which the kernels read.
-        prepare: Is given the session's options, to set more of them.
+        prepare: Called with the session's options, to set more of them.
+
+    Returns:
+        The session, and the values that must live as long as it does, or None.
     """
 
     def options() -> Any:
@@ -65,8 +69,9 @@ def open_session(
     values = _values(names, image)
     chosen = options()
     if values:
-        # These it copies for good. `add_initializer` makes it use the very memory, but undoes what
-        # its optimizer does to a weight in place.
+        # ONNX Runtime copies external initializers. `add_initializer` makes it use the memory
+        # itself, but discards changes that its optimizer made to the weight: a wrong result for a
+        # weight that is transposed in place.
         chosen.add_external_initializers(list(values), list(values.values()))
         for place in in_place:
             chosen.add_initializer(names[place], values[names[place]])
@@ -74,7 +79,7 @@ def open_session(
 
 
 def _over_file(data: bytes, names: Sequence[str], image: WeightsImage, options: Any) -> Any | None:
-    """A session that maps the weights from the file that the image is in, or None."""
+    """Create a session that maps the weights from the image's file; None if it cannot."""
     region = region_at(image.address, image.size)
     if region is None or not region.is_there():
         return None
@@ -85,15 +90,15 @@ def _over_file(data: bytes, names: Sequence[str], image: WeightsImage, options: 
     options.add_session_config_entry(folder, str(region.path.parent))
     try:
         session = _session(moved, options)
-    except Exception as err:  # a place that it does not read from; its reason if it is another
+    except Exception as err:  # such as a folder that ONNX Runtime does not read weights from
         logger.debug("the weights are not mapped from %s: %s", region.path, err)
         return None
-    # Asked again, since the file may have been replaced meanwhile.
+    # Checked again: the file may have been replaced meanwhile.
     return session if region.is_there() else None
 
 
 def _moved(data: bytes, names: Sequence[str], image: WeightsImage, region: Region) -> bytes | None:
-    """The model with its weights at their places in the file; None where it has others as well."""
+    """Point the model's weights to the file; None if it has other external weights."""
     import onnx
 
     model = onnx.load_model_from_string(data)
@@ -116,9 +121,16 @@ def _moved(data: bytes, names: Sequence[str], image: WeightsImage, region: Regio
 
 
 def left_alone(data: bytes, names: Sequence[str]) -> list[int]:
-    """Places in `names` of the weights that ONNX Runtime's optimizer leaves as they are.
+    """Find the weights that ONNX Runtime's optimizer does not change, by the nodes that use them.
 
-    By who takes them. Read once, where an engine is built: a session should not wait for onnx.
+    Called when an engine is built, and stored: opening a session should not import onnx.
+
+    Args:
+        data: The ONNX model.
+        names: Names of its external weights.
+
+    Returns:
+        Their indices in `names`.
     """
     import onnx
 
@@ -133,7 +145,7 @@ def left_alone(data: bytes, names: Sequence[str]) -> list[int]:
 
 
 def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
-    """The weights as ONNX Runtime's values: views of the image, without memory of their own."""
+    """Wrap the weights as values of ONNX Runtime: views of the image, without copies."""
     if not names:
         return {}
     assert image is not None  # decode() checked it
@@ -146,11 +158,11 @@ def _options(*, lean: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads spin within a run only: afterwards torch, or the next block, needs the cores.
+    # Threads spin during a run only: afterwards torch, or the next block, needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # int8 stays int8: the change to uint8 fails behind a product that became a Gemm.
+    # Keep int8: ONNX Runtime's conversion to uint8 fails after a MatMul that was fused into a Gemm.
     options.add_session_config_entry("session.qdqisint8allowed", "1")
-    # Products with int8 weights in float32; else it rounds the other factor to int8 unasked.
+    # MatMuls with int8 weights in float32: by default it quantizes the other operand to int8.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")

@@ -1,8 +1,7 @@
-"""Which nodes of a block a node of ONNX Runtime's optimized graph computes.
+"""Maps the nodes of ONNX Runtime's optimized graph to the nodes of the block.
 
-Its optimizer fuses nodes and gives them other names, but keeps the names of values: a node of the
-optimized graph computes what lies in the graph that it was given between the node's inputs and its
-outputs.
+The optimizer fuses and renames nodes, but keeps the names of values: a node of the optimized graph
+computes what lies between its inputs and its outputs in the original graph.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-# Its layout for convolutions: the end of such a node's name, the nodes that copy to and from it,
-# and what such a convolution does besides.
+# ONNX Runtime's blocked layout for convolutions: suffix of the names of its nodes, the nodes that
+# convert to and from it, and the operators that are fused into such a convolution.
 _LAYOUT = "_nchwc"
 _COPIES = frozenset({"ReorderInput", "ReorderOutput"})
 _FUSED = frozenset({"Add", "Sum", "Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"})
-# How it calls a value in another precision.
+# Prefix of a value that was cast to another precision.
 _CAST = "InsertedPrecisionFreeCast_"
 
 
 @dataclass(frozen=True)
 class GraphNode:
-    """A node of an ONNX graph, and the node of the block that it was made of, if it says so."""
+    """A node of an ONNX graph; `source` is the block's node from its metadata, or empty."""
 
     name: str
     kind: str
@@ -40,32 +39,36 @@ class GraphNode:
 def nodes_behind(
     made: Sequence[GraphNode], given: Sequence[GraphNode]
 ) -> dict[str, tuple[str, ...]]:
-    """Name of each node of an optimized graph -> the block's nodes that it computes, in order.
+    """Map each node of an optimized graph to the block's nodes that it computes.
 
-    A node that is known neither by its values nor by its name, such as a cast to another precision,
-    is counted to those that take its outputs, or, where nothing does, to those that it takes from.
+    A node that is identified neither by its values nor by its name, such as a cast to another
+    precision, is counted to the nodes that use its outputs, or, without any, to those that compute
+    its inputs.
 
     Args:
-        made: The optimized graph, in an order in which it can run.
-        given: The graph that was optimized, likewise.
+        made: The optimized graph, in topological order.
+        given: The original graph, in topological order.
+
+    Returns:
+        Name of a node -> the block's nodes, in their order.
     """
     order = list(dict.fromkeys(node.source for node in given if node.source))
     place = {name: index for index, name in enumerate(order)}
     values = {name for node in given for name in (*node.inputs, *node.outputs)}
     flow = _Flow([_as_given(node, values) for node in made], given)
     by_name = {node.name: {node.source} - {""} for node in given}
-    users: dict[str, set[str]] = {}  # value -> the block's nodes of those that take it
+    users: dict[str, set[str]] = {}  # value -> the block's nodes of its users
     found: dict[str, set[str]] = {}
     for node in reversed(made):
         sources = flow.between(_as_given(node, values)) or set(by_name.get(node.name, ()))
         if not sources and node.kind not in _COPIES:
             sources.update(*(by_name.get(name, ()) for name in _parts(node.name)))
-            if not sources or len(node.outputs) > 1:  # what is split was several nodes
+            if not sources or len(node.outputs) > 1:  # several outputs: several nodes of the block
                 sources.update(*(users.get(output, ()) for output in node.outputs))
         for name in node.inputs:
             users.setdefault(name, set()).update(sources)
         found[node.name] = sources
-    makers: dict[str, set[str]] = {}  # value -> the block's nodes of the one that makes it
+    makers: dict[str, set[str]] = {}  # value -> the block's nodes of its producer
     for node in made:
         if not found[node.name] and node.kind not in _COPIES:
             found[node.name].update(*(makers.get(name, ()) for name in node.inputs))
@@ -74,7 +77,7 @@ def nodes_behind(
 
 
 def _as_given(node: GraphNode, values: set[str]) -> GraphNode:
-    """The node with the names that its values had before they got another precision."""
+    """Rename the node's values to what they were before a cast to another precision."""
 
     def former(names: tuple[str, ...]) -> tuple[str, ...]:
         bare = [name.removeprefix(_CAST) for name in names]
@@ -84,7 +87,7 @@ def _as_given(node: GraphNode, values: set[str]) -> GraphNode:
 
 
 class _Flow:
-    """Where the values of an optimized graph are in the graph that was optimized."""
+    """Finds the values of an optimized graph in the original graph."""
 
     def __init__(self, made: Sequence[GraphNode], given: Sequence[GraphNode]) -> None:
         self._producer = {output: node for node in given for output in node.outputs}
@@ -94,7 +97,7 @@ class _Flow:
             for name in dict.fromkeys(node.inputs):
                 self._takers.setdefault(name, []).append(node)
         computed = {o for node in made if node.kind not in _COPIES for o in node.outputs}
-        # A convolution in another layout gives a new value, and is called after the old one.
+        # A convolution in another layout has a new output value, and the old node's name.
         renamed = {
             node.name: node.name.removesuffix(_LAYOUT)
             for node in made
@@ -106,7 +109,7 @@ class _Flow:
         self._alive |= set(self._renamed.values())
 
     def _follow(self, value: str, computed: set[str]) -> str:
-        """What such a convolution gives: it may add and activate besides."""
+        """Follow the operators that are fused into such a convolution to its actual output."""
         while True:
             takers = self._takers.get(value, [])
             if len(takers) != 1 or takers[0].kind not in _FUSED or len(takers[0].outputs) != 1:
@@ -118,9 +121,9 @@ class _Flow:
         return value
 
     def between(self, node: GraphNode) -> set[str]:
-        """The block's nodes between what a node takes, or what still exists, and what it gives.
+        """Collect the block's nodes from a node's outputs back to the values that still exist.
 
-        Not those that another node of the optimized graph is called after.
+        Without those whose name another node of the optimized graph has kept.
         """
         found: set[str] = set()
         seen = set(node.inputs)
@@ -141,5 +144,5 @@ class _Flow:
 
 
 def _parts(name: str) -> list[str]:
-    """What a name may be put together of: "fused node_a", "node_a/SomeFusion"."""
+    """Split a name of a fused node: "fused node_a", "node_a/SomeFusion"."""
     return name.replace("/", " ").split()

@@ -1,4 +1,4 @@
-"""An opened ONNX Runtime engine: torch memory in and out, weights used where they lie."""
+"""Runs an ONNX Runtime engine on torch tensors, without copies of inputs, outputs or weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from portrt.errors import EngineError, PackageError
 from portrt.format.manifest import EngineSpec, Manifest
 from portrt.weights import WeightsImage
 
-# ONNX Runtime wants an address for an output without elements, too; torch has none.
+# ONNX Runtime needs an address for an output without elements, too; torch has none.
 _nothing = torch.empty(64, dtype=torch.uint8)
 
 
@@ -26,14 +26,14 @@ _NOWHERE = _nothing.data_ptr()
 
 
 class OnnxRuntimeSession:
-    """torch memory in and out, weights used where they lie.
+    """An opened engine. Inputs, outputs and weights are used in place.
 
     Args:
-        engine: As for `Backend.open`.
-        manifest: Likewise.
-        data: Likewise.
-        weights: Likewise.
-        lean: Likewise.
+        engine: The engine's entry.
+        manifest: The block.
+        data: The engine, 1-D uint8 on the CPU.
+        weights: The weights of the program, of which the engine takes some.
+        lean: Use as little memory as possible, at the cost of speed: for a single run.
         prepare: Changes the options of the native session before it is made.
     """
 
@@ -50,7 +50,7 @@ class OnnxRuntimeSession:
         self._opened = (engine, manifest, data, weights)
         try:
             model = data.numpy().tobytes()
-            # What the session reads, and does not own.
+            # `_weights` keeps alive what the session reads and does not own.
             self._session, self._weights = open_session(
                 model,
                 engine.weights,
@@ -80,11 +80,11 @@ class OnnxRuntimeSession:
             for item, spec in zip(self._session.get_outputs(), manifest.outputs, strict=True)
         ]
         self._name = manifest.name
-        # The binding's native half: the public IOBinding makes an OrtDevice in every bind call,
-        # which doubles what a small call costs.
+        # The native half of IOBinding: the public one creates an OrtDevice in every bind call, and
+        # doubles the time of a small call.
         self._cpu = _cpu_device()
         self._native_run = self._session._sess.run_with_iobinding
-        self._bindings: list[Any] = []  # idle ones; append and pop are atomic
+        self._bindings: list[Any] = []  # idle; append and pop are atomic
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -103,7 +103,7 @@ class OnnxRuntimeSession:
                     kept.append(tensor)
                 binding.bind_input(name, cpu, element_type, tensor.shape, tensor.data_ptr())
             for (name, dtype, element_type), shape in zip(self._outputs, shapes, strict=True):
-                if UNKNOWN in shape:  # ONNX Runtime's memory, copied when the size is known
+                if UNKNOWN in shape:  # ONNX Runtime allocates it; copied after the run
                     binding.bind_output(name, cpu)
                     continue
                 output = torch.empty(shape, dtype=dtype)
@@ -123,7 +123,7 @@ class OnnxRuntimeSession:
         return outputs
 
     def _copied_outputs(self, binding: Any) -> list[torch.Tensor]:
-        """All outputs of a run, those in torch's memory too; the binding lets go of them."""
+        """Copy all outputs of a run into torch tensors, and release them from the binding."""
         outputs = []
         for value, (_, dtype, _) in zip(binding.get_outputs(), self._outputs, strict=True):
             output = torch.empty(value.shape(), dtype=dtype)
@@ -138,22 +138,22 @@ class OnnxRuntimeSession:
     ) -> list[LayerTime]:
         """Time each node of the optimized graph, in a second session.
 
-        ONNX Runtime's clock counts whole microseconds, and rounds down.
+        ONNX Runtime's times are integers of microseconds, rounded down.
         """
         from portrt.engines.node_times import WARM_UP
         from portrt.engines.onnxruntime.layer_times import read_trace, write_to
 
         with TemporaryDirectory(prefix="portrt-profile-") as folder:
-            room = Path(folder)
-            twin = OnnxRuntimeSession(*self._opened, prepare=lambda opts: write_to(opts, room))
+            workdir = Path(folder)
+            twin = OnnxRuntimeSession(*self._opened, prepare=lambda opts: write_to(opts, workdir))
             for _ in range(WARM_UP + calls):
                 twin.run(inputs, shapes)
             trace = Path(twin._session.end_profiling())
-            return read_trace(trace, room, self._opened[2].numpy().tobytes(), skip=WARM_UP)
+            return read_trace(trace, workdir, self._opened[2].numpy().tobytes(), skip=WARM_UP)
 
 
 def _in_place(engine: EngineSpec) -> list[int]:
-    """Which of its weights the session uses where they lie; none, where the file does not say."""
+    """Read the indices of the weights that the session uses in place; none in older files."""
     found = engine.build.get("weights_in_place")
     places = range(len(engine.weights))
     if not isinstance(found, list):
@@ -169,10 +169,10 @@ def _cpu_device() -> Any:
 
 
 def _check_signature(session: Any, manifest: Manifest) -> None:
-    """Raise EngineError unless an engine takes and gives what the manifest says.
+    """Raise EngineError unless an engine's inputs and outputs are those of the manifest.
 
-    The addresses of torch's tensors are handed over by name and dtype; sizes are checked by ONNX
-    Runtime at each run.
+    Names and dtypes: by them the addresses of torch's tensors are bound. ONNX Runtime checks sizes
+    in each run.
     """
     given = {spec.name: _type_name(spec.dtype) for spec in manifest.inputs}
     taken = {item.name: item.type for item in session.get_inputs()}
@@ -196,10 +196,11 @@ def _element_type(dtype: str) -> int:
 
 
 def library_version() -> str:
-    """Of the module that is in use, whichever of its packages it came from."""
+    """Return the version of the imported module, whichever distribution it is from."""
     return str(getattr(sys.modules.get("onnxruntime"), "__version__", "unknown"))
 
 
 def first_line(err: BaseException) -> str:
+    """Return the first line of an error's text, or its type."""
     text = str(err).strip()
     return text.splitlines()[0] if text else type(err).__name__

@@ -1,4 +1,4 @@
-"""Torch's types as ONNX Runtime has them, and its values over torch's memory."""
+"""ONNX Runtime's names of torch's types, and its values over torch's memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ELEMENT_TYPES = {
     torch.float8_e4m3fn: 17,
     torch.float8_e5m2: 19,
 }
-# How ONNX Runtime calls them.
+# ONNX Runtime's names of them.
 TYPE_NAMES = {
     torch.float32: "tensor(float)",
     torch.uint8: "tensor(uint8)",
@@ -38,15 +38,15 @@ TYPE_NAMES = {
     torch.bfloat16: "tensor(bfloat16)",
     torch.float8_e4m3fn: "tensor(float8e4m3fn)",
 }
-# Numpy lacks some of the types; what counts for a value is that the elements have as many bytes.
-_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# NumPy lacks some of the types; a value needs an array of elements of the same size alone.
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def value_over(tensor: torch.Tensor) -> Any:
-    """An `onnxruntime.OrtValue` over the memory of a contiguous CPU tensor, without a copy."""
+    """Wrap the memory of a contiguous CPU tensor as an `onnxruntime.OrtValue`, without a copy."""
     import onnxruntime
 
-    array: Any = tensor.view(_WHOLE[tensor.element_size()]).numpy()
+    array: Any = tensor.view(_SAME_SIZE[tensor.element_size()]).numpy()
     # Not `from_dlpack`, which 1.23 does not have: the newest release for Python 3.10.
     make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
     return make(array, ELEMENT_TYPES[tensor.dtype])
