@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from portrt.runtime import trust
+from portrt.engines.base import OpenOptions, Session
 from portrt.verdict import YES, Verdict
 
 HEAD = Path(__file__).parent / "package" / "plans" / "tensorrt_8_6_sm90.head"
@@ -23,7 +23,7 @@ def tensorrt_plan(content: bytes = b"") -> bytes:
     return head[:16] + struct.pack("<Q", size) + head[24:48] + engine + head[56:] + content
 
 
-class FakeBackend:
+class FakeBackend(Session):
     """Stands for the backend of any plan: it proves what is handed to a session, and no numbers.
 
     Its outputs are those of `answer`.
@@ -43,9 +43,9 @@ class FakeBackend:
     def accepts(self, engine: Any, device: torch.device) -> Verdict:
         return YES
 
-    def open(self, engine: Any, *args: Any, **options: Any) -> Any:
+    def open(self, engine: Any, *args: Any, options: OpenOptions, **others: Any) -> Any:
         self.opened.append(engine)
-        self.code_allowed.append(trust.is_trusted("host-code", engine.data.sha256))
+        self.code_allowed.append(options.trusted_host_code)
         return self
 
     def run(self, inputs: Sequence[torch.Tensor], shapes: Any) -> list[torch.Tensor]:

@@ -15,7 +15,7 @@ from portrt import cli
 from portrt.compiler.options.settings import all_options
 from portrt.format import manifest, size_expr
 from portrt.format.archive import Archive, engine_calls
-from portrt.targets.backends import BACKENDS
+from portrt.targets.backends import BUILT_IN
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "portrt"
@@ -151,7 +151,7 @@ def test_format_page_has_every_field(program_file: Path) -> None:
     raw = json.loads(call.text)
     for key in {*raw, *raw["engines"][0], *raw["engines"][0]["build"], *raw["weights"]}:
         assert re.search(rf"\b{key}\b", text), key
-    for name in (*size_expr.OPERATORS, *BACKENDS):
+    for name in (*size_expr.OPERATORS, *BUILT_IN):
         assert name in text
     assert f"version {manifest.FORMAT}" in text
     for version, entry in manifest.FORMAT_HISTORY.items():
@@ -168,7 +168,7 @@ def test_readme_names_every_command_and_engine() -> None:
     text = _read("README.md")
     for command in cli.COMMANDS:
         assert f"portrt {command}" in text
-    for backend in BACKENDS:
+    for backend in BUILT_IN:
         assert f"`{backend}`" in text
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from portrt.engines import registry
+from portrt.compiler.backends import registry as builders
+from portrt.engines import registry as engines
 from portrt.targets.backends import names
 from portrt.verdict import Verdict
 
@@ -57,9 +58,9 @@ def doctor() -> Diagnosis:
 
 
 def _status(name: str) -> BackendStatus:
-    backend = registry.backend(name)
-    runs = {device: backend.can_run(device) for device in DEVICES}
-    return BackendStatus(name, backend.can_build(), runs)
+    runtime, builder = engines.runtime(name), builders.builder(name)
+    runs = {device: runtime.can_run(device) for device in DEVICES}
+    return BackendStatus(name, builder.can_build(), runs)
 
 
 def _facts() -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 import tiny
 from fake_plans import FakeBackend
 
+from portrt.compiler.backends import registry as builders
 from portrt.engines import registry
 from portrt.runtime import trust
 
@@ -15,7 +16,7 @@ from portrt.runtime import trust
 @pytest.fixture(scope="session")
 def rtx_plan() -> bytes:
     """The MLP of tests/tiny.py, batch 1 to 32, as TensorRT-RTX built it."""
-    verdict = registry.backend("tensorrt_rtx").can_build()
+    verdict = builders.builder("tensorrt_rtx").can_build()
     if not verdict:
         pytest.skip(str(verdict))
     call = tiny.call_of(tiny.shared("tensorrt_rtx"))
@@ -27,6 +28,6 @@ def rtx_plan() -> bytes:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
     made = FakeBackend()
-    monkeypatch.setattr(registry, "backend", lambda name: made)
+    monkeypatch.setattr(registry, "runtime", lambda name: made)
     monkeypatch.setattr(trust, "_trusted", set())
     yield made

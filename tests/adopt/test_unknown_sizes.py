@@ -161,7 +161,8 @@ def test_such_a_program_is_profiled_like_any(
     portrt.save(adopted(), tmp_path / "a.pt2")
     portrt.files.profile(tmp_path / "a.pt2", calls=2)
     assert asked == []
-    monkeypatch.setattr(FakeBackend, "layer_times", layer_times, raising=False)
+    monkeypatch.setattr(FakeBackend, "layer_times", layer_times)
+    monkeypatch.setattr(FakeBackend, "supports_layer_times", True)
     profile = portrt.files.profile(tmp_path / "a.pt2", calls=2)
     assert asked == [(((-1, 2), (-1,), (4, -1)), 2)]
     assert [block.backend for block in profile.blocks] == ["tensorrt"]

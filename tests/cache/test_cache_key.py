@@ -16,16 +16,17 @@ from torch import nn
 
 from portrt.cache.key import Key, differing_parts, digest_of
 from portrt.cache.store import Cache
+from portrt.compiler.backends import registry
 from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.building import keys
-from portrt.compiler.building.builders import Builder
 from portrt.compiler.building.fingerprint import (
     UnknownValueError,
     graph,
     has_foreign_operators,
     tensor,
 )
+from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.capture import capture
 from portrt.compiler.lower import lower
 from portrt.compiler.options.backend_options import options_class
@@ -33,7 +34,6 @@ from portrt.compiler.options.fields import BackendOptions, Option, options_of
 from portrt.compiler.options.settings import EngineRequest, Settings, all_options
 from portrt.compiler.partition import partition
 from portrt.compiler.plan import Block
-from portrt.engines import registry
 from portrt.verdict import YES
 from portrt.weights import image_from_tensors
 
@@ -47,7 +47,7 @@ def material(model: nn.Module | None = None, shape: tuple[int, ...] = (3, 8)) ->
 def engine_key(
     made: BuildInput, settings: Settings | None = None, name: str = "onnxruntime"
 ) -> Key:
-    return keys.engine_key(registry.backend(name), made, settings or Settings())
+    return keys.engine_key(registry.builder(name), made, settings or Settings())
 
 
 def changed(made: BuildInput, **fields: Any) -> BuildInput:
@@ -133,9 +133,9 @@ def test_a_program_key_has_every_option_that_can_change_the_program(
     captured = capture(tiny.model(), [torch.zeros(3, 8)])
 
     def key(settings: Settings) -> str:
-        builders = [Builder(registry.backend(backend), settings)]
+        tasks = [EngineTask(registry.builder(backend), settings)]
         try:
-            return keys.program_key(captured, settings, builders, {}).digest
+            return keys.program_key(captured, settings, tasks, {}).digest
         except UnknownValueError:
             return ""  # it has none
 
@@ -150,9 +150,9 @@ def test_another_content_of_a_plugin_changes_both_keys(tmp_path: Path) -> None:
     for content in (b"one", b"two"):
         plugin.write_bytes(content)
         settings = Settings.from_options({"plugins": plugin})
-        builder = Builder(registry.backend("tensorrt_rtx"), settings)
+        task = EngineTask(registry.builder("tensorrt_rtx"), settings)
         engine = engine_key(BASE, settings, "tensorrt_rtx")
-        found.append((engine.digest, keys.program_key(captured, settings, [builder], {}).digest))
+        found.append((engine.digest, keys.program_key(captured, settings, [task], {}).digest))
     assert not set(found[0]) & set(found[1])
 
 

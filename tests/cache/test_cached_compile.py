@@ -19,9 +19,9 @@ from models import CASES, Case
 
 import portrt
 import portrt.compiler.building.engines
-from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.compiler.backends import registry
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBuilder
 from portrt.compiler.building import engines
-from portrt.engines import registry
 from portrt.errors import BuildError, SettingsError
 from portrt.runtime.calls import manifests_of
 
@@ -33,7 +33,7 @@ class Builds:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self.count = 0
-        backend: Any = type(registry.backend(name))
+        backend: Any = type(registry.builder(name))
         real = backend.build
 
         def build(own: Any, *args: Any) -> Any:
@@ -177,12 +177,12 @@ def test_a_program_that_lacks_an_engine_is_not_kept(
         raise BuildError("out of memory", "memory", "buy some")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(registry.backend("tensorrt_rtx")), "build", refuse)
+        patch.setattr(type(registry.builder("tensorrt_rtx")), "build", refuse)
         program = tiny.compiled("tensorrt_rtx", "onnxruntime", cache_dir=tmp_path)
         assert len(json.loads(manifests_of(program)[0])["engines"]) == 1
     assert [path.parent.name.partition("-")[0] for path in entries(tmp_path)] == ["engine"]
     with monkeypatch.context() as patch:
-        patch.setattr(OnnxRuntimeBackend, "build", refuse)  # the other one is found
+        patch.setattr(OnnxRuntimeBuilder, "build", refuse)  # the other one is found
         program = tiny.compiled("onnxruntime", cache_dir=tmp_path)
         assert len(json.loads(manifests_of(program)[0])["engines"]) == 1
 
@@ -251,10 +251,10 @@ ONE_OF_MANY = """
 import os, sys, time, warnings
 warnings.simplefilter("ignore")
 import filelock, torch, portrt, tiny
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 
 log, there, count = sys.argv[1:]
-backend = type(registry.backend("onnxruntime"))
+backend = type(registry.builder("onnxruntime"))
 real, lock = backend.build, filelock.FileLock.acquire
 
 def say():

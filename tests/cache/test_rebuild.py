@@ -14,8 +14,10 @@ from models import CASES
 from tiny import call_of, compiled, edit_program, python
 
 import portrt
-from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBuilder
 from portrt.compiler.building import engine_cache
+from portrt.engines.base import OpenOptions
+from portrt.engines.onnxruntime.runtime import OnnxRuntimeRuntime
 from portrt.errors import BuildError, EngineError, NoUsableEngineError, PackageError, SettingsError
 from portrt.runtime import policy
 from portrt.runtime.calls import manifests_of
@@ -165,7 +167,7 @@ def test_a_failed_build_is_one_more_line_and_the_source_runs(
     def refuse(*_: Any) -> Any:
         raise BuildError("the builder is on strike", "work", "negotiate")
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "build", refuse)
+    monkeypatch.setattr(OnnxRuntimeBuilder, "build", refuse)
     line = (
         r"onnxruntime, rebuilt: no: it could not be rebuilt: the builder is on strike \(negotiate"
     )
@@ -183,7 +185,7 @@ def test_a_failed_build_is_one_more_line_and_the_source_runs(
 def test_a_crash_of_the_exporter_is_one_more_line(
     call: tiny.Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OnnxRuntimeBackend, "build", lambda *_: {}["gone"])
+    monkeypatch.setattr(OnnxRuntimeBuilder, "build", lambda *_: {}["gone"])
     with (
         policy(rebuild="missing"),
         pytest.warns(FallbackWarning, match="could not be rebuilt: KeyError"),
@@ -209,14 +211,14 @@ def test_an_engine_with_other_numbers_never_runs(
     )
     lying = call_of(program)
     spec = lying.engine("onnxruntime")
-    real = OnnxRuntimeBackend.build
+    real = OnnxRuntimeBuilder.build
 
     def build(*args: Any) -> Any:
         engine = real(*args)
         data = lying.blobs[spec["data"]["blob"]].numpy().tobytes()
         return dataclasses.replace(engine, data=data)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "build", build)
+    monkeypatch.setattr(OnnxRuntimeBuilder, "build", build)
     with (
         policy(rebuild="missing"),
         pytest.warns(FallbackWarning, match="gives other numbers than PyTorch"),
@@ -265,14 +267,14 @@ def test_an_engine_that_cannot_be_checked_is_not_used(
 def test_an_engine_that_does_not_open_is_one_more_line(
     call: tiny.Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = OnnxRuntimeBackend.open
+    real = OnnxRuntimeRuntime.open
 
-    def open_engine(*args: Any, lean: bool = False, **options: Any) -> Any:
-        if not lean:
+    def open_engine(*args: Any, options: OpenOptions, **others: Any) -> Any:
+        if not options.low_memory:
             raise EngineError("no room for the session", "room", "make some")
-        return real(*args, lean=lean, **options)
+        return real(*args, options=options, **others)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "open", open_engine)
+    monkeypatch.setattr(OnnxRuntimeRuntime, "open", open_engine)
     with policy(rebuild="missing"), pytest.warns(FallbackWarning, match="no room for the session"):
         torch.testing.assert_close(call(X)[0], WANTED)
 

@@ -11,10 +11,10 @@ import torch
 from plans import PROFILES, model, plans_folder, sample
 
 import portrt
-from portrt.engines.registry import backend
+from portrt.engines.registry import runtime
 
 PLANS = plans_folder()
-ABLE = backend("tensorrt").can_run("cuda")
+ABLE = runtime("tensorrt").can_run("cuda")
 
 LARGEST = {"mlp": (256,), "resnet": (32,), "encoder": (32, 128)}
 

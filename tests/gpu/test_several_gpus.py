@@ -14,10 +14,10 @@ from plans import FOLDER, INPUTS, fresh
 from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, relative
 
 import portrt
-from portrt.compiler.backends.tensorrt.tensorrt import TensorRTBackend
 from portrt.engines.tensorrt.cuda_driver import current_context
 from portrt.engines.tensorrt.cuda_kernel import cuda_kernel
 from portrt.engines.tensorrt.engine import OpenedEngine
+from portrt.engines.tensorrt.runtime import TensorRTRuntime
 from portrt.errors import InputError
 
 GPUS = torch.cuda.device_count()
@@ -63,7 +63,7 @@ def test_each_gpu_has_its_engine_and_its_memory(monkeypatch: pytest.MonkeyPatch)
 
         monkeypatch.setattr(kind, name, note)
 
-    noted(TensorRTBackend, "open")
+    noted(TensorRTRuntime, "open")
     noted(OpenedEngine, "new_context")
     program = adopted("resnet", "fp32", fallback="error")
     given = {device: to(device, fresh("resnet", 4, 0)) for device in DEVICES}

@@ -23,14 +23,14 @@ from programs import in_threads
 import portrt
 from portrt.compiler.backends.tensorrt.process import build_in_process
 from portrt.compiler.backends.tensorrt.tensorrt import builder_version
-from portrt.engines.registry import backend
+from portrt.engines.registry import runtime
 from portrt.errors import EngineError, NoUsableEngineError
 from portrt.format.plan_header import read_plan_header
 from portrt.targets.this_machine import this_machine
 from portrt.targets.versions import same_release
 
 PYTHON = os.environ.get(BUILDER)
-ABLE = backend("tensorrt").can_run("cuda")
+ABLE = runtime("tensorrt").can_run("cuda")
 
 pytestmark = [
     pytest.mark.skipif(PYTHON is None, reason=f"{BUILDER} names no Python with tensorrt"),

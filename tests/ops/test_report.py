@@ -9,7 +9,7 @@ import pytest
 from ops.core import NO_TENSORS, core_operators
 from ops.judge import judge
 from ops.report import PAGE, RESULTS, page, rows_to_build
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 
 _SAMPLE = ("aten.relu.default", "aten.mm.default", "aten.cat.default", "aten.mean.dim")
 
@@ -37,7 +37,7 @@ def test_share_of_core_operators_in_an_engine() -> None:
 
 @pytest.mark.parametrize("op", _SAMPLE)
 def test_a_sample_of_the_builds_is_still_so(op: str) -> None:
-    verdict = registry.backend("tensorrt_rtx").can_build()
+    verdict = registry.builder("tensorrt_rtx").can_build()
     if not verdict:
         pytest.skip(f"tensorrt_rtx cannot build: {verdict}")
     stored = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"][op]

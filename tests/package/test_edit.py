@@ -271,16 +271,16 @@ def test_add_engine_to_blocks_without_weights(tmp_path: Path) -> None:
 def test_a_failing_build_leaves_the_file(
     copy: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+    from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBuilder
 
-    real = OnnxRuntimeBackend.build
+    real = OnnxRuntimeBuilder.build
 
     def second_fails(self: Any, material: Any, settings: Any) -> Any:
         if material.block.name == "block_1":
             raise BuildError("no kernel", "a kernel", "wait")
         return real(self, material, settings)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "build", second_fails)
+    monkeypatch.setattr(OnnxRuntimeBuilder, "build", second_fails)
     with pytest.raises(BuildError, match="no kernel"):
         files.add_engine(copy, "onnxruntime")
     assert copy.read_bytes() == file.read_bytes()

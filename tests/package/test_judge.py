@@ -180,12 +180,10 @@ def test_facts_of_this_machine_agree_with_torch() -> None:
 
 def test_the_backend_refuses_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend on this machine follows the same rule, with what torch knows of the GPU."""
-    backend = registry.backend("tensorrt_rtx")
+    backend = registry.runtime("tensorrt_rtx")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    monkeypatch.setattr(
-        "portrt.compiler.backends.tensorrt.tensorrt_rtx._library_version", lambda: "1.6.0.2"
-    )
+    monkeypatch.setattr("portrt.engines.tensorrt.runtime._rtx_version", lambda: "1.6.0.2")
     if backend.can_run("cuda"):
         spec = EngineSpec("tensorrt_rtx", Blob(0, 0, "0" * 64), {}, RTX, (), None)
         verdict = backend.accepts(spec, torch.device("cuda"))

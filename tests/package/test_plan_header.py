@@ -15,14 +15,14 @@ import pytest
 import tiny
 from tiny import call_of, compiled
 
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 from portrt.errors import PackageError
 from portrt.format.plan_header import PlanHeader, read_plan_header
 
 PLANS = Path(__file__).parent / "plans"
 PLAN = (PLANS / "tensorrt_8_6_sm90.head").read_bytes()
 RTX_PLAN = (PLANS / "tensorrt_rtx_1_7.head").read_bytes()
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 
 
 def test_a_plan_of_tensorrt() -> None:

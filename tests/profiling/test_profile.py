@@ -20,12 +20,12 @@ import torch
 from tiny import shared
 
 from portrt import files
-from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
 from portrt.engines import node_times
-from portrt.engines.base import LayerTime
+from portrt.engines.base import LayerTime, Session
 from portrt.engines.node_times import NodeTimes
 from portrt.engines.onnxruntime import layer_times
 from portrt.engines.onnxruntime.layer_times import read_trace
+from portrt.engines.onnxruntime.runtime import OnnxRuntimeRuntime
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import EngineError, InputError, NoUsableEngineError, PackageError, SettingsError
 from portrt.files.profiling import measure
@@ -367,14 +367,17 @@ def test_a_damaged_source_is_not_read(encoder: Path, tmp_path: Path) -> None:
 
 
 def test_a_session_without_times(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Plain:
+    class Plain(Session):
         """Runs, and no more."""
 
         def __init__(self, session: Any) -> None:
-            self.run = session.run
+            self._session = session
 
-    opened = OnnxRuntimeBackend.open
-    monkeypatch.setattr(OnnxRuntimeBackend, "open", lambda *a, **k: Plain(opened(*a, **k)))
+        def run(self, inputs: Any, shapes: Any) -> Any:
+            return self._session.run(inputs, shapes)
+
+    opened = OnnxRuntimeRuntime.open
+    monkeypatch.setattr(OnnxRuntimeRuntime, "open", lambda *a, **k: Plain(opened(*a, **k)))
     monkeypatch.setattr(measure, "seconds_per_call", lambda run, *_: (run(), 0.25)[1])
     (block,) = files.profile(encoder, calls=1).blocks
     assert block.layers == ()

@@ -21,7 +21,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim, ExportedProgram
 
 import portrt
-from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBuilder
 from portrt.errors import BuildError, PackageError, SettingsError
 from portrt.runtime.calls import engine_calls
 from portrt.runtime.select import FallbackWarning
@@ -253,14 +253,14 @@ def test_what_a_builder_refuses_is_built_branch_by_branch(monkeypatch: pytest.Mo
             y = self.first(x) * 2
             return torch.cond(x.sum() > 0, yes, lambda t: self.second(t).exp() - t, (y,)) + 1
 
-    real = OnnxRuntimeBackend.build
+    real = OnnxRuntimeBuilder.build
 
     def build(self: Any, material: Any, settings: Any) -> Any:
         if b"If" in material.convert(23).data:
             raise BuildError("the builder made no engine", "an engine", "try another")
         return real(self, material, settings)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "build", build)
+    monkeypatch.setattr(OnnxRuntimeBuilder, "build", build)
     net = Inner().eval()
     program = portrt.compile(
         net,

@@ -20,11 +20,11 @@ from torch.export import Dim
 
 import portrt
 from portrt import Input
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 from portrt.errors import InputError
 from portrt.runtime.calls import engine_calls
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 Args = tuple[torch.Tensor, ...]
 
 

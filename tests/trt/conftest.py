@@ -146,7 +146,7 @@ def builder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     names = "from fake_builder import *\nfrom fake_builder import __version__\n"
     (tmp_path / "tensorrt.py").write_text(names)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(__file__).parent)]))
-    monkeypatch.setattr(tensorrt.TensorRTBackend, "can_build", lambda *_: YES)
+    monkeypatch.setattr(tensorrt.TensorRTBuilder, "can_build", lambda *_: YES)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake GPU")
 

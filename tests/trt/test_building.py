@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import portrt
-from portrt.compiler.backends.tensorrt import tensorrt
+from portrt.engines.tensorrt import runtime as tensorrt_runtime
 from portrt.errors import BuildError
 from portrt.runtime.calls import engine_calls, manifests_of
 from portrt.targets.machine import Machine
@@ -68,8 +68,8 @@ def cpu_engines(gpu: Any, install: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Engines run on CPU tensors by the fake, once their entries say that they take them."""
     trt = install("tensorrt", VERSION)
     facts = Machine(os="linux", arch="x86_64", versions={"tensorrt": VERSION, "tensorrt_lean": ""})
-    monkeypatch.setattr(tensorrt, "this_machine", lambda: facts)
-    monkeypatch.setattr(tensorrt.TensorRTBackend, "can_run", lambda *_: YES)
+    monkeypatch.setattr(tensorrt_runtime, "this_machine", lambda: facts)
+    monkeypatch.setattr(tensorrt_runtime.TensorRTRuntime, "can_run", lambda *_: YES)
     return trt
 
 
@@ -327,7 +327,7 @@ def test_another_release_is_a_verdict_before_anything_is_opened(
     words: str,
 ) -> None:
     program = on_cpu(compiled(check="off"))
-    monkeypatch.setattr(tensorrt, "this_machine", lambda: Machine(versions=versions))
+    monkeypatch.setattr(tensorrt_runtime, "this_machine", lambda: Machine(versions=versions))
     with pytest.warns(portrt.runtime.select.FallbackWarning, match=words):
         program.module()(torch.randn(3, 64))
     assert cpu_engines.calls == []

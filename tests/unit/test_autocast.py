@@ -19,6 +19,7 @@ from torch.nn import functional
 
 import portrt
 from portrt.cli import cli
+from portrt.compiler.backends import registry
 from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import (
     widen_bfloat16,
     widen_float16,
@@ -29,12 +30,11 @@ from portrt.compiler.lower import lower
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition import partition
 from portrt.compiler.plan import Plan
-from portrt.engines import registry
 from portrt.errors import CheckError, NoUsableEngineError
 from portrt.graphs.module_path import ModulePath
 from portrt.weights import WeightsImage, image_from_tensors
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 ELEMENT_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

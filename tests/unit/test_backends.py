@@ -15,9 +15,11 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional
 
 import portrt
-from portrt.compiler.backends.base import Backend
+from portrt.compiler.backends import registry as builders
+from portrt.compiler.backends.base import Builder
 from portrt.compiler.backends.tensorrt import process
 from portrt.engines import registry
+from portrt.engines.base import EngineRuntime
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import BackendUnavailableError, BuildError
 from portrt.runtime import op
@@ -25,7 +27,7 @@ from portrt.targets import backends
 from portrt.weights import WeightsImage
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = builders.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 
@@ -47,7 +49,7 @@ def build(module: nn.Module, inputs: Any, engines: str, **options: Any) -> Expor
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:
     with pytest.raises(BackendUnavailableError, match="there is no engine 'tensorflow'") as caught:
-        registry.backend("tensorflow")
+        registry.runtime("tensorflow")
     for name in backends.names():
         assert repr(name) in caught.value.expected
     assert "doctor" in caught.value.remedy
@@ -55,16 +57,18 @@ def test_an_unknown_backend_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", backends.names())
 def test_a_backend_is_stored_under_its_name_and_made_once(name: str) -> None:
-    backend: Backend = registry.backend(name)
-    assert backend.name == name
-    assert registry.backend(name) is backend
+    runtime: EngineRuntime = registry.runtime(name)
+    builder: Builder = builders.builder(name)
+    assert runtime.name == builder.name == name
+    assert registry.runtime(name) is runtime
+    assert builders.builder(name) is builder
 
 
 @pytest.mark.parametrize("name", backends.names())
 @pytest.mark.parametrize("device", ["cpu", "cuda", "xpu", "meta", ""])
 def test_a_verdict_never_raises_and_a_no_has_a_reason_of_one_line(name: str, device: str) -> None:
-    backend = registry.backend(name)
-    for verdict in (backend.can_build(), backend.can_run(device)):
+    runtime, builder = registry.runtime(name), builders.builder(name)
+    for verdict in (builder.can_build(), runtime.can_run(device)):
         assert verdict or verdict.reason
         assert "\n" not in verdict.reason
 
@@ -94,6 +98,7 @@ PRELUDE = """
 
     sys.meta_path.insert(0, Broken(sys.argv[1], sys.argv[2] == "missing"))
     import torch, portrt
+    from portrt.compiler.backends import registry as builders
     from portrt.engines import registry
 """
 COMPILE = """
@@ -116,9 +121,9 @@ COMPILE = """
 @pytest.mark.parametrize("how", ["missing", "broken"])
 def test_without_onnxruntime_the_reason_and_the_command_are_said(how: str) -> None:
     code = """
-        verdict = registry.backend("onnxruntime").can_build()
+        verdict = builders.builder("onnxruntime").can_build()
         print(bool(verdict), verdict)
-        print(registry.backend("onnxruntime").can_run("cpu") == verdict)
+        print(registry.runtime("onnxruntime").can_run("cpu") == verdict)
     """
     done = python(f"{PRELUDE}\n{code.replace('        ', '    ')}", "onnxruntime", how)
     said = {

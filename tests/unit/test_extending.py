@@ -17,17 +17,17 @@ from onnxscript.values import Opset
 from torch import nn
 
 import portrt
+from portrt.compiler.backends import registry
 from portrt.compiler.convert import NEWEST_OPSET, onnx_from_block, translation
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.lower import lower
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition import partition
-from portrt.engines import registry
 from portrt.errors import BuildError, CheckError, LowerError, SettingsError
 from portrt.runtime.report import report
 from portrt.weights import WeightsImage, image_from_tensors
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 aten = torch.ops.aten

@@ -13,18 +13,21 @@ from tiny import Call, call_of, compiled, shared
 
 import portrt
 from portrt.engines import registry
+from portrt.engines.base import Session
 from portrt.errors import EngineError, NoUsableEngineError, SettingsError
 from portrt.runtime import policy
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.policy import ENV_CHECK, effective
 from portrt.runtime.select import FallbackWarning
 from portrt.targets import backends
+from portrt.targets.backends import BackendInfo
 from portrt.verdict import YES, Verdict
 
 X = torch.linspace(-1, 1, 40).view(5, 8)
+FAKE = BackendInfo(name="fake", runtime="nowhere:Fake")
 
 
-class Fake:
+class Fake(Session):
     """An engine of the name `fake` that is wrong by a share of each number."""
 
     name = "fake"
@@ -60,9 +63,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
-    real = registry.backend
-    monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
-    monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
+    real = registry.runtime
+    monkeypatch.setitem(backends.BUILT_IN, "fake", FAKE)
+    monkeypatch.setattr(registry, "runtime", lambda name: made if name == "fake" else real(name))
     yield made
 
 

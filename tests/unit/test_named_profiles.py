@@ -14,13 +14,13 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 import portrt
+from portrt.compiler.backends import registry
 from portrt.compiler.backends.tensorrt.worker import build_engine
 from portrt.compiler.capture import capture
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
-from portrt.engines import registry
 from portrt.errors import BuildError, SettingsError
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 X, Y = torch.randn(9, 2, 4), torch.randn(4)
 

@@ -149,7 +149,7 @@ def test_a_model_with_other_external_weights_gets_none_from_the_folder(
     image = weights.WeightsImage(portrt.load(path).constants["portrt_weights"])
     names = call.engine("onnxruntime")["weights"]
     data = model.SerializeToString()
-    assert native._over_file(data, names, image, _options(lean=False)) is None
+    assert native._over_file(data, names, image, _options(low_memory=False)) is None
 
 
 def test_what_cannot_be_mapped_is_taken_from_memory(

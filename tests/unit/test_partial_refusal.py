@@ -16,12 +16,12 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 from portrt.format.compile_report import CompileReport
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.select import FallbackWarning
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 pytestmark = pytest.mark.skipif(not RTX, reason=str(RTX))
 aten = torch.ops.aten
 

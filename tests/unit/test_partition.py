@@ -15,8 +15,8 @@ from torch.export import Dim, ExportedProgram
 
 import portrt
 from portrt import torch_internals
-from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBackend
-from portrt.compiler.backends.tensorrt.tensorrt_rtx import TensorRTRTXBackend
+from portrt.compiler.backends.onnxruntime.build import OnnxRuntimeBuilder
+from portrt.compiler.backends.tensorrt.tensorrt_rtx import TensorRTRTXBuilder
 from portrt.compiler.convert import translation
 from portrt.compiler.convert.translations import with_built_in
 from portrt.compiler.lower import lower
@@ -292,7 +292,7 @@ def no_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: Any) -> Any:
         raise AssertionError("an engine was built")
 
-    for backend in (OnnxRuntimeBackend, TensorRTRTXBackend):
+    for backend in (OnnxRuntimeBuilder, TensorRTRTXBuilder):
         monkeypatch.setattr(backend, "build", build)
 
 
@@ -409,7 +409,7 @@ def refuse(material: Any) -> None:
 
 
 def test_a_block_that_cannot_be_built_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    build = OnnxRuntimeBackend.build
+    build = OnnxRuntimeBuilder.build
 
     def refuses_tanh(self: Any, material: Any, settings: Settings) -> Any:
         targets = {node.target for node in material.block.program.graph.nodes}
@@ -417,7 +417,7 @@ def test_a_block_that_cannot_be_built_goes_to_pytorch(monkeypatch: pytest.Monkey
             refuse(material)
         return build(self, material, settings)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "build", refuses_tanh)
+    monkeypatch.setattr(OnnxRuntimeBuilder, "build", refuses_tanh)
     case = CASES["custom_op_between"]
     program = case.compile()
 
@@ -430,7 +430,7 @@ def test_an_engine_by_one_backend_is_enough(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        TensorRTRTXBackend, "build", lambda self, material, settings: refuse(material)
+        TensorRTRTXBuilder, "build", lambda self, material, settings: refuse(material)
     )
     program = CASES["mlp_static"].compile(engines=("tensorrt_rtx", "onnxruntime"))
 
@@ -444,7 +444,7 @@ def test_an_engine_by_one_backend_is_enough(
 def test_no_engine_at_all_is_an_error_where_engines_were_asked_for(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    for backend in (OnnxRuntimeBackend, TensorRTRTXBackend):
+    for backend in (OnnxRuntimeBuilder, TensorRTRTXBuilder):
         monkeypatch.setattr(backend, "build", lambda self, material, settings: refuse(material))
 
     with pytest.raises((BuildError, PartitionError), match="no luck with block_0"):
@@ -454,7 +454,7 @@ def test_no_engine_at_all_is_an_error_where_engines_were_asked_for(
 def test_no_engine_at_all_is_a_warning_where_none_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for backend in (OnnxRuntimeBackend, TensorRTRTXBackend):
+    for backend in (OnnxRuntimeBuilder, TensorRTRTXBuilder):
         monkeypatch.setattr(backend, "build", lambda self, material, settings: refuse(material))
     case = CASES["mlp_static"]
     program = case.compile(engines=None)

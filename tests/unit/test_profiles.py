@@ -13,14 +13,14 @@ from torch import nn
 
 import portrt
 from portrt import files
+from portrt.compiler.backends import registry
 from portrt.compiler.capture import capture
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
-from portrt.engines import registry
 from portrt.errors import PackageError, SettingsError
 from portrt.format import manifest
 
 PREFILL, STEP = ((1, 2, 4), (1, 16, 4), (2, 64, 4)), ((1, 1, 4), (4, 1, 4), (8, 1, 4))
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 

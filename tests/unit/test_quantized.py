@@ -15,10 +15,10 @@ from models import lambda_module
 from torch import nn
 
 import portrt
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 from portrt.runtime.select import FallbackWarning
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 qd = torch.ops.quantized_decomposed

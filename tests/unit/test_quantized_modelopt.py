@@ -16,10 +16,10 @@ from quantized_models import BuilderInput, difference
 from torch import nn
 
 import portrt
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 from portrt.runtime.calls import engine_calls
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 X = quantized_models.inputs()

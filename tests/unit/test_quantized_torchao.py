@@ -13,12 +13,12 @@ from quantized_models import BuilderInput, difference
 from torch.export import Dim
 
 import portrt
-from portrt.engines import registry
+from portrt.compiler.backends import registry
 from portrt.runtime.calls import engine_calls
 
 pytest.importorskip("torchao.quantization", reason="torchao is not installed")
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 FORMS = list(quantized_models.torchao_configs())

@@ -33,12 +33,12 @@ from rewrite_examples import (
 from tiny import call_of
 
 import portrt
+from portrt.compiler.backends import registry
 from portrt.compiler.backends.tensorrt.process import Built, ParserRefusal, build_in_process
 from portrt.compiler.backends.tensorrt.rewrites import rewritten, rules
 from portrt.compiler.convert import OnnxModel
-from portrt.engines import registry
 
-RTX = registry.backend("tensorrt_rtx").can_build()
+RTX = registry.builder("tensorrt_rtx").can_build()
 needs_tensorrt_rtx = pytest.mark.skipif(not RTX, reason=str(RTX))
 
 

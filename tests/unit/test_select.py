@@ -17,19 +17,24 @@ from tiny import Call, call_of, compiled, edit_program, model, python, shared
 
 import portrt
 from portrt.engines import registry
+from portrt.engines.base import OpenOptions, Session
 from portrt.errors import EngineError, NoUsableEngineError, PackageError
+from portrt.format.manifest import Signature
 from portrt.runtime import policy, report
 from portrt.runtime.block import LoadedBlock
 from portrt.runtime.select import FallbackWarning
 from portrt.targets import backends
+from portrt.targets.backends import BackendInfo
 from portrt.verdict import Verdict
 
 ENGINES = ("tensorrt_rtx", "onnxruntime")
 X = torch.linspace(-1, 1, 24).view(3, 8)
 
+FAKE = BackendInfo(name="fake", runtime="nowhere:Fake")
+
 
 @dataclass
-class Fake:
+class Fake(Session):
     """A backend of the name `fake`, whose session adds a number that tells who ran."""
 
     verdict: Verdict = field(default_factory=lambda: Verdict.yes("fake is here"))
@@ -44,12 +49,12 @@ class Fake:
     def open(
         self,
         engine: Any,
-        manifest: Any,
+        signature: Signature,
         data: torch.Tensor,
         weights: Any,
         *,
         device: torch.device,
-        lean: bool = False,
+        options: OpenOptions,
     ) -> Any:
         self.opened.append(data.numpy().tobytes())
         self.meanwhile()
@@ -64,9 +69,9 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
-    real = registry.backend
-    monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
-    monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
+    real = registry.runtime
+    monkeypatch.setitem(backends.BUILT_IN, "fake", FAKE)
+    monkeypatch.setattr(registry, "runtime", lambda name: made if name == "fake" else real(name))
     yield made
 
 
@@ -299,9 +304,9 @@ def test_an_engine_that_is_being_opened_does_not_hold_up_other_blocks(fake: Fake
     known = call_of(shared(*ENGINES))
     ran(known)
     slow = Slow()
-    real = registry.backend
+    real = registry.runtime
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "backend", lambda name: slow if name == "fake" else real(name))
+        patch.setattr(registry, "runtime", lambda name: slow if name == "fake" else real(name))
         thread = threading.Thread(target=lambda: with_fake()(X))
         thread.start()
         assert opening.wait(600)

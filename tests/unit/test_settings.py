@@ -25,6 +25,7 @@ from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS, WITHOUT_M
 from portrt.compiler.options.values import compute_capability, operator_name
 from portrt.errors import SettingsError
 from portrt.targets import backends
+from portrt.targets.backends import BackendInfo
 
 
 def test_no_option_gives_the_defaults() -> None:
@@ -98,8 +99,8 @@ class OtherOptions(BackendOptions):
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setitem(backends.BACKENDS, "other", "")
-    monkeypatch.setitem(backends.OPTIONS, "other", f"{__name__}:OtherOptions")
+    row = BackendInfo(name="other", runtime="", options=f"{__name__}:OtherOptions")
+    monkeypatch.setitem(backends.BUILT_IN, "other", row)
     options_class.cache_clear()
     yield "other"
     options_class.cache_clear()
@@ -130,7 +131,8 @@ def test_options_of_one_engine_reach_its_backend_alone(
 def test_options_that_cannot_be_imported_are_left_out(
     other: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(backends.OPTIONS, other, "not_there:Options")
+    row = BackendInfo(name=other, runtime="", options="not_there:Options")
+    monkeypatch.setitem(backends.BUILT_IN, other, row)
     assert Settings.from_options({"workspace_size": 1}).of_backend(other) == BackendOptions()
     assert "the options of the backend other are left out: not_there:Options" in caplog.text
 

@@ -15,6 +15,7 @@ from tiny import Call, call_of, compiled, edit_program, shared
 import portrt
 from portrt.cli import cli
 from portrt.engines import registry
+from portrt.engines.base import OpenOptions, Session
 from portrt.errors import NoUsableEngineError, PackageError, SettingsError
 from portrt.files.check_file import check
 from portrt.files.verify_engines import verify
@@ -22,14 +23,16 @@ from portrt.runtime import policy, trust
 from portrt.runtime.policy import ENV_TRUST
 from portrt.runtime.select import FallbackWarning
 from portrt.targets import backends
+from portrt.targets.backends import BackendInfo
 from portrt.targets.trust import NOT_TRUSTED
 from portrt.verdict import YES, Verdict
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
 REFUSED = "fake: no: it carries host code: refused unless trust='host-code'"
+FAKE = BackendInfo(name="fake", runtime="nowhere:Fake")
 
 
-class Fake:
+class Fake(Session):
     """Opens anything, and tells what it was told of host code; its outputs are 42."""
 
     name = "fake"
@@ -40,8 +43,8 @@ class Fake:
     def accepts(self, engine: Any, device: torch.device) -> Verdict:
         return YES
 
-    def open(self, engine: Any, *args: Any, **options: Any) -> Any:
-        self.allowed.append(trust.is_trusted("host-code", engine.data.sha256))
+    def open(self, *args: Any, options: OpenOptions, **others: Any) -> Any:
+        self.allowed.append(options.trusted_host_code)
         return self
 
     def run(self, inputs: Any, shapes: Any) -> list[torch.Tensor]:
@@ -51,9 +54,9 @@ class Fake:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
-    real = registry.backend
-    monkeypatch.setitem(backends.BACKENDS, "fake", "nowhere:Fake")
-    monkeypatch.setattr(registry, "backend", lambda name: made if name == "fake" else real(name))
+    real = registry.runtime
+    monkeypatch.setitem(backends.BUILT_IN, "fake", FAKE)
+    monkeypatch.setattr(registry, "runtime", lambda name: made if name == "fake" else real(name))
     monkeypatch.setattr(trust, "_trusted", set())
     monkeypatch.delenv(ENV_TRUST, raising=False)
     yield made

@@ -13,17 +13,20 @@ from tiny import Mlp, call_of, model
 
 import portrt
 from portrt.engines import registry
+from portrt.engines.base import Session
 from portrt.errors import OutOfProfileError
 from portrt.runtime import policy
 from portrt.runtime.select import FallbackWarning
 from portrt.targets import backends
+from portrt.targets.backends import BackendInfo
 from portrt.verdict import YES
 
 PROFILES = [{"x[0]": (1, 1, 4)}, {"x[0]": (16, 16, 24)}]
 RANGE = {"min_shape": (1, 8), "opt_shape": (4, 8), "max_shape": (32, 8)}
+PICKY = BackendInfo(name="picky", runtime="nowhere:Picky")
 
 
-class Picky:
+class Picky(Session):
     """A backend whose engine takes the sizes of its profiles alone, as TensorRT's do."""
 
     def __init__(self) -> None:
@@ -32,8 +35,8 @@ class Picky:
     def accepts(self, *_: Any) -> Any:
         return YES
 
-    def open(self, engine: Any, manifest: Any, *_: Any, **__: Any) -> Any:
-        self.ranges = manifest.inputs[0].shape[0].profiles or ((1, 4, 8),)
+    def open(self, engine: Any, signature: Any, *_: Any, **__: Any) -> Any:
+        self.ranges = signature.inputs[0].shape[0].profiles or ((1, 4, 8),)
         return self
 
     def run(self, inputs: Any, shapes: Any) -> list[torch.Tensor]:
@@ -47,9 +50,9 @@ class Picky:
 
 @pytest.fixture
 def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[Picky]:
-    made, real = Picky(), registry.backend
-    monkeypatch.setitem(backends.BACKENDS, "picky", "nowhere:Picky")
-    monkeypatch.setattr(registry, "backend", lambda name: made if name == "picky" else real(name))
+    made, real = Picky(), registry.runtime
+    monkeypatch.setitem(backends.BUILT_IN, "picky", PICKY)
+    monkeypatch.setattr(registry, "runtime", lambda name: made if name == "picky" else real(name))
     yield made
 
 
@@ -138,15 +141,15 @@ def test_an_engine_that_is_compared_gets_sizes_of_a_profile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The example that was exported has 4 rows, for which the engine has no profile."""
-    backend = registry.backend("onnxruntime")
+    backend = registry.runtime("onnxruntime")
     real = backend.open
     seen: list[int] = []
 
-    def opened(engine: Any, manifest: Any, *args: Any, **options: Any) -> Any:
-        session, ranges = real(engine, manifest, *args, **options), Picky()
-        ranges.open(engine, manifest)
+    def opened(engine: Any, signature: Any, *args: Any, **options: Any) -> Any:
+        session, ranges = real(engine, signature, *args, **options), Picky()
+        ranges.open(engine, signature)
 
-        class Both:
+        class Both(Session):
             def run(self, inputs: Any, shapes: Any) -> Any:
                 ranges.run(inputs, shapes)
                 seen.append(len(inputs[0]))

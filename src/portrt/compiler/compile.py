@@ -13,9 +13,9 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.compiler.building.builders import Builder, builders_for
 from portrt.compiler.building.check import sample_blocks
 from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.capture import capture
 from portrt.compiler.convert import translation
 from portrt.compiler.convert.translations import resolved
@@ -139,16 +139,16 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             "both inputs and arg_inputs were given", "one of them", "leave one of them out"
         )
     args = inputs if arg_inputs is None else arg_inputs
-    builders = builders_for(settings)
+    tasks = tasks_for(settings)
     with torch_internals.without_torch_noise():
         captured = capture(
             module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
         )
-        _check_module_names(captured, settings, builders)
+        _check_module_names(captured, settings, tasks)
         tuned = sizes_to_tune_for(
             captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
         )
-        program = _compiled(captured, settings, builders, tuned)
+        program = _compiled(captured, settings, tasks, tuned)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
 
@@ -170,16 +170,16 @@ if compile.__doc__ is not None:  # python -OO has none
 def _compiled(
     captured: ExportedProgram,
     settings: Settings,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
 ) -> ExportedProgram:
     """The program with engines; with `dryrun` the captured one, after printing the plan."""
     if not settings.dryrun:
 
         def build() -> tuple[ExportedProgram, bool]:
-            return _build(captured, settings, builders, profile_ranges)
+            return _build(captured, settings, tasks, profile_ranges)
 
-        program = build_program(captured, settings, builders, profile_ranges, build)
+        program = build_program(captured, settings, tasks, profile_ranges, build)
         for text in manifests_of(program):
             for engine in decode(text).engines:
                 mark_trusted(engine.data.sha256)  # it was built here
@@ -189,20 +189,20 @@ def _compiled(
         return program
     from portrt.compiler.reports.dryrun import print_plan
 
-    plan = _plan(captured, settings, builders, profile_ranges, {})
+    plan = _plan(captured, settings, tasks, profile_ranges, {})
     report = coverage(plan)
-    print_plan(plan, [item.backend.name for item in builders], report)
+    print_plan(plan, [task.builder.name for task in tasks], report)
     if settings.report is not True:  # it was printed
         write_report(report, settings.report)
     return captured
 
 
 def _check_module_names(
-    captured: ExportedProgram, settings: Settings, builders: Sequence[Builder]
+    captured: ExportedProgram, settings: Settings, tasks: Sequence[EngineTask]
 ) -> None:
     """Warn of names of modules that are none; a model that came captured may have lost them."""
     paths = [ModulePath.of(node.meta) for node in captured.graph.nodes]
-    excluded = {name for b in builders for name in b.settings.autocast_excluded_modules}
+    excluded = {name for task in tasks for name in task.settings.autocast_excluded_modules}
     warn_of_unmatched_patterns("torch_executed_modules", settings.torch_executed_modules, paths)
     warn_of_unmatched_patterns("autocast_excluded_modules", excluded, paths)
 
@@ -219,15 +219,17 @@ def _check_ir(ir: str) -> None:
 def _plan(
     captured: ExportedProgram,
     settings: Settings,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
     excluded: Mapping[str, Verdict],
 ) -> Plan:
     extra = resolved(settings.translations)
 
+    into_onnx = any(task.builder.input == "onnx" for task in tasks)
+
     def supports(node: torch.fx.Node) -> Verdict:
-        translated = translation(node, translations=extra)
-        verdicts = (translated, *(item.backend.supports(node) for item in builders))
+        translated = translation(node, translations=extra) if into_onnx else YES
+        verdicts = (translated, *(task.builder.supports(node) for task in tasks))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
     return partition(lower(captured, settings), settings, supports, excluded, profile_ranges)
@@ -236,7 +238,7 @@ def _plan(
 def _build(
     captured: ExportedProgram,
     settings: Settings,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
 ) -> tuple[ExportedProgram, bool]:
     """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
@@ -246,17 +248,17 @@ def _build(
     """
     excluded: dict[str, Verdict] = {}
     for tries in itertools.count(1):
-        plan = _plan(captured, settings, builders, profile_ranges, excluded)
+        plan = _plan(captured, settings, tasks, profile_ranges, excluded)
         if tries == 1:
             log_coverage(coverage(plan))
         missing: list[MissingEngine] = []
         image = image_from_tensors(plan.tensors)
-        samples = sample_blocks(plan, captured) if _wants_samples(builders) else {}
+        samples = sample_blocks(plan, captured) if _wants_samples(tasks) else {}
         engines: dict[str, list[Engine]] = {}
         refused: dict[str, Verdict] = {}
         for block in plan.blocks:
             engines[block.name], failures = engines_of_block(
-                plan, block, image, builders, samples.get(block.name)
+                plan, block, image, tasks, samples.get(block.name)
             )
             missing += [
                 MissingEngine(block.name, backend, one_line(failure.happened))
@@ -269,7 +271,7 @@ def _build(
             break
         excluded |= refused
     if not plan.blocks:
-        _say_that_nothing_is_compiled(excluded, settings, builders)
+        _say_that_nothing_is_compiled(excluded, settings, tasks)
     policy = {"fallback": settings.fallback}
     if settings.check == "first-open":
         policy["check"] = settings.check
@@ -280,12 +282,12 @@ def _build(
         plan, image if plan.tensors else None, engines, policy, report=report.to_json()
     )
     _copy_what_is_shared(program, captured)
-    complete = all(len(made) == len(builders) for made in engines.values())
+    complete = all(len(made) == len(tasks) for made in engines.values())
     return program, complete and not excluded
 
 
-def _wants_samples(builders: Sequence[Builder]) -> bool:
-    return any(b.settings.check != "off" or b.settings.precision == "fp16" for b in builders)
+def _wants_samples(tasks: Sequence[EngineTask]) -> bool:
+    return any(task.settings.check != "off" or task.settings.precision == "fp16" for task in tasks)
 
 
 def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) -> None:
@@ -341,14 +343,14 @@ def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[
 
 
 def _say_that_nothing_is_compiled(
-    excluded: Mapping[str, Verdict], settings: Settings, builders: Sequence[Builder]
+    excluded: Mapping[str, Verdict], settings: Settings, tasks: Sequence[EngineTask]
 ) -> None:
     """A warning; where engines were asked for by name and failed, a BuildError."""
     if excluded and (settings.engines is not None or settings.require_full_compilation):
         reasons = dict.fromkeys(f"{it.reason} (do: {it.remedy})" for it in excluded.values())
         raise BuildError(
             "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
-            f"an engine by {' or '.join(item.backend.name for item in builders)}",
+            f"an engine by {' or '.join(task.builder.name for task in tasks)}",
             "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
         )
     logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")

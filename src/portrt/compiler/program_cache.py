@@ -20,7 +20,7 @@ from portrt.errors import PortrtError
 from portrt.graphs.symbols import ProfileRanges
 
 if TYPE_CHECKING:
-    from portrt.compiler.building.builders import Builder
+    from portrt.compiler.building.tasks import EngineTask
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def build_program(
     captured: ExportedProgram,
     settings: Settings,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
     build: Callable[[], tuple[ExportedProgram, bool]],
 ) -> ExportedProgram:
@@ -37,7 +37,7 @@ def build_program(
     Args:
         captured: Not changed.
         settings: Of the compilation.
-        builders: The engines to build.
+        tasks: The engines to build.
         profile_ranges: Sizes that engines are tuned for.
         build: Gives the compiled program, and whether it is all that was asked for: what failed may
             succeed another time, and is not kept.
@@ -45,7 +45,7 @@ def build_program(
     cache = cache_of(settings)
     key = None
     if cache is not None:
-        key = key_or_none(lambda: program_key(captured, settings, builders, profile_ranges))
+        key = key_or_none(lambda: program_key(captured, settings, tasks, profile_ranges))
     if cache is None or key is None:
         return build()[0]
     found = _program(cache, key, settings)
@@ -58,7 +58,7 @@ def build_program(
             return found
         program, complete = build()
         if settings.cache_built_engines and complete:
-            _keep_program(cache, key, program, settings, builders)
+            _keep_program(cache, key, program, settings, tasks)
     return program
 
 
@@ -83,7 +83,7 @@ def _keep_program(
     key: Key,
     program: ExportedProgram,
     settings: Settings,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
 ) -> None:
     tensors = [t for t in program.constants.values() if isinstance(t, torch.Tensor)]
     tensors += program.state_dict.values()
@@ -94,5 +94,5 @@ def _keep_program(
         save(program, path, progress=False)
 
     replace = not settings.reuse_cached_engines
-    meta = {"backends": [builder.backend.name for builder in builders]}
+    meta = {"backends": [task.builder.name for task in tasks]}
     cache.put(key, meta, write, replace=replace)

@@ -8,14 +8,14 @@ from importlib import import_module
 
 import torch
 
-from portrt.engines.base import LayerTime, fits
+from portrt.engines.base import LayerTime, Session, fits
 from portrt.errors import EngineError, PackageError, brief
 from portrt.format.manifest import Signature
 from portrt.torch_internals import unchecked_module
 from portrt.weights import WeightsImage
 
 
-class SourceSession:
+class SourceSession(Session):
     """The source of a block, on the device of its inputs.
 
     Args:
@@ -28,6 +28,8 @@ class SourceSession:
     Raises:
         PackageError: The source is not a program, or the weights it names are missing.
     """
+
+    supports_layer_times = True
 
     def __init__(
         self,

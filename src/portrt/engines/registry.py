@@ -1,28 +1,79 @@
-"""The backends by name. To add one: a file with one class, and a line below."""
+"""The runtimes of engines, by the names of their backends."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
+from typing import NoReturn
 
-from portrt.compiler.backends.base import Backend
-from portrt.errors import BackendUnavailableError
-from portrt.targets.backends import BACKENDS
+import torch
+
+from portrt.engines.base import EngineRuntime
+from portrt.errors import BackendUnavailableError, EngineError
+from portrt.format.manifest import EngineSpec
+from portrt.targets import backends
+from portrt.targets.backends import BackendInfo
+from portrt.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 
 @lru_cache
-def backend(name: str) -> Backend:
-    """The backend of that name.
+def runtime(name: str) -> EngineRuntime:
+    """The runtime of a backend's engines.
+
+    Raises:
+        BackendUnavailableError: There is no such backend; the message lists the known names.
+    """
+    row = row_of(name)
+    try:
+        found: EngineRuntime = backends.resolve(row.runtime)()
+    except Exception as err:
+        return _NoRuntime(name, unavailable(row, row.runtime, err))
+    return found
+
+
+def row_of(name: str) -> BackendInfo:
+    """The row of a backend.
 
     Raises:
         BackendUnavailableError: There is none; the message lists the known names.
     """
-    if name not in BACKENDS:
+    row = backends.find(name)
+    if row is None:
         raise BackendUnavailableError(
             f"there is no engine {name!r}",
-            f"one of {', '.join(map(repr, BACKENDS))}",
-            "correct the name; `portrt doctor` tells which of them work on this machine",
+            f"one of {', '.join(map(repr, backends.names()))}",
+            "correct the name; `portrt doctor` lists which of them work on this machine",
         )
-    module, _, attribute = BACKENDS[name].partition(":")
-    made: Backend = getattr(import_module(module), attribute)()
-    return made
+    return row
+
+
+def unavailable(row: BackendInfo, path: str, err: Exception) -> Verdict:
+    """No: a part of a backend cannot be imported. Logs the error with its traceback."""
+    logger.warning("%s of the backend %s cannot be imported", path, row.name, exc_info=err)
+    return Verdict.no(
+        "library_missing", f"{path} cannot be imported: {type(err).__name__}: {err}", row.install
+    )
+
+
+@dataclass(frozen=True)
+class _NoRuntime:
+    """In the place of a runtime that cannot be imported."""
+
+    name: str
+    verdict: Verdict
+
+    def can_run(self, device: str) -> Verdict:  # noqa: ARG002
+        return self.verdict
+
+    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:  # noqa: ARG002
+        return self.verdict
+
+    def open(self, *_: object, **__: object) -> NoReturn:
+        raise EngineError(
+            f"a {self.name} engine cannot be opened: {self.verdict.reason}",
+            "a runtime that can be imported",
+            self.verdict.remedy,
+        )

@@ -14,15 +14,16 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
-from portrt.compiler.building.builders import Builder, builders_for
 from portrt.compiler.building.check import Sample
 from portrt.compiler.building.engines import engines_of_block
 from portrt.compiler.building.stored_block import StoredBlock, stored_block
 from portrt.compiler.building.stored_precision import FIELDS, with_stored_precision
+from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS as SYNONYMS
 from portrt.compiler.package.entries import engine_entry
 from portrt.compiler.plan import Engine, Plan
+from portrt.engines import registry
 from portrt.errors import PackageError, SettingsError
 from portrt.format.editor import CallEditor, ProgramEditor
 from portrt.format.manifest import check_digest
@@ -72,10 +73,10 @@ def add_engine(
     draft = ProgramEditor(os.fspath(path))
     draft.check_editable()
     _check_sources(draft)
-    (builder,) = builders_for(chosen)
+    (task,) = tasks_for(chosen)
     with _DigestCheck(draft) as mapped, torch_internals.without_torch_noise():
         said = any(name in given for given in (settings, _options(engine)) for name in _SAID)
-        built = [_build(call, mapped, builder, as_stored=not said) for call in draft.calls]
+        built = [_build(call, mapped, task, as_stored=not said) for call in draft.calls]
         building = time.perf_counter() - started
     for call, made in zip(draft.calls, built, strict=True):
         _add(draft, call, made, first=first)
@@ -84,7 +85,7 @@ def add_engine(
     draft.write(Path(path if output is None else output), progress)
     logger.info(
         "added %s to %d blocks in %.2f s, %.2f s of it building",
-        builder.backend.name,
+        task.builder.name,
         len(built),
         time.perf_counter() - started,
         building,
@@ -156,27 +157,27 @@ class _DigestCheck:
             self._error = err
 
 
-def _build(call: CallEditor, mapped: Any, builder: Builder, *, as_stored: bool) -> Engine:
+def _build(call: CallEditor, mapped: Any, task: EngineTask, *, as_stored: bool) -> Engine:
     """The new engine of one block; `as_stored` gives it the precision of those that are there."""
     stored = stored_block(call, mapped)
     if as_stored:
-        name, engines = builder.backend.name, stored.manifest.engines
-        builder = Builder(builder.backend, with_stored_precision(builder.settings, engines, name))
+        name, engines = task.builder.name, stored.manifest.engines
+        task = EngineTask(task.builder, with_stored_precision(task.settings, engines, name))
     program = stored.block.program
     plan = Plan(program, program.graph_module, (stored.block,), stored.tensors, ())
-    sample = _sample(stored, builder)
-    (engine,), _ = engines_of_block(plan, stored.block, stored.image, [builder], sample)
-    able = builder.backend.can_run("cpu")
-    if not able and builder.settings.check != "off":
+    sample = _sample(stored, task)
+    (engine,), _ = engines_of_block(plan, stored.block, stored.image, [task], sample)
+    able = registry.runtime(task.builder.name).can_run("cpu")
+    if not able and task.settings.check != "off":
         check = {**(engine.check or {}), "skipped": able.reason}
         engine = dataclasses.replace(engine, check=check)
     return engine
 
 
-def _sample(stored: StoredBlock, builder: Builder) -> Sample | None:
+def _sample(stored: StoredBlock, task: EngineTask) -> Sample | None:
     """Random inputs, and what the source makes of them; None where nothing needs them."""
-    checked = builder.settings.check != "off" and builder.backend.can_run("cpu")
-    if not checked and builder.settings.precision is None:
+    checked = task.settings.check != "off" and registry.runtime(task.builder.name).can_run("cpu")
+    if not checked and task.settings.precision is None:
         return None
     inputs = random_block_inputs(stored.manifest.signature, seed=0)
     weights = [stored.tensors[name] for name in stored.block.weights]

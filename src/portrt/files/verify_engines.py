@@ -13,6 +13,7 @@ import torch
 
 from portrt import torch_internals
 from portrt.engines import registry
+from portrt.engines.base import OpenOptions
 from portrt.engines.eager import SourceSession
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
 from portrt.format.archive import Archive, EngineCall, engine_calls
@@ -25,7 +26,8 @@ from portrt.runtime.load import load, verify_digests
 from portrt.runtime.module import module_of
 from portrt.runtime.policy import CONTEXT, effective
 from portrt.runtime.random_inputs import random_block_inputs
-from portrt.runtime.trust import host_code_verdict
+from portrt.runtime.trust import host_code_verdict, is_trusted
+from portrt.targets.trust import HOST_CODE
 from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
@@ -202,19 +204,28 @@ class _Block:
         self, engine: EngineSpec, inputs: Tensors, wanted: Sequence[torch.Tensor]
     ) -> EngineCheck:
         try:
-            backend = registry.backend(engine.backend)
+            runtime = registry.runtime(engine.backend)
         except BackendUnavailableError as err:
             return EngineCheck(engine.backend, False, err.happened, ())
         kind = self._device.type
         policy = effective({}, CONTEXT.get())
-        verdict = host_code_verdict(engine, policy, backend.accepts(engine, self._device))
+        verdict = host_code_verdict(engine, policy, runtime.accepts(engine, self._device))
         if kind not in engine.requires["device"] or not verdict:
             wants = " or ".join(map(str, engine.requires["device"]))
             reason = verdict.reason or f"it takes {wants} tensors, the inputs are on {kind}"
             return EngineCheck(engine.backend, False, reason, ())
         try:
             data = self._blobs[engine.data.index]
-            session = backend.open(engine, self.manifest, data, self._weights, device=self._device)
+            session = runtime.open(
+                engine,
+                self.manifest.signature,
+                data,
+                self._weights,
+                device=self._device,
+                options=OpenOptions(
+                    trusted_host_code=is_trusted(HOST_CODE, engine.data.sha256, policy)
+                ),
+            )
             found = session.run(inputs, [tuple(out.shape) for out in wanted])
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())

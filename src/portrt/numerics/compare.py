@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from portrt.numerics.index_ties import differ_in_ties_alone
+from portrt.targets.backends import find
 
 # Largest difference to PyTorch, relative to the largest number of the output. Whole numbers and
 # bool are exact.
@@ -31,14 +32,15 @@ _TOLERANCES_BY_NAME = {
 
 
 def arithmetic_of(backend: str, build: Mapping[str, Any]) -> str:
-    """What an engine computes in: its precision, and TF32, which TensorRT multiplies float32 in.
+    """What an engine computes in: its precision, and TF32 where its backend has it.
 
     Args:
         backend: Name of the engine's backend.
         build: What it was built with.
     """
     precision = str(build.get("precision"))
-    return f"{precision}+tf32" if backend.startswith("tensorrt") else precision
+    row = find(backend)
+    return f"{precision}+tf32" if row is not None and row.tf32 else precision
 
 
 def compare_outputs(

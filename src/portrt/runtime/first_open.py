@@ -123,7 +123,7 @@ def _key(engine: EngineSpec, manifest: Manifest, device: torch.device) -> Key:
         "check",
         {
             "engine": [None if blob is None else blob.sha256 for blob in held],
-            "library": str(registry.backend(engine.backend).can_run(device.type)),
+            "library": str(registry.runtime(engine.backend).can_run(device.type)),
             "machine": machine,
             "torch": str(torch.__version__),
             "tolerances": sorted((str(dtype), value) for dtype, value in TOLERANCES.items()),

@@ -6,11 +6,11 @@ is computed from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from portrt.engines.base import LayerTime, ProfiledSession, Session, fits
+from portrt.engines.base import LayerTime, Session, fits
 from portrt.errors import EngineError
 from portrt.format.manifest import DataDependentSize, Signature
 
@@ -20,12 +20,10 @@ def measured(session: Session, signature: Signature) -> Session:
     sizes = [size for spec in signature.outputs for size in spec.shape]
     if not any(isinstance(size, DataDependentSize) for size in sizes):
         return session
-    if isinstance(session, ProfiledSession):
-        return _ProfiledMeasuredSession(session, signature)
     return MeasuredSession(session, signature)
 
 
-class MeasuredSession:
+class MeasuredSession(Session):
     """A session whose results are looked at.
 
     Args:
@@ -36,6 +34,7 @@ class MeasuredSession:
     def __init__(self, session: Session, signature: Signature) -> None:
         self._session = session
         self._signature = signature
+        self.supports_layer_times = session.supports_layer_times
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -61,6 +60,12 @@ class MeasuredSession:
                         raise self._other(f"{wanted.symbol} is {known} and {found}", "one size")
         return outputs
 
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """The times of the session's layers."""
+        return self._session.layer_times(inputs, shapes, calls=calls)
+
     def _other(self, fact: str, wanted: object) -> EngineError:
         return EngineError(
             f"the engine of {self._signature.name} gave other sizes than its manifest promises: "
@@ -69,11 +74,3 @@ class MeasuredSession:
             "give data of which the model takes no more, as its checks say; or adopt the plan "
             "again with outputs that promise what it gives",
         )
-
-
-class _ProfiledMeasuredSession(MeasuredSession):
-    """One that tells the times of its layers, too."""
-
-    def __init__(self, session: ProfiledSession, signature: Signature) -> None:
-        super().__init__(session, signature)
-        self.layer_times: Callable[..., list[LayerTime]] = session.layer_times

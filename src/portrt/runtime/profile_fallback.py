@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from portrt.engines.base import LayerTime, ProfiledSession, Session
+from portrt.engines.base import LayerTime, Session
 from portrt.errors import OutOfProfileError
 from portrt.format.manifest import Dimension, Signature
 
@@ -35,12 +35,10 @@ def within_profiles(
     profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
     if source is None or not (profiled or adopted):
         return session
-    if isinstance(session, ProfiledSession):
-        return _ProfiledSessionWithSource(session, source)
     return SessionWithSource(session, source)
 
 
-class SessionWithSource:
+class SessionWithSource(Session):
     """Runs an engine, and the source for sizes that the engine has no profile for.
 
     Args:
@@ -53,6 +51,7 @@ class SessionWithSource:
         self._open = source
         self._source: Session | None = None
         self._lock = threading.Lock()
+        self.supports_layer_times = session.supports_layer_times
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -67,12 +66,8 @@ class SessionWithSource:
             logger.debug("in PyTorch: %s", err.happened)
         return self._source.run(inputs, shapes)
 
-
-class _ProfiledSessionWithSource(SessionWithSource):
-    """One that tells the times of its layers, too."""
-
-    def __init__(
-        self, session: ProfiledSession, source: Callable[[OutOfProfileError], Session]
-    ) -> None:
-        super().__init__(session, source)
-        self.layer_times: Callable[..., list[LayerTime]] = session.layer_times
+    def layer_times(
+        self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
+    ) -> list[LayerTime]:
+        """The times of the engine's layers."""
+        return self._session.layer_times(inputs, shapes, calls=calls)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from portrt.engines import registry
-from portrt.engines.base import GraphableSession, Session
+from portrt.engines.base import OpenOptions, Session
 from portrt.engines.eager import SourceSession
 from portrt.errors import (
     BackendUnavailableError,
@@ -27,8 +27,11 @@ from portrt.runtime.choice import EAGER as EAGER
 from portrt.runtime.choice import engine_verdict, source_verdict
 from portrt.runtime.policy import Policy
 from portrt.runtime.profile_fallback import within_profiles
+from portrt.runtime.trust import is_trusted
 from portrt.targets import backends
 from portrt.targets.backends import REBUILDER
+from portrt.targets.requirements import UNKNOWN_BACKEND
+from portrt.targets.trust import HOST_CODE
 from portrt.verdict import YES, Verdict
 from portrt.weights import WeightsImage
 
@@ -67,14 +70,10 @@ def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verd
 
 def _on_machine(engine: EngineSpec, device: torch.device) -> Verdict:
     try:
-        backend = registry.backend(engine.backend)
+        runtime = registry.runtime(engine.backend)
     except BackendUnavailableError:
-        return Verdict.no(
-            "unknown_backend",
-            "this version of portrt does not know it",
-            "install a newer version of portrt",
-        )
-    return backend.accepts(engine, device)
+        return UNKNOWN_BACKEND
+    return runtime.accepts(engine, device)
 
 
 def select(
@@ -106,7 +105,7 @@ def select(
         verdict = verdict_of(engine, device, policy)
         if verdict:
             key = (engine.data.index, device)
-            session = sessions.get(key) or _open(engine, manifest, blobs, weights, device)
+            session = sessions.get(key) or _open(engine, manifest, blobs, weights, device, policy)
             if policy.check == "first-open" and not isinstance(session, Verdict):
                 session = _checked(engine, session, manifest, blobs, weights, device)
             if isinstance(session, Verdict):
@@ -149,7 +148,7 @@ def _checked(
 
 def with_graphs(session: Session, policy: Policy) -> Session:
     """The session as the policy wants it: replaying CUDA graphs, if it can and should."""
-    if not policy.cuda_graphs or not isinstance(session, GraphableSession):
+    if not policy.cuda_graphs or not session.supports_graphs:
         return session
     return session.graphed(policy.cuda_graphs)
 
@@ -190,8 +189,13 @@ def _rebuilt(
     spec = found.spec
     label = f"{spec.backend}, rebuilt"
     try:
-        session = registry.backend(spec.backend).open(
-            spec, manifest, found.data, weights, device=device
+        session = registry.runtime(spec.backend).open(
+            spec,
+            manifest.signature,
+            found.data,
+            weights,
+            device=device,
+            options=_options(spec, policy),
         )
     except EngineError as err:
         verdicts.append((label, Verdict.no("open_failed", err.happened, err.remedy)))
@@ -209,13 +213,20 @@ def _open(
     blobs: Sequence[torch.Tensor],
     weights: WeightsImage | None,
     device: torch.device,
+    policy: Policy,
 ) -> Session | Verdict:
     """The session, or why the engine cannot be opened."""
     data = blobs[engine.data.index]
     check_digest(data.numpy(), engine.data, f"engine {engine.backend} of {manifest.name}")
     try:
-        backend = registry.backend(engine.backend)
-        return backend.open(engine, manifest, data, weights, device=device)
+        return registry.runtime(engine.backend).open(
+            engine,
+            manifest.signature,
+            data,
+            weights,
+            device=device,
+            options=_options(engine, policy),
+        )
     except PackageError:
         raise
     except EngineError as err:
@@ -223,6 +234,10 @@ def _open(
     except Exception as err:  # a backend that breaks its promise does not take the others down
         logger.exception("opening %s of %s", engine.backend, manifest.name)
         return Verdict.no("open_failed", f"it could not be opened: {type(err).__name__}: {err}")
+
+
+def _options(engine: EngineSpec, policy: Policy) -> OpenOptions:
+    return OpenOptions(trusted_host_code=is_trusted(HOST_CODE, engine.data.sha256, policy))
 
 
 def _source(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from portrt.runtime.policy import CONTEXT, Policy, effective
+from portrt.runtime.policy import Policy
 from portrt.targets.trust import HOST_CODE, NOT_TRUSTED
 
 # Nothing more at the top: `import torch` imports the package that this module is in.
@@ -29,27 +29,21 @@ def mark_trusted(sha256: str) -> None:
     _trusted.add(sha256)
 
 
-def is_trusted(what: str, sha256: str) -> bool:
-    """Whether an engine may do something that needs trust, under the policy in force here and now.
-
-    For backends that must tell their library, such as TensorRT's `engine_host_code_allowed`: to be
-    asked in `open`, whatever the manifest says of the engine.
+def is_trusted(what: str, sha256: str, policy: Policy) -> bool:
+    """Whether an engine may do something that needs trust, whatever the manifest states of it.
 
     Args:
         what: "host-code".
         sha256: The engine's digest, which was checked.
+        policy: The policy in force.
     """
-    return _is_trusted(what, sha256, effective({}, CONTEXT.get()))
+    if policy.trust is not None:
+        return what in policy.trust
+    return sha256 in _trusted
 
 
 def host_code_verdict(engine: EngineSpec, policy: Policy, verdict: Verdict) -> Verdict:
     """The verdict on an engine, or no where it would be yes, but for the trust it lacks."""
     if not (verdict and engine.requires.get("host_code")):
         return verdict
-    return verdict if _is_trusted(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED
-
-
-def _is_trusted(what: str, sha256: str, policy: Policy) -> bool:
-    if policy.trust is not None:
-        return what in policy.trust
-    return sha256 in _trusted
+    return verdict if is_trusted(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED

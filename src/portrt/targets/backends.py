@@ -1,56 +1,206 @@
-"""The backends, one row each. Imports no torch and no vendor module."""
+"""The backends, one row each: ours, and those that installed packages name.
+
+Imports no torch and no vendor module. A package adds a backend by an entry point of the group
+`portrt.backends`, whose value is the "module:attribute" of a `BackendInfo`; importing that module
+must not import torch. Entry points are read at first need, once a process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module, metadata
+from typing import Any, Literal, get_args
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINTS = "portrt.backends"
+
+# How the version of a library that runs an engine relates to the one that built it.
+#   exact: every number that both give is equal.
+#   same_release: the first three numbers are.
+#   at_least: it is the one that the engine asks for, or newer.
+#   tensorrt: as `targets.tensorrt_rules` has it.
+VersionRule = Literal["exact", "same_release", "at_least", "tensorrt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendInfo:
+    """One backend: what it is called, what it needs, and where its code is.
+
+    Attributes:
+        name: As in `engines=`, and the key that files have.
+        runtime: "module:Class" of its `engines.base.EngineRuntime`.
+        builder: "module:Class" of its `compiler.backends.base.Builder`; "" for one that only runs.
+        options: "module:Class" of the `compiler.options.fields.BackendOptions` that it alone has,
+            for `compile`; "" for none.
+        libraries: Python modules of which one runs its engines, in order of preference. The first
+            is also the key of the version in an engine's `requires`. Without any, every version
+            fits.
+        distributions: Library -> the names under which package indexes have it, newest first; a
+            library that is not among them has its own name.
+        version_rule: Which versions of a library run an engine.
+        install: The command that installs the library.
+        tf32: Whether it multiplies float32 in TF32 on a GPU, which widens the tolerance of checks.
+        gpus_in_key: Whether engines depend on the GPUs of the machine that builds them.
+        documentation: Where its own documentation is.
+
+    Raises:
+        ValueError: The name or the version rule is none.
+    """
+
+    name: str
+    runtime: str
+    builder: str = ""
+    options: str = ""
+    libraries: tuple[str, ...] = ()
+    distributions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    version_rule: VersionRule = "at_least"
+    install: str = ""
+    tf32: bool = False
+    gpus_in_key: bool = False
+    documentation: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"{self.name!r} is no name of a backend: letters, digits and _")
+        if self.version_rule not in get_args(VersionRule):
+            rules = ", ".join(get_args(VersionRule))
+            raise ValueError(f"the version rule {self.version_rule!r} is none of {rules}")
+
 
 # Libraries that run TensorRT engines, in order of preference.
 RUNTIMES = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
 
-# Backend -> the libraries of which one runs its engines. The first is also the key of the version
-# in `requires`.
-LIBRARIES = {
-    "tensorrt": RUNTIMES,
-    "tensorrt_rtx": ("tensorrt_rtx",),
-    "onnxruntime": ("onnxruntime",),
-}
-
-
-# Libraries that run engines of their own release alone.
-_EXACT = frozenset({"tensorrt_rtx"})
-
-
-INSTALL = {
-    "tensorrt": "pip install tensorrt",
-    "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
-    "onnxruntime": "pip install onnxruntime",
-}
-
-
-def known_libraries() -> Sequence[str]:
-    """Libraries of which a machine may be said to have a version."""
-    return tuple(name for names in LIBRARIES.values() for name in names)
-
+_ROWS = (
+    BackendInfo(
+        name="tensorrt",
+        runtime="portrt.engines.tensorrt.runtime:TensorRTRuntime",
+        builder="portrt.compiler.backends.tensorrt.tensorrt:TensorRTBuilder",
+        options="portrt.compiler.backends.tensorrt.options:TensorRTOptions",
+        libraries=RUNTIMES,
+        distributions={
+            name: (
+                *(f"{name}-cu{cuda}-bindings" for cuda in (13, 12, 11)),
+                f"{name}-bindings",
+                name,
+            )
+            for name in RUNTIMES
+        },
+        version_rule="tensorrt",
+        install="pip install tensorrt",
+        tf32=True,
+        gpus_in_key=True,
+        documentation="https://docs.nvidia.com/deeplearning/tensorrt/",
+    ),
+    # Source of the rule: TensorRT-RTX documentation, "Engine compatibility": engines are not
+    # compatible between releases. Windows and Linux may share one ("CPU-only AOT and TensorRT-RTX
+    # engines"). The fourth number is a build of the same release.
+    BackendInfo(
+        name="tensorrt_rtx",
+        runtime="portrt.engines.tensorrt.runtime:TensorRTRTXRuntime",
+        builder="portrt.compiler.backends.tensorrt.tensorrt_rtx:TensorRTRTXBuilder",
+        options="portrt.compiler.backends.tensorrt.options:TensorRTOptions",
+        libraries=("tensorrt_rtx",),
+        distributions={
+            "tensorrt_rtx": (
+                "tensorrt-rtx-cu13-bindings",
+                "tensorrt-rtx-cu12-bindings",
+                "tensorrt_rtx",
+            ),
+        },
+        version_rule="same_release",
+        install="pip install tensorrt-rtx-cu13",
+        tf32=True,
+        gpus_in_key=True,
+        documentation="https://docs.nvidia.com/deeplearning/tensorrt-rtx/",
+    ),
+    BackendInfo(
+        name="onnxruntime",
+        runtime="portrt.engines.onnxruntime.runtime:OnnxRuntimeRuntime",
+        builder="portrt.compiler.backends.onnxruntime.build:OnnxRuntimeBuilder",
+        libraries=("onnxruntime",),
+        distributions={
+            "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+        },
+        install="pip install onnxruntime",
+        documentation="https://onnxruntime.ai/docs/",
+    ),
+)
 
 # In the order in which engines are preferred when the user names none.
-BACKENDS = {
-    "tensorrt": "portrt.compiler.backends.tensorrt.tensorrt:TensorRTBackend",
-    "tensorrt_rtx": "portrt.compiler.backends.tensorrt.tensorrt_rtx:TensorRTRTXBackend",
-    "onnxruntime": "portrt.compiler.backends.onnxruntime.build:OnnxRuntimeBackend",
-}
-
-
-# Backend -> the dataclass of the options that it alone has, for `compile`.
-OPTIONS = {
-    "tensorrt": "portrt.compiler.backends.tensorrt.options:TensorRTOptions",
-    "tensorrt_rtx": "portrt.compiler.backends.tensorrt.options:TensorRTOptions",
-}
+BUILT_IN = {row.name: row for row in _ROWS}
 
 # The module that builds engines from stored sources, for rebuild="missing". The runtime looks it
 # up by name and does without it where it is not installed.
 REBUILDER = "portrt.compiler.building.rebuild"
 
 
+def known() -> Sequence[BackendInfo]:
+    """All backends, in the default order of preference: ours, then others by name."""
+    return (*BUILT_IN.values(), *_installed().values())
+
+
 def names() -> tuple[str, ...]:
     """Names of all backends, in the default order of preference."""
-    return tuple(BACKENDS)
+    return tuple(row.name for row in known())
+
+
+def find(name: str) -> BackendInfo | None:
+    """The row of a backend, or None; entry points are read for names that are not built in."""
+    return BUILT_IN.get(name) or _installed().get(name)
+
+
+def distributions() -> dict[str, tuple[str, ...]]:
+    """Every library that runs engines -> the names under which package indexes have it."""
+    return {
+        library: row.distributions.get(library, (library,))
+        for row in reversed(known())  # ours win
+        for library in row.libraries
+    }
+
+
+def known_libraries() -> Sequence[str]:
+    """Libraries of which a target can name a version."""
+    return tuple(dict.fromkeys(library for row in known() for library in row.libraries))
+
+
+def resolve(path: str) -> Any:
+    """The object of a "module:attribute"."""
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@lru_cache
+def _installed() -> dict[str, BackendInfo]:
+    """The rows of installed packages; a broken one is left out with a warning."""
+    found: dict[str, BackendInfo] = {}
+    entries = metadata.entry_points(group=ENTRY_POINTS)
+    for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
+        try:
+            row = entry.load()
+            _check(row, entry.name, found)
+        except Exception as err:  # of a package that is not ours
+            logger.warning(
+                "the backend %r is left out: its entry point %r is broken: %s: %s",
+                entry.name,
+                entry.value,
+                type(err).__name__,
+                err,
+            )
+            continue
+        found[row.name] = row
+    return found
+
+
+def _check(row: object, name: str, found: Mapping[str, BackendInfo]) -> None:
+    if not isinstance(row, BackendInfo):
+        raise TypeError(f"it is a {type(row).__name__}, not a BackendInfo")
+    if row.name != name:
+        raise ValueError(f"its row has the name {row.name!r}")
+    if name in BUILT_IN:
+        raise ValueError("a backend of portrt has this name")
+    if name in found:
+        raise ValueError("another package has a backend of this name")

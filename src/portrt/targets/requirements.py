@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from portrt.targets.backends import _EXACT, INSTALL, LIBRARIES
+from portrt.targets.backends import BackendInfo, find
 from portrt.targets.machine import Machine
 from portrt.targets.tensorrt_rules import runtime_for
 from portrt.targets.versions import at_least, numbers, same_release
 from portrt.verdict import YES, Verdict
+
+UNKNOWN_BACKEND = Verdict.no(
+    "unknown_backend",
+    "this version of portrt does not know it",
+    "install a newer version of portrt, or the package that adds this backend",
+)
+
+# Version rule -> how many numbers of a version must be equal.
+_PARTS = {"same_release": 3, "exact": 99}
 
 
 def judge(backend: str, requires: Mapping[str, Any], facts: Machine, device: str) -> Verdict:
@@ -24,17 +33,14 @@ def judge(backend: str, requires: Mapping[str, Any], facts: Machine, device: str
         facts: The machine.
         device: "cpu" or "cuda": where the inputs are.
     """
-    if backend not in LIBRARIES:
-        return Verdict.no(
-            "unknown_backend",
-            "this version of portrt does not know it",
-            "install a newer version of portrt",
-        )
+    row = find(backend)
+    if row is None:
+        return UNKNOWN_BACKEND
     verdicts = (
         device_verdict(requires, device),
         _platform(requires, facts),
         _gpu(backend, requires, facts) if device == "cuda" else YES,
-        _library(backend, requires, facts),
+        _library(row, requires, facts),
     )
     return next((verdict for verdict in verdicts if not verdict), YES)
 
@@ -106,26 +112,27 @@ def _driver(requires: Mapping[str, Any], facts: Machine) -> Verdict:
     )
 
 
-def _library(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdict:
-    if backend == "tensorrt":
+def _library(row: BackendInfo, requires: Mapping[str, Any], facts: Machine) -> Verdict:
+    if row.version_rule == "tensorrt":
         runtime = runtime_for(requires, facts)
         return runtime if isinstance(runtime, Verdict) else YES
-    (library,) = LIBRARIES[backend]
-    found = facts.versions.get(library)
-    if found is None:
+    known = {name: facts.versions[name] for name in row.libraries if name in facts.versions}
+    if not known:
         return YES
+    library, found = next(((name, v) for name, v in known.items() if v), (row.libraries[0], ""))
     if not found:
-        return Verdict.no("library_missing", f"{library} is not installed", INSTALL[library])
-    wanted = requires.get(library)
+        return Verdict.no("library_missing", f"{library} is not installed", row.install)
+    wanted = requires.get(row.libraries[0])
     if not isinstance(wanted, str):
         return YES
-    if library in _EXACT:
-        # Source: TensorRT-RTX documentation, "Engine compatibility": engines are not compatible
-        # between releases. Windows and Linux may share one ("CPU-only AOT and TensorRT-RTX
-        # engines"). The fourth number is a build of the same release.
-        return YES if same_release(wanted, found) else _other_release(library, wanted, found)
-    if at_least(wanted, found):
-        return YES
+    if row.version_rule == "at_least":
+        return YES if at_least(wanted, found) else _older(library, wanted, found)
+    parts = _PARTS[row.version_rule]
+    same = same_release(wanted, found, parts)
+    return YES if same else _other_release(library, wanted, found)
+
+
+def _older(library: str, wanted: str, found: str) -> Verdict:
     return Verdict.no(
         "library_version",
         f"needs {library} {wanted} or newer, and {found} is there",

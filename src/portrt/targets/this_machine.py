@@ -7,25 +7,14 @@ import importlib.util
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from portrt.targets.backends import distributions
 from portrt.targets.lean_library import find_lean_library
 from portrt.targets.machine import Machine
 
-# The names under which PyPI has them, newest first; the module may also come from elsewhere.
-_DISTRIBUTIONS = {
-    **{
-        name: (
-            *(f"{name}-cu{cuda}-bindings" for cuda in (13, 12, 11)),
-            f"{name}-bindings",
-            name,
-        )
-        for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch")
-    },
-    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt_rtx"),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
-}
 # https://docs.nvidia.com/cuda/cuda-driver-api: CUdevice_attribute
 _MAJOR, _MINOR = 75, 76
 
@@ -39,7 +28,7 @@ def this_machine() -> Machine:
         arch=arch_name(platform.machine()),
         compute_capability=capability,
         gpu_reason=gpu_reason,
-        versions={name: _version(name) for name in _DISTRIBUTIONS},
+        versions={name: _version(name, given) for name, given in distributions().items()},
         cuda=_cuda_of(driver),
         lean_library=find_lean_library,
     )
@@ -50,11 +39,11 @@ def arch_name(machine: str) -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
 
 
-def _version(module: str) -> str:
+def _version(module: str, distributions: Sequence[str]) -> str:
     """Version of an installed library; "" where it is not installed."""
     if not _is_there(module):
         return ""
-    for distribution in _DISTRIBUTIONS[module]:
+    for distribution in distributions:
         try:
             return metadata.version(distribution)
         except metadata.PackageNotFoundError:

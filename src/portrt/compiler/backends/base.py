@@ -1,21 +1,21 @@
-"""The contract of a backend. Vendor modules are imported inside methods, never at module top."""
+"""The contract of the build side: what an engine is built from, and what builds it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Block, Engine
-from portrt.engines.base import Session
-from portrt.format.manifest import EngineSpec, Manifest
 from portrt.verdict import Verdict
-from portrt.weights import WeightsImage
 
 if TYPE_CHECKING:
     from portrt.compiler.convert import OnnxModel
+
+# What a builder reads: `BuildInput.convert`, or `BuildInput.block.program`.
+BuilderInput = Literal["onnx", "program"]
 
 
 class BuildInput:
@@ -44,10 +44,18 @@ class BuildInput:
         self.float32_nodes = float32_nodes
 
 
-class Backend(Protocol):
-    """One kind of engine."""
+class Builder(Protocol):
+    """Builds engines of one kind. Vendor modules are imported inside methods only."""
 
-    name: str  # also the key that is stored in the manifest
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        ...
+
+    @property
+    def input(self) -> BuilderInput:
+        """What it reads."""
+        ...
 
     def can_build(self, settings: Settings | None = None) -> Verdict:
         """Whether engines can be built on this machine. Never raises; names a missing wheel.
@@ -58,48 +66,18 @@ class Backend(Protocol):
         """
         ...
 
-    def can_run(self, device: str) -> Verdict:
-        """Whether engines can run here on tensors of a device type. Never raises."""
-        ...
-
     def supports(self, node: torch.fx.Node) -> Verdict:
-        """Whether a node that torch.onnx translates can be in an engine of this backend."""
+        """Whether a node can be in an engine of this backend.
+
+        A builder that reads ONNX is asked of nodes alone that torch.onnx translates.
+        """
         ...
 
-    def build(self, material: BuildInput, settings: Settings) -> Engine:
+    def build(self, build_input: BuildInput, settings: Settings) -> Engine:
         """Build the engine of one block.
 
         Raises:
             BuildError: The builder refused or crashed.
             ConvertError: The block has no ONNX form at the opsets that the builder reads.
-        """
-        ...
-
-    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
-        """Whether this stored engine may run here on tensors of a device. Never raises."""
-        ...
-
-    def open(
-        self,
-        engine: EngineSpec,
-        manifest: Manifest,
-        data: torch.Tensor,
-        weights: WeightsImage | None,
-        *,
-        device: torch.device,
-        lean: bool = False,
-    ) -> Session:
-        """Make a session of the engine's bytes, whose digest was checked.
-
-        Args:
-            engine: The engine's entry.
-            manifest: The block.
-            data: The engine, 1-D uint8 on the CPU. The session may keep a view of it.
-            weights: The weights of the program, likewise.
-            device: Where the inputs will be; one that `accepts` took.
-            lean: For a single run: little memory counts for more than speed.
-
-        Raises:
-            EngineError: The native library refused the engine.
         """
         ...

@@ -17,15 +17,13 @@ from portrt.compiler.options.precision import PRECISIONS
 from portrt.compiler.package import entries
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.engines import registry
-from portrt.engines.base import Session
+from portrt.engines.base import OpenOptions, Session
 from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
 from portrt.format import manifest as manifests
 from portrt.format.manifest import Blob
 from portrt.graphs.control_flow import subgraph_sites
 from portrt.numerics.compare import arithmetic_of, compare_outputs
-from portrt.runtime.policy import policy
 from portrt.runtime.random_inputs import random_block_inputs
-from portrt.targets.trust import TRUSTS
 from portrt.torch_internals import run_flat, unchecked_module
 from portrt.weights import WeightsImage
 
@@ -118,15 +116,17 @@ def check_engine(
     device = sample.inputs[0].device
     manifest = _manifest(block, engine, image)
     spec = manifest.engines[0]
-    backend = registry.backend(engine.backend)
-    verdict = backend.accepts(spec, device)
+    runtime = registry.runtime(engine.backend)
+    verdict = runtime.accepts(spec, device)
     if not verdict:
         return {"skipped": verdict.reason}
     weights = WeightsImage(image) if engine.weights else None
     data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
     try:
-        with policy(trust=TRUSTS if trusted else ()):
-            session = backend.open(spec, manifest, data, weights, device=device, lean=True)
+        options = OpenOptions(low_memory=True, trusted_host_code=trusted)
+        session = runtime.open(
+            spec, manifest.signature, data, weights, device=device, options=options
+        )
         try:
             found = _run(session, sample)
         except OutOfProfileError:  # the example that was exported is of no size to tune for

@@ -7,7 +7,7 @@ from typing import Any
 
 from portrt.cache.key import Key
 from portrt.cache.store import Cache, open_cache
-from portrt.compiler.backends.base import Backend, BuildInput
+from portrt.compiler.backends.base import Builder, BuildInput
 from portrt.compiler.building.keys import engine_key, key_or_none
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
@@ -21,17 +21,17 @@ def cache_of(settings: Settings) -> Cache | None:
     return open_cache(settings.cache_dir) if used else None
 
 
-def build_engine(backend: Backend, material: BuildInput, settings: Settings) -> Engine:
-    """`backend.build`, or the engine that it built before from the same material.
+def build_engine(builder: Builder, material: BuildInput, settings: Settings) -> Engine:
+    """`builder.build`, or the engine that it built before from the same material.
 
     Raises:
-        BuildError: As `backend.build`.
+        BuildError: As `builder.build`.
         ConvertError: Likewise.
     """
     cache = cache_of(settings)
-    key = key_or_none(lambda: engine_key(backend, material, settings)) if cache else None
+    key = key_or_none(lambda: engine_key(builder, material, settings)) if cache else None
     if cache is None or key is None:
-        return backend.build(material, settings)
+        return builder.build(material, settings)
     found = _engine(cache, key, settings)
     if found is not None:
         return found
@@ -40,7 +40,7 @@ def build_engine(backend: Backend, material: BuildInput, settings: Settings) -> 
         found = _engine(cache, key, settings)  # another process may have built it meanwhile
         if found is not None:
             return found
-        engine = backend.build(material, settings)
+        engine = builder.build(material, settings)
         if settings.cache_built_engines:
             replace = not settings.reuse_cached_engines
             meta = _meta_of(engine, material)

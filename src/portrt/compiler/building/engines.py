@@ -12,7 +12,6 @@ import torch
 
 from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.building.branches import with_other_branches
-from portrt.compiler.building.builders import Builder
 from portrt.compiler.building.check import Sample, check_engine, run_block
 from portrt.compiler.building.engine_cache import build_engine
 from portrt.compiler.building.precision import (
@@ -21,6 +20,7 @@ from portrt.compiler.building.precision import (
     precision_entry,
     simulated_check,
 )
+from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.convert import OnnxModel, onnx_from_block
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.plan import Block, Engine, Plan
@@ -37,7 +37,7 @@ def engines_of_block(
     plan: Plan,
     block: Block,
     image: torch.Tensor,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
     sample: Sample | None,
 ) -> tuple[list[Engine], list[tuple[str, Failure]]]:
     """The engines of one block, and backend and error of those that could not be built.
@@ -46,14 +46,14 @@ def engines_of_block(
         plan: Whose block it is.
         block: What to build.
         image: The weights image of the program.
-        builders: The engines to build.
+        tasks: The engines to build.
         sample: What the block takes and gives in PyTorch; None leaves the engines unchecked.
 
     Raises:
         CheckError: An engine gives other numbers than the block.
         BuildError: An engine could not be built although `require_engines` is set.
     """
-    extra = resolved(builders[0].settings.translations) if builders else ()
+    extra = resolved(tasks[0].settings.translations) if tasks else ()
 
     def material_of(block: Block) -> BuildInput:
         @lru_cache
@@ -65,32 +65,32 @@ def engines_of_block(
     material = material_of(block)
     built: list[Engine] = []
     failures: list[tuple[str, Failure]] = []
-    for builder in builders:
+    for task in tasks:
         try:
-            built.append(_build_one(builder, material, sample))
+            built.append(_build_one(task, material, sample))
             if sample is not None and "outputs" in (built[-1].check or {}):
-                _check_other_branches(builder, block, material_of, sample)
+                _check_other_branches(task, block, material_of, sample)
         except (BuildError, ConvertError) as err:
-            if builder.settings.require_engines:
+            if task.settings.require_engines:
                 raise
-            failures.append((builder.backend.name, err))
-            logger.warning("no %s engine for %s: %s", builder.backend.name, block.name, err)
+            failures.append((task.builder.name, err))
+            logger.warning("no %s engine for %s: %s", task.builder.name, block.name, err)
     return built, failures
 
 
 def _engine(
-    builder: Builder, material: BuildInput, sample: Sample | None
+    task: EngineTask, material: BuildInput, sample: Sample | None
 ) -> tuple[Engine, BuildInput]:
     """An engine, unchecked, and what it was built from."""
-    settings, block, name = builder.settings, material.block, builder.backend.name
+    settings, block, name = task.settings, material.block, task.builder.name
     material = material_in_precision(name, material, settings, sample)
-    engine = build_engine(builder.backend, material, settings)
+    engine = build_engine(task.builder, material, settings)
     said = precision_entry(name, block, settings)
     return dataclasses.replace(engine, build={**engine.build, **said}), material
 
 
 def _check_other_branches(
-    builder: Builder, block: Block, material_of: Callable[[Block], BuildInput], sample: Sample
+    task: EngineTask, block: Block, material_of: Callable[[Block], BuildInput], sample: Sample
 ) -> None:
     """Compare the branches that the sample does not take with PyTorch, in an engine of their own.
 
@@ -98,13 +98,13 @@ def _check_other_branches(
         CheckError: They give other numbers.
     """
     label = f"{block.name}, in branches that the sample inputs do not take,"
-    accept = builder.settings.check == "accept"
+    accept = task.settings.check == "accept"
     for turned in with_other_branches(block):
         try:
             material = material_of(turned)
             outputs = run_block(turned, material.tensors, sample.inputs)
             other = Sample(sample.inputs, outputs)
-            engine, material = _engine(builder, material, other)
+            engine, material = _engine(task, material, other)
             check_engine(turned, engine, material.image, other, accept=accept, label=label)
         except CheckError:
             raise
@@ -112,10 +112,10 @@ def _check_other_branches(
             logger.info("other branches of %s are not checked: %s", block.name, err)
 
 
-def _build_one(builder: Builder, material: BuildInput, sample: Sample | None) -> Engine:
+def _build_one(task: EngineTask, material: BuildInput, sample: Sample | None) -> Engine:
     started = time.perf_counter()
-    settings, block, name = builder.settings, material.block, builder.backend.name
-    engine, material = _engine(builder, material, sample)
+    settings, block, name = task.settings, material.block, task.builder.name
+    engine, material = _engine(task, material, sample)
     if settings.check != "off":
         accept = settings.check == "accept"
         check = check_engine(block, engine, material.image, sample, accept=accept)

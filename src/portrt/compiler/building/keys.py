@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt.cache.key import Key
-from portrt.compiler.backends.base import Backend, BuildInput
+from portrt.compiler.backends.base import Builder, BuildInput
 from portrt.compiler.building import fingerprint
 from portrt.compiler.building.code_closure import closure_digest, package_digest
 from portrt.compiler.building.fingerprint import UnknownValueError
@@ -24,10 +24,11 @@ from portrt.compiler.options.settings import Settings
 from portrt.format.memory_map import drop_pages
 from portrt.graphs import nested
 from portrt.graphs.symbols import ProfileRanges
+from portrt.targets.backends import find
 from portrt.weights import WeightsImage
 
 if TYPE_CHECKING:
-    from portrt.compiler.building.builders import Builder
+    from portrt.compiler.building.tasks import EngineTask
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _NOT_IN_PROGRAM = frozenset(
 )
 
 
-def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Key:
+def engine_key(builder: Builder, material: BuildInput, settings: Settings) -> Key:
     """The key of one engine of one block.
 
     Raises:
@@ -69,12 +70,12 @@ def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Ke
                 [spec.to_json() for spec in block.inputs],
                 [spec.to_json() for spec in block.outputs],
             ],
-            "backend": backend.name,
-            "library": backend.can_build(settings).reason,
+            "backend": builder.name,
+            "library": builder.can_build(settings).reason,
             "converter": _versions(),
-            "target": target(backend.name),
-            "code": closure_digest(type(backend).__module__),
-            **option_parts(backend.name, settings),
+            "target": target(builder.name),
+            "code": closure_digest(type(builder).__module__),
+            **option_parts(builder.name, settings),
         },
     )
 
@@ -82,7 +83,7 @@ def engine_key(backend: Backend, material: BuildInput, settings: Settings) -> Ke
 def program_key(
     program: ExportedProgram,
     settings: Settings,
-    builders: Sequence[Builder],
+    tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
 ) -> Key:
     """The key of a whole compiled program, from the captured one.
@@ -105,19 +106,19 @@ def program_key(
         "program",
         {
             "graph": fingerprint.graph(program.graph_module),
-            "modules": _modules(program, settings, builders),
+            "modules": _modules(program, settings, tasks),
             "signature": fingerprint.signature(program),
             "weights": fingerprint.weights(program),
             "examples": fingerprint.examples(program),
             "best sizes": sorted(f"{symbol}: {size}" for symbol, size in profile_ranges.items()),
             "engines": [
                 [
-                    builder.backend.name,
-                    builder.backend.can_build(builder.settings).reason,
-                    target(builder.backend.name),
-                    option_parts(builder.backend.name, builder.settings),
+                    task.builder.name,
+                    task.builder.can_build(task.settings).reason,
+                    target(task.builder.name),
+                    option_parts(task.builder.name, task.settings),
                 ]
-                for builder in builders
+                for task in tasks
             ],
             "converter": _versions(),
             "code": package_digest(),
@@ -126,9 +127,9 @@ def program_key(
     )
 
 
-def _modules(program: ExportedProgram, settings: Settings, builders: Sequence[Builder]) -> Any:
+def _modules(program: ExportedProgram, settings: Settings, tasks: Sequence[EngineTask]) -> Any:
     """Which nodes are in the modules that the options name."""
-    named = [builder.settings.autocast_excluded_modules for builder in builders]
+    named = [task.settings.autocast_excluded_modules for task in tasks]
     patterns = (settings.torch_executed_modules, *named)
     return [fingerprint.modules(program.graph, names) for names in patterns]
 
@@ -183,7 +184,8 @@ def _versions() -> dict[str, str]:
 def target(backend: str) -> dict[str, Any]:
     """Operating system, CPU, and the GPUs here where the backend may build for them."""
     found: dict[str, Any] = {"os": platform.system().lower(), "arch": platform.machine()}
-    if backend.startswith("tensorrt") and torch.cuda.is_available():
+    row = find(backend)
+    if row is not None and row.gpus_in_key and torch.cuda.is_available():
         count = torch.cuda.device_count()
         found["gpus"] = sorted({torch.cuda.get_device_capability(i) for i in range(count)})
     return found

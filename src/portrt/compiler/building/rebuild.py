@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from portrt import torch_internals
-from portrt.compiler.building.builders import Builder
+from portrt.compiler.backends import registry as builders
 from portrt.compiler.building.check import Sample, check_engine
 from portrt.compiler.building.engines import engines_of_block
 from portrt.compiler.building.stored_precision import with_stored_precision
+from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.engines import registry
@@ -47,9 +48,9 @@ class Rebuilt:
 def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
     """Names of the backends that can build and run an engine here, in order of preference."""
     for name in backends.names():
-        backend = registry.backend(name)
+        runtime, builder = registry.runtime(name), builders.builder(name)
         allowed = policy.engines is None or name in policy.engines
-        if allowed and backend.can_run(device.type) and backend.can_build():
+        if allowed and runtime.can_run(device.type) and builder.can_build():
             yield name
 
 
@@ -82,8 +83,8 @@ def rebuild(
     verdicts: list[tuple[str, Verdict]] = []
     for name in candidates(device, policy):
         index = backends.names().index(name) + 1
-        builder = Builder(registry.backend(name), Settings(require_engines=True))
-        found = _in_thread(manifest, blobs, device, builder)
+        task = EngineTask(builders.builder(name), Settings(require_engines=True))
+        found = _in_thread(manifest, blobs, device, task)
         if isinstance(found, Engine):
             data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)
             spec = _spec(found, -index)
@@ -102,7 +103,7 @@ def _spec(engine: Engine, index: int) -> EngineSpec:
 
 
 def _in_thread(
-    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, builder: Builder
+    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, task: EngineTask
 ) -> Engine | Verdict:
     """In a thread of its own, since the caller is within a torch operator, whose modes would reach
     the export and the translation."""
@@ -111,7 +112,7 @@ def _in_thread(
     def run() -> None:
         try:
             with torch_internals.without_torch_noise():
-                results.append(_build_and_check(manifest, blobs, device, builder))
+                results.append(_build_and_check(manifest, blobs, device, task))
         except PortrtError as err:
             results.append(
                 Verdict.no("build_failed", f"it could not be rebuilt: {err.happened}", err.remedy)
@@ -128,11 +129,11 @@ def _in_thread(
 
 
 def _build_and_check(
-    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, builder: Builder
+    manifest: Manifest, blobs: Sequence[torch.Tensor], device: torch.device, task: EngineTask
 ) -> Engine | Verdict:
     assert manifest.source is not None
-    settings = with_stored_precision(builder.settings, manifest.engines, builder.backend.name)
-    builder = Builder(builder.backend, settings)
+    settings = with_stored_precision(task.settings, manifest.engines, task.builder.name)
+    task = EngineTask(task.builder, settings)
     source = blobs[manifest.source.index]
     image = image_from_tensors({})
     if manifest.weights is not None:
@@ -143,7 +144,7 @@ def _build_and_check(
     session = SourceSession(manifest.signature, source, manifest.source_weights, weights, device)
     samples = [_sample(manifest, session, bound, device) for bound in ("opt", "min")]
     plan = Plan(block.program, block.program.graph_module, (block,), tensors, ())
-    (engine,), _ = engines_of_block(plan, block, image, [builder], samples[0])
+    (engine,), _ = engines_of_block(plan, block, image, [task], samples[0])
     check = engine.check or {}
     if "outputs" not in check:
         return Verdict.no(

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 from portrt.compiler.options.fields import BackendOptions, options_of
@@ -18,18 +17,17 @@ logger = logging.getLogger(__name__)
 @lru_cache
 def options_class(backend: str) -> type[BackendOptions] | None:
     """The options of a backend; None if it has none, is unknown, or cannot be imported."""
-    path = backends.OPTIONS.get(backend, "")
-    if not path:
+    row = backends.find(backend)
+    if row is None or not row.options:
         return None
-    module, _, attribute = path.partition(":")
     try:
-        found: type[BackendOptions] = getattr(import_module(module), attribute)
+        found: type[BackendOptions] = backends.resolve(row.options)
         options_of(found)
     except Exception as err:  # of a package that is not ours
         logger.warning(
             "the options of the backend %s are left out: %s cannot be used: %s: %s",
             backend,
-            path,
+            row.options,
             type(err).__name__,
             err,
         )
@@ -46,7 +44,7 @@ def option_classes() -> tuple[type[BackendOptions], ...]:
 def built_in_owners() -> dict[type[BackendOptions], list[str]]:
     """The options of portrt's own backends -> the names of the backends."""
     found: dict[type[BackendOptions], list[str]] = {}
-    for name in backends.BACKENDS:
+    for name in backends.BUILT_IN:
         cls = options_class(name)
         if cls is not None:
             found.setdefault(cls, []).append(name)

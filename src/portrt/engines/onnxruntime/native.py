@@ -36,7 +36,7 @@ def open_session(
     image: WeightsImage | None,
     *,
     in_place: Sequence[int] = (),
-    lean: bool,
+    low_memory: bool,
     prepare: Prepare | None = None,
 ) -> tuple[Any, Any]:
     """Create a session.
@@ -47,8 +47,8 @@ def open_session(
         image: Weights image that holds them.
         in_place: Indices in `names` of the weights that the optimizer does not change, see
             `left_alone`. Without a mapped file the others are copied.
-        lean: For a single run: the weights are used as they lie, and not copied into the order in
-            which the kernels read.
+        low_memory: For a single run: the weights are used as they lie, and not copied into the
+            order in which the kernels read.
         prepare: Called with the session's options, to set more of them.
 
     Returns:
@@ -56,7 +56,7 @@ def open_session(
     """
 
     def options() -> Any:
-        found = _options(lean=lean)
+        found = _options(low_memory=low_memory)
         if prepare is not None:
             prepare(found)
         return found
@@ -152,7 +152,7 @@ def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:
     return {name: value_over(image.tensor(name)) for name in names}
 
 
-def _options(*, lean: bool) -> Any:
+def _options(*, low_memory: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -164,7 +164,7 @@ def _options(*, lean: bool) -> Any:
     options.add_session_config_entry("session.qdqisint8allowed", "1")
     # MatMuls with int8 weights in float32: by default it quantizes the other operand to int8.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    if lean:
+    if low_memory:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from portrt.engines.base import UNKNOWN, LayerTime
+from portrt.engines.base import UNKNOWN, LayerTime, Session
 from portrt.engines.onnxruntime.native import open_session
 from portrt.engines.onnxruntime.types import ELEMENT_TYPES, TYPE_NAMES
 from portrt.errors import EngineError, PackageError
-from portrt.format.manifest import EngineSpec, Manifest
+from portrt.format.manifest import EngineSpec, Signature
 from portrt.weights import WeightsImage
 
 # ONNX Runtime needs an address for an output without elements, too; torch has none.
@@ -25,29 +25,31 @@ _nothing = torch.empty(64, dtype=torch.uint8)
 _NOWHERE = _nothing.data_ptr()
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Session):
     """An opened engine. Inputs, outputs and weights are used in place.
 
     Args:
         engine: The engine's entry.
-        manifest: The block.
+        signature: What the block takes and returns.
         data: The engine, 1-D uint8 on the CPU.
         weights: The weights of the program, of which the engine takes some.
-        lean: Use as little memory as possible, at the cost of speed: for a single run.
+        low_memory: Use as little memory as possible, at the cost of speed: for a single run.
         prepare: Changes the options of the native session before it is made.
     """
+
+    supports_layer_times = True
 
     def __init__(
         self,
         engine: EngineSpec,
-        manifest: Manifest,
+        signature: Signature,
         data: torch.Tensor,
         weights: WeightsImage | None,
         *,
-        lean: bool = False,
+        low_memory: bool = False,
         prepare: Callable[[Any], None] | None = None,
     ) -> None:
-        self._opened = (engine, manifest, data, weights)
+        self._opened = (engine, signature, data, weights)
         try:
             model = data.numpy().tobytes()
             # `_weights` keeps alive what the session reads and does not own.
@@ -56,30 +58,30 @@ class OnnxRuntimeSession:
                 engine.weights,
                 weights,
                 in_place=_in_place(engine),
-                lean=lean,
+                low_memory=low_memory,
                 prepare=prepare,
             )
         except PackageError:
             raise
         except Exception as err:
             raise EngineError(
-                f"ONNX Runtime {library_version()} cannot open the engine of {manifest.name}: "
+                f"ONNX Runtime {library_version()} cannot open the engine of {signature.name}: "
                 f"{first_line(err)}",
                 f"an engine as ONNX Runtime {engine.build.get('version', '?')} built it",
                 "update onnxruntime, or compile the model again",
             ) from err
-        _check_signature(self._session, manifest)
+        _check_signature(self._session, signature)
         taken = {item.name for item in self._session.get_inputs()}
         self._inputs = [
             (index, spec.name, _element_type(spec.dtype))
-            for index, spec in enumerate(manifest.inputs)
+            for index, spec in enumerate(signature.inputs)
             if spec.name in taken
         ]
         self._outputs = [
             (item.name, getattr(torch, spec.dtype), _element_type(spec.dtype))
-            for item, spec in zip(self._session.get_outputs(), manifest.outputs, strict=True)
+            for item, spec in zip(self._session.get_outputs(), signature.outputs, strict=True)
         ]
-        self._name = manifest.name
+        self._name = signature.name
         # The native half of IOBinding: the public one creates an OrtDevice in every bind call, and
         # doubles the time of a small call.
         self._cpu = _cpu_device()
@@ -168,20 +170,20 @@ def _cpu_device() -> Any:
     return device(device.cpu(), device.default_memory(), 0)
 
 
-def _check_signature(session: Any, manifest: Manifest) -> None:
+def _check_signature(session: Any, signature: Signature) -> None:
     """Raise EngineError unless an engine's inputs and outputs are those of the manifest.
 
     Names and dtypes: by them the addresses of torch's tensors are bound. ONNX Runtime checks sizes
     in each run.
     """
-    given = {spec.name: _type_name(spec.dtype) for spec in manifest.inputs}
+    given = {spec.name: _type_name(spec.dtype) for spec in signature.inputs}
     taken = {item.name: item.type for item in session.get_inputs()}
     made = [item.type for item in session.get_outputs()]
-    wanted = [_type_name(spec.dtype) for spec in manifest.outputs]
+    wanted = [_type_name(spec.dtype) for spec in signature.outputs]
     fits = all(given.get(name) == kind for name, kind in taken.items())
     if not fits or made != wanted:
         raise EngineError(
-            f"the onnxruntime engine of {manifest.name} takes {taken} and gives {made}",
+            f"the onnxruntime engine of {signature.name} takes {taken} and gives {made}",
             f"inputs among {given} and outputs {wanted}, as its manifest says",
             "compile the model again",
         )

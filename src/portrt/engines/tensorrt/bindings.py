@@ -10,7 +10,7 @@ import torch
 
 from portrt.engines.tensorrt.engine import Binding, OpenedEngine
 from portrt.errors import EngineError
-from portrt.format.manifest import EngineSpec, Manifest
+from portrt.format.manifest import EngineSpec, Signature
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Port:
 
 
 def bindings_of(
-    opened: OpenedEngine, spec: EngineSpec, manifest: Manifest
+    opened: OpenedEngine, spec: EngineSpec, signature: Signature
 ) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Match the block's inputs and outputs with the engine's bindings.
 
@@ -45,7 +45,7 @@ def bindings_of(
     Args:
         opened: The engine.
         spec: Its entry, with the names of its bindings where they are not the block's.
-        manifest: The block.
+        signature: What the block takes and returns.
 
     Returns:
         The inputs that the engine takes, and the outputs.
@@ -54,19 +54,19 @@ def bindings_of(
         EngineError: The engine's bindings are not the block's inputs and outputs.
     """
     names = spec.build.get("bindings") or {}
-    inputs = _ports(manifest.inputs, names.get("inputs"), opened.inputs)
-    outputs = _ports(manifest.outputs, names.get("outputs"), opened.outputs)
-    right = len(inputs) == len(opened.inputs) and len(outputs) == len(manifest.outputs)
+    inputs = _ports(signature.inputs, names.get("inputs"), opened.inputs)
+    outputs = _ports(signature.outputs, names.get("outputs"), opened.outputs)
+    right = len(inputs) == len(opened.inputs) and len(outputs) == len(signature.outputs)
     right = right and len(opened.outputs) == len(outputs)
     for port in (*inputs, *outputs):
         wide = port.dtype == torch.int64 and port.binding.dtype == torch.int32
         right = right and (port.dtype == port.binding.dtype or wide)
     if not right:
         raise EngineError(
-            f"the engine of {manifest.name} takes {_listed(opened.inputs)} and gives "
+            f"the engine of {signature.name} takes {_listed(opened.inputs)} and gives "
             f"{_listed(opened.outputs)}",
-            f"inputs among {[(item.name, item.dtype) for item in manifest.inputs]} and outputs "
-            f"{[(item.name, item.dtype) for item in manifest.outputs]}, as its manifest says",
+            f"inputs among {[(item.name, item.dtype) for item in signature.inputs]} and outputs "
+            f"{[(item.name, item.dtype) for item in signature.outputs]}, as its manifest says",
             "compile the model again; for a plan given to from_plan, correct its binding names",
         )
     return inputs, outputs

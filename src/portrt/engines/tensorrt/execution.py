@@ -17,7 +17,7 @@ from portrt.engines.tensorrt.int64_narrowing import Narrower
 from portrt.engines.tensorrt.memory import ALIGNMENT, Memory
 from portrt.engines.tensorrt.profiles import Bounds, profile_of, refuse_sizes
 from portrt.errors import EngineError
-from portrt.format.manifest import EngineSpec, Manifest
+from portrt.format.manifest import EngineSpec, Signature
 
 _MAX_KNOWN_SHAPES = 1024
 
@@ -31,7 +31,7 @@ class EngineExecution(Session):
     Args:
         opened: The engine.
         spec: Its entry, with the names of its bindings where they are not the block's.
-        manifest: The block.
+        signature: What the block takes and returns.
 
     Attributes:
         opened: The engine.
@@ -48,11 +48,11 @@ class EngineExecution(Session):
         EngineError: The engine does not have the block's inputs and outputs.
     """
 
-    def __init__(self, opened: OpenedEngine, spec: EngineSpec, manifest: Manifest) -> None:
+    def __init__(self, opened: OpenedEngine, spec: EngineSpec, signature: Signature) -> None:
         self.opened = opened
-        self.name = manifest.name
+        self.name = signature.name
         self.device = opened.device
-        self.inputs, self.outputs = bindings_of(opened, spec, manifest)
+        self.inputs, self.outputs = bindings_of(opened, spec, signature)
         self._bounds: Bounds = tuple((port.index, port.name, port.binding) for port in self.inputs)
         self._in = [
             (port.index, port.name, port.other_type, port.binding.on_host) for port in self.inputs

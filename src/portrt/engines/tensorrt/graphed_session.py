@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
+from portrt.engines.base import Session
 from portrt.engines.tensorrt.execution import EngineExecution
 from portrt.engines.tensorrt.recording import Recording, StreamPool
 from portrt.errors import EngineError, OutOfProfileError
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 _MAX_SEEN = 1024
 
 
-class GraphedSession:
+class GraphedSession(Session):
     """A session whose calls replay CUDA graphs, at any addresses of the caller's tensors.
 
     The first call with some sizes on a stream runs as usual, the second records. The least recently

@@ -11,14 +11,14 @@ from portrt.engines.tensorrt.refit import EngineWeights
 from portrt.engines.tensorrt.session import TensorRTSession
 from portrt.errors import EngineError
 from portrt.format.dimensions import DataDependentSize
-from portrt.format.manifest import EngineSpec, Manifest
+from portrt.format.manifest import EngineSpec, Signature
 from portrt.format.plan_header import contradiction
 from portrt.weights import WeightsImage
 
 
 def open_session(
     engine: EngineSpec,
-    manifest: Manifest,
+    signature: Signature,
     data: torch.Tensor,
     weights: WeightsImage | None = None,
     *,
@@ -32,7 +32,7 @@ def open_session(
 
     Args:
         engine: Its entry.
-        manifest: The block.
+        signature: What the block takes and returns.
         data: The engine, 1-D uint8 on the CPU.
         weights: The weights of the program, of which the engine may lack some.
         library: Name of the Python module that runs it.
@@ -48,7 +48,7 @@ def open_session(
     other = contradiction(as_bytes(data), engine.backend, built)
     if other:
         raise EngineError(
-            f"the engine of {manifest.name} is not what its manifest says: {other}",
+            f"the engine of {signature.name} is not what its manifest says: {other}",
             "an engine and a manifest that belong together",
             "get the file again from where it was made",
         )
@@ -60,14 +60,14 @@ def open_session(
     interface = interface_of(library, built)
     lacking = EngineWeights.of(engine.weights, weights)
     opened = open_engine(lib, runtime, data, engine.data.sha256, interface, where, lacking)
-    sizes = [size for output in manifest.outputs for size in output.shape]
+    sizes = [size for output in signature.outputs for size in output.shape]
     unknown = any(isinstance(size, DataDependentSize) for size in sizes)
     told = any(binding.on_host for binding in opened.inputs.values())  # by their numbers
     if unknown and not told and not opened.allocates_outputs:
         raise EngineError(
-            f"{manifest.name} has outputs whose size only a run tells, and {library} {lib.version} "
-            f"cannot take such sizes from an engine of TensorRT {built}",
+            f"{signature.name} has outputs whose size only a run tells, and {library} "
+            f"{lib.version} cannot take such sizes from an engine of TensorRT {built}",
             "a runtime of the release that built the engine",
             f"install tensorrt or tensorrt_lean {built}, or build the engine again",
         )
-    return TensorRTSession(opened, engine, manifest)
+    return TensorRTSession(opened, engine, signature)

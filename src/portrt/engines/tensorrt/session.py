@@ -16,7 +16,7 @@ from portrt.engines.tensorrt.execution import EngineExecution
 from portrt.engines.tensorrt.graphed_session import GraphedSession
 from portrt.engines.tensorrt.layer_times import layer_times
 from portrt.engines.tensorrt.memory import ALIGNMENT, SMALL_BYTES
-from portrt.format.manifest import EngineSpec, Manifest
+from portrt.format.manifest import EngineSpec, Signature
 
 
 class TensorRTSession(EngineExecution):
@@ -29,14 +29,17 @@ class TensorRTSession(EngineExecution):
     Args:
         opened: The engine.
         spec: Its entry, with the names of its bindings where they are not the block's.
-        manifest: The block.
+        signature: What the block takes and returns.
 
     Raises:
         EngineError: The engine does not have the block's inputs and outputs.
     """
 
-    def __init__(self, opened: OpenedEngine, spec: EngineSpec, manifest: Manifest) -> None:
-        super().__init__(opened, spec, manifest)
+    supports_layer_times = True
+    supports_graphs = True
+
+    def __init__(self, opened: OpenedEngine, spec: EngineSpec, signature: Signature) -> None:
+        super().__init__(opened, spec, signature)
         self._index: int = opened.device.index
         self._plain_out = all(
             not port.other_type and not port.binding.on_host for port in self.outputs
@@ -184,6 +187,6 @@ class TensorRTSession(EngineExecution):
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
     ) -> list[LayerTime]:
-        """Time each layer; see `portrt.engines.base.ProfiledSession`."""
+        """Time each layer; see `portrt.engines.base.Session`."""
         with torch.cuda.device(self._index):
             return layer_times(self, inputs, shapes, calls)

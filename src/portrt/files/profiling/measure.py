@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.engines import registry
-from portrt.engines.base import LayerTime, ProfiledSession
+from portrt.engines.base import LayerTime
 from portrt.engines.eager import program_from_source
 from portrt.engines.node_times import WARM_UP, NodeTimes, describe
 from portrt.errors import EngineError, InputError, PortrtError, SettingsError
@@ -172,7 +172,7 @@ class _Measurement:
         seconds = seconds_per_call(lambda: session.run(inputs, shapes), self._device, self._calls)
         layers: list[LayerTime] = []
         reason = ""
-        if isinstance(timed, ProfiledSession):
+        if timed.supports_layer_times:
             try:
                 layers = timed.layer_times(inputs, shapes, calls=self._calls)
             except PortrtError:
@@ -247,5 +247,5 @@ def _machine(device: torch.device, blocks: Sequence[BlockProfile]) -> dict[str, 
         "threads": str(torch.get_num_threads()),
     }
     for name in dict.fromkeys(block.backend for block in blocks if block.backend != EAGER):
-        found[name] = registry.backend(name).can_run(device.type).reason
+        found[name] = registry.runtime(name).can_run(device.type).reason
     return found

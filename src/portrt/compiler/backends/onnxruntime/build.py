@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: an engine is a small ONNX graph over the shared weights."""
+"""Builds ONNX Runtime engines: an engine is a small ONNX graph over the shared weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from portrt.compiler.backends.base import BuildInput
+from portrt.compiler.backends.base import BuilderInput, BuildInput
 from portrt.compiler.backends.onnxruntime.limits import (
     SAFE_DIVISION,
     divides_integers,
@@ -17,19 +17,14 @@ from portrt.compiler.backends.support import supports_dtypes
 from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
-from portrt.engines.base import Session
 from portrt.engines.onnxruntime.native import left_alone, open_session
-from portrt.engines.onnxruntime.session import OnnxRuntimeSession, first_line, library_version
+from portrt.engines.onnxruntime.runtime import installed
+from portrt.engines.onnxruntime.session import first_line, library_version
 from portrt.errors import BuildError
-from portrt.format.manifest import EngineSpec, Manifest
 from portrt.graphs import nested
-from portrt.targets.backends import INSTALL
-from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
 
-_INSTALL = INSTALL["onnxruntime"]
 # The oldest release that reads opset 23; setup asks for it too.
 _OLDEST = "1.23"
 _DTYPES = frozenset(
@@ -48,32 +43,24 @@ _DTYPES = frozenset(
 )
 
 
-class OnnxRuntimeBackend:
-    """Builds anywhere, runs on any CPU."""
+class OnnxRuntimeBuilder:
+    """Builds anywhere."""
 
     name = "onnxruntime"
+    input: BuilderInput = "onnx"
 
     def can_build(self, settings: Settings | None = None) -> Verdict:  # noqa: ARG002
-        return self._installed()
-
-    def can_run(self, device: str) -> Verdict:
-        if device != "cpu":
-            return Verdict.no(
-                "wrong_device",
-                f"it runs on CPU tensors, the inputs are on {device}",
-                "use CPU tensors",
-            )
-        return self._installed()
+        return installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
         able = supports_dtypes(node, _DTYPES, self.name)
         return able and matches_pytorch(node, library_version())
 
-    def build(self, material: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
+    def build(self, build_input: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
-        model = material.convert(NEWEST_OPSET)
+        model = build_input.convert(NEWEST_OPSET)
         data, flags = model.data, []
-        if _has_bfloat16(material):
+        if _has_bfloat16(build_input):
             from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import widen_bfloat16
 
             data = widen_bfloat16(data)
@@ -89,10 +76,10 @@ class OnnxRuntimeBackend:
         data = exact_integer_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
         # Opening it proves that every operator has a kernel here; the session is not kept.
         try:
-            open_session(data, model.weights, WeightsImage(material.image), lean=True)
+            open_session(data, model.weights, WeightsImage(build_input.image), low_memory=True)
         except Exception as err:
             raise BuildError(
-                f"onnxruntime refuses {material.block.name}: {first_line(err)}",
+                f"onnxruntime refuses {build_input.block.name}: {first_line(err)}",
                 "operators and dtypes for which ONNX Runtime has a CPU kernel",
                 "name the operator in torch_executed_ops, or leave onnxruntime out of engines",
             ) from err
@@ -110,44 +97,18 @@ class OnnxRuntimeBackend:
                 "arch": platform.machine(),
                 "seconds": round(time.perf_counter() - started, 3),
             },
-            requires={"device": ["cpu"], self.name: _oldest(material)},
+            requires={"device": ["cpu"], self.name: _oldest(build_input)},
             weights=model.weights,
         )
 
-    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
-        able = self.can_run(device.type)
-        facts = Machine(versions={self.name: library_version()})
-        return judge(self.name, engine.requires, facts, device.type) if able else able
 
-    def open(
-        self,
-        engine: EngineSpec,
-        manifest: Manifest,
-        data: torch.Tensor,
-        weights: WeightsImage | None,
-        *,
-        device: torch.device,  # noqa: ARG002  (the CPU)
-        lean: bool = False,
-    ) -> Session:
-        return OnnxRuntimeSession(engine, manifest, data, weights, lean=lean)
-
-    def _installed(self) -> Verdict:
-        try:
-            import onnxruntime
-
-            return Verdict.yes(f"ONNX Runtime {onnxruntime.__version__}")
-        except Exception as err:
-            reason = f"onnxruntime cannot be imported: {type(err).__name__}: {first_line(err)}"
-            return Verdict.no("library_missing", reason, _INSTALL)
-
-
-def _oldest(material: BuildInput) -> str:
+def _oldest(build_input: BuildInput) -> str:
     """The oldest release that may run the block."""
-    nodes = nested.all_nodes(material.block.program.graph_module)
+    nodes = nested.all_nodes(build_input.block.program.graph_module)
     return SAFE_DIVISION if any(map(divides_integers, nodes)) else _OLDEST
 
 
-def _has_bfloat16(material: BuildInput) -> bool:
-    nodes = nested.all_nodes(material.block.program.graph_module)
+def _has_bfloat16(build_input: BuildInput) -> bool:
+    nodes = nested.all_nodes(build_input.block.program.graph_module)
     values = [node.meta.get("val") for node in nodes]
     return any(isinstance(v, torch.Tensor) and v.dtype == torch.bfloat16 for v in values)

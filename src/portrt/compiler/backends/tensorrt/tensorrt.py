@@ -1,8 +1,7 @@
-"""TensorRT: engines for NVIDIA GPUs, built where a GPU is and run by any of its runtimes."""
+"""Builds TensorRT engines, where a GPU is."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -11,28 +10,17 @@ from functools import lru_cache
 import torch
 
 from portrt.cache.location import timing_cache_folder
-from portrt.compiler.backends.base import BuildInput
+from portrt.compiler.backends.base import BuilderInput, BuildInput
 from portrt.compiler.backends.tensorrt.build import build_engine, supports
 from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
-from portrt.engines.base import Session
-from portrt.engines.tensorrt.open import open_session
-from portrt.errors import BuildError, EngineError
-from portrt.format.manifest import EngineSpec, Manifest
-from portrt.runtime.trust import is_trusted
-from portrt.targets.backends import INSTALL, RUNTIMES
-from portrt.targets.lean_library import find_lean_library
-from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
-from portrt.targets.tensorrt_rules import runtime_for
+from portrt.errors import BuildError
+from portrt.targets.backends import BUILT_IN
 from portrt.targets.this_machine import arch_name, this_machine
-from portrt.targets.trust import HOST_CODE
-from portrt.targets.versions import same_release
 from portrt.verdict import Verdict
-from portrt.weights import WeightsImage
 
-_INSTALL = INSTALL["tensorrt"]
+_INSTALL = BUILT_IN["tensorrt"].install
 # Newest opset first, by the major version of the builder: what its parser reads.
 # Source: TensorRT's release notes and the operator page of its ONNX parser.
 _OPSETS = {8: (17,), 9: (20, 18, 17)}
@@ -41,10 +29,11 @@ _PROBE_S = 120
 _PROBE = "import tensorrt; print('version', tensorrt.__version__)"
 
 
-class TensorRTBackend:
-    """Builds where a GPU is; runs on GPUs of the compute capability that it was built for."""
+class TensorRTBuilder:
+    """Builds where a GPU is, for GPUs of its compute capability."""
 
     name = "tensorrt"
+    input: BuilderInput = "onnx"
 
     def can_build(self, settings: Settings | None = None) -> Verdict:
         if not torch.cuda.is_available():
@@ -59,35 +48,16 @@ class TensorRTBackend:
             return Verdict.no("library_missing", "the package tensorrt is not installed", _INSTALL)
         return Verdict.yes(f"TensorRT {this_machine().versions['tensorrt']}")
 
-    def can_run(self, device: str) -> Verdict:
-        if device != "cuda":
-            return Verdict.no(
-                "wrong_device",
-                f"it runs on CUDA tensors, the inputs are on {device}",
-                "use CUDA tensors",
-            )
-        if not torch.cuda.is_available():
-            return Verdict.no(
-                "no_gpu", "there is no NVIDIA GPU that torch can use", "use such a GPU"
-            )
-        found = {name: version for name, version in this_machine().versions.items() if version}
-        names = [name for name in RUNTIMES if name in found]
-        if not names:
-            return Verdict.no(
-                "library_missing", f"none of {', '.join(RUNTIMES)} is installed", _INSTALL
-            )
-        return Verdict.yes(", ".join(f"{name} {found[name]}" for name in names))
-
     def supports(self, node: torch.fx.Node) -> Verdict:
         return supports(node, self.name)
 
-    def build(self, material: BuildInput, settings: Settings) -> Engine:
+    def build(self, build_input: BuildInput, settings: Settings) -> Engine:
         options = settings.of(TensorRTOptions)
         version = builder_version(options.builder_python or sys.executable)
         major, minor = torch.cuda.get_device_capability()
         folder = timing_cache_folder(settings.cache_dir)
         made = build_engine(
-            material,
+            build_input,
             settings,
             library=self.name,
             install=_INSTALL,
@@ -121,64 +91,6 @@ class TensorRTBackend:
             requires=requires,
             weights=made.weights,
         )
-
-    def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
-        able = self.can_run(device.type)
-        if not able:
-            return able
-        return judge(self.name, engine.requires, _facts(device), device.type)
-
-    def open(
-        self,
-        engine: EngineSpec,
-        manifest: Manifest,
-        data: torch.Tensor,
-        weights: WeightsImage | None,
-        *,
-        device: torch.device,
-        lean: bool = False,  # noqa: ARG002  (the contract has it)
-    ) -> Session:
-        built = str(engine.requires["tensorrt"])
-        facts = _facts(device)
-        library = runtime_for(engine.requires, facts)
-        if isinstance(library, Verdict):
-            raise EngineError(
-                f"the tensorrt engine of {manifest.name} cannot be opened: {library.reason}",
-                "a runtime for it",
-                library.remedy,
-            )
-        return open_session(
-            engine,
-            manifest,
-            data,
-            weights,
-            library=library,
-            built=built,
-            device=device,
-            lean_runtime=_lean_runtime(engine, library, built, facts),
-            host_code=is_trusted(HOST_CODE, engine.data.sha256),
-        )
-
-
-def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Machine) -> str | None:
-    """Path of the lean library that a dispatch runtime needs, if it does."""
-    if engine.requires.get("lean_runtime") != "outside":
-        return None
-    if library != "tensorrt_dispatch" and same_release(built, facts.versions[library]):
-        return None
-    found = find_lean_library(built)
-    if isinstance(found, Verdict):
-        raise EngineError(
-            f"the tensorrt engine has no lean runtime: {found.reason}",
-            "the lean runtime library of the release that built it",
-            found.remedy,
-        )
-    return found
-
-
-def _facts(device: torch.device) -> Machine:
-    major, minor = torch.cuda.get_device_capability(device)
-    return dataclasses.replace(this_machine(), compute_capability=f"{major}.{minor}")
 
 
 @lru_cache

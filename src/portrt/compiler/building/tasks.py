@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from portrt.compiler.backends.base import Backend
+from portrt.compiler.backends import registry
+from portrt.compiler.backends.base import Builder
 from portrt.compiler.building.precision import reason_for_float32
 from portrt.compiler.options.settings import EngineRequest, Settings
-from portrt.engines import registry
 from portrt.errors import BackendUnavailableError
 from portrt.targets import backends
 
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Builder:
+class EngineTask:
     """One engine to build of each block: who builds it, and with which settings."""
 
-    backend: Backend
+    builder: Builder
     settings: Settings
 
 
-def builders_for(settings: Settings) -> list[Builder]:
+def tasks_for(settings: Settings) -> list[EngineTask]:
     """The engines that were asked for and can be built here, in order of preference.
 
     Raises:
@@ -31,18 +31,18 @@ def builders_for(settings: Settings) -> list[Builder]:
             although `require_engines` is set.
     """
     asked = settings.engines or tuple(EngineRequest(name) for name in backends.names())
-    found: list[Builder] = []
+    found: list[EngineTask] = []
     refused: list[str] = []
     remedies: list[str] = []
     for request in asked:
-        backend = registry.backend(request.backend)
+        builder = registry.builder(request.backend)
         own = request.settings(settings)
-        verdict = backend.can_build(own)
+        verdict = builder.can_build(own)
         if verdict:
-            found.append(Builder(backend, own))
-            reason = reason_for_float32(backend.name, own.precision)
+            found.append(EngineTask(builder, own))
+            reason = reason_for_float32(builder.name, own.precision)
             if reason:
-                logger.warning("%s engines stay in float32: %s", backend.name, reason)
+                logger.warning("%s engines stay in float32: %s", builder.name, reason)
             continue
         refused.append(f"{request.backend}: {verdict}")
         remedies.append(verdict.remedy)
