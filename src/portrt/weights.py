@@ -12,7 +12,6 @@ import torch
 from portrt.errors import PackageError, brief
 from portrt.format.dimensions import MAX_RANK
 from portrt.format.json_fields import strict_json
-from portrt.format.temp_file import scratch_file
 
 # https://github.com/huggingface/safetensors: 8 bytes little-endian header length, JSON header,
 # then the tensors without holes. The header is padded with spaces, which the format allows.
@@ -77,6 +76,8 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     size = len(head) + end
     parts = (_bytes_of(tensors[name]) for name in names)
     if size >= _LARGE_BYTES:
+        from portrt.format.temp_file import scratch_file  # for what is compiled alone
+
         mapped = scratch_file(size, itertools.chain([head], parts))
         if mapped is not None:
             return torch.frombuffer(mapped, dtype=torch.uint8)

@@ -8,10 +8,10 @@ from importlib import import_module
 
 import torch
 
+from portrt import torch_internals
 from portrt.engines.base import LayerTime, Session, fits
 from portrt.errors import EngineError, PackageError, brief
 from portrt.format.manifest import Signature
-from portrt.torch_internals import unchecked_module
 from portrt.weights import WeightsImage
 
 
@@ -44,7 +44,7 @@ class SourceSession(Session):
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        self._module = unchecked_module(program)
+        self._module = torch_internals.unchecked_module(program)
         self._name = signature.name
         self._device = device
         self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]

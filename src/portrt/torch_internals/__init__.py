@@ -11,56 +11,62 @@ tests/unit/test_torch_internals.py fails when torch moves one of them.
 - The reader of a .pt2 archive: `torch.export.load` offers no memory-mapped constants.
 """
 
-from portrt.torch_internals.calls import (
-    compiled_cuda_function,
-    current_device_index,
-    current_stream_handle,
-    empty_strided_on,
-    is_capturing,
-    is_tracing,
-    nothing_intercepts,
-)
-from portrt.torch_internals.exporter import (
-    NEWEST_OPSET,
-    Table,
-    Translations,
-    decomposed_as,
-    has_onnx_translation,
-    oblivious_to_size_one,
-    onnx_decompositions,
-    onnx_ir_from_program,
-    onnx_scan,
-    torch_tensor_of,
-    unguarded,
-)
-from portrt.torch_internals.programs import (
-    argument_names,
-    constant_names,
-    fuse,
-    guards_code_of,
-    guards_of,
-    load_mapped,
-    name_placeholders,
-    placeholder_names,
-    program_from_graph,
-    run_flat,
-    set_guards,
-    unchecked_module,
-    user_input_values,
-    with_constants,
-    with_guards_of,
-    with_ranges,
-    without_torch_noise,
-)
-from portrt.torch_internals.values import (
-    expression_of,
-    fake_mode_of,
-    hint_of,
-    inferring,
-    is_data_dependent,
-    is_symbolic_call,
-    is_unbacked,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from portrt.torch_internals.calls import (
+        compiled_cuda_function,
+        current_device_index,
+        current_stream_handle,
+        empty_strided_on,
+        is_capturing,
+        is_tracing,
+        nothing_intercepts,
+    )
+    from portrt.torch_internals.exporter import (
+        NEWEST_OPSET,
+        Table,
+        Translations,
+        decomposed_as,
+        has_onnx_translation,
+        oblivious_to_size_one,
+        onnx_decompositions,
+        onnx_ir_from_program,
+        onnx_scan,
+        torch_tensor_of,
+        unguarded,
+    )
+    from portrt.torch_internals.programs import (
+        argument_names,
+        constant_names,
+        fuse,
+        guards_code_of,
+        guards_of,
+        load_mapped,
+        name_placeholders,
+        placeholder_names,
+        program_from_graph,
+        run_flat,
+        set_guards,
+        unchecked_module,
+        user_input_values,
+        with_constants,
+        with_guards_of,
+        with_ranges,
+        without_torch_noise,
+    )
+    from portrt.torch_internals.values import (
+        expression_of,
+        fake_mode_of,
+        hint_of,
+        inferring,
+        is_data_dependent,
+        is_symbolic_call,
+        is_unbacked,
+    )
 
 __all__ = [
     "NEWEST_OPSET",
@@ -106,3 +112,16 @@ __all__ = [
     "with_ranges",
     "without_torch_noise",
 ]
+
+# A name is looked for in these, in this order: a process that runs a program imports the first
+# alone.
+_MODULES = ("calls", "values", "programs", "exporter")
+
+
+def __getattr__(name: str) -> Any:
+    for module in _MODULES if name in __all__ else ():
+        found = import_module(f"portrt.torch_internals.{module}")
+        if hasattr(found, name):
+            globals()[name] = value = getattr(found, name)
+            return value
+    raise AttributeError(f"module 'portrt.torch_internals' has no attribute {name!r}")
