@@ -62,7 +62,7 @@ class Call:
 
     def resealed(self, index: int, data: torch.Tensor) -> Call:
         """Another blob, with size and digest in the manifest made to fit it."""
-        made = Blob.of(index, data.numpy())
+        made = Blob.of(index, data.numpy()).to_json()
 
         def edit(entry: dict[str, Any]) -> None:
             for holder in (entry, *entry["engines"]):

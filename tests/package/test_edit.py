@@ -473,7 +473,7 @@ import portrt.files.insert_engine as adding
 
 name, original, room = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 target = room / "a.pt2"
-made = Engine("onnxruntime", b"engine" * 5000, {}, {"device": ["cpu"]})
+made = Engine(backend="onnxruntime", data=b"engine" * 5000, requires={"device": ["cpu"]})
 adding._build = lambda *_, **__: made  # the writing is what is tested
 
 def edit():

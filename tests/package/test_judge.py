@@ -185,7 +185,7 @@ def test_the_backend_refuses_another_release(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
     monkeypatch.setattr("portrt.engines.tensorrt.runtime._rtx_version", lambda: "1.6.0.2")
     if backend.can_run("cuda"):
-        spec = EngineSpec("tensorrt_rtx", Blob(0, 0, "0" * 64), {}, RTX, (), None)
+        spec = EngineSpec(backend="tensorrt_rtx", data=Blob(0, 0, "0" * 64), requires=RTX)
         verdict = backend.accepts(spec, torch.device("cuda"))
         assert "1.7.1.116, and 1.6.0.2 is there" in verdict.reason
 

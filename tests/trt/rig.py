@@ -44,9 +44,8 @@ def aligned(values: torch.Tensor) -> torch.Tensor:
 
 def spec_of(plan: bytes, **build: Any) -> EngineSpec:
     """The entry of an engine."""
-    data = Blob.of(1, plan)
     requires = {"device": ["cuda"], "tensorrt": "10.13.0.35"}
-    return EngineSpec("tensorrt", Blob(1, data["size"], data["sha256"]), build, requires, (), None)
+    return EngineSpec(backend="tensorrt", data=Blob.of(1, plan), build=build, requires=requires)
 
 
 def manifest_of(inputs: dict[str, Any], outputs: dict[str, Any], **fields: Any) -> Manifest:

@@ -294,7 +294,7 @@ def test_another_size_of_a_blob_is_refused(text: str) -> None:
 
 
 def test_a_digest_is_that_of_the_bytes() -> None:
-    blob = Blob(0, 3, Blob.of(0, b"abc")["sha256"])
+    blob = Blob.of(0, b"abc")
     check_digest(b"abc", blob, "it")
     with pytest.raises(PackageError, match=r"^it is damaged"):
         check_digest(b"abd", blob, "it")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from portrt.format.engine_info import EngineInfo
 from portrt.format.signature import InputSpec, OutputSpec, Signature
 
 if TYPE_CHECKING:
@@ -82,23 +83,12 @@ class Plan:
     left_out: tuple[FallbackNode, ...]
 
 
-@dataclass(frozen=True)
-class Engine:
+@dataclass(frozen=True, kw_only=True)
+class Engine(EngineInfo):
     """One built engine of one block.
 
     Attributes:
-        backend: Name of the backend that built it and that will run it.
         data: The engine itself.
-        build: What it was built with: library, version, flags, opset, precision, profiles, seconds.
-        requires: What it needs to run: device type, and, where they matter, operating system, CPU,
-            compute capabilities.
-        weights: Names of the tensors of the weights image that it takes when it is opened.
-        check: How its numbers compared with eager, or why they could not be compared.
     """
 
-    backend: str
     data: bytes
-    build: Mapping[str, Any] = field(default_factory=dict)
-    requires: Mapping[str, Any] = field(default_factory=dict)
-    weights: tuple[str, ...] = ()
-    check: Mapping[str, Any] | None = None

@@ -21,7 +21,6 @@ from portrt.compiler.building.stored_precision import FIELDS, with_stored_precis
 from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS as SYNONYMS
-from portrt.compiler.package.entries import engine_entry
 from portrt.compiler.plan import Engine, Plan
 from portrt.engines import registry
 from portrt.errors import PackageError, SettingsError
@@ -194,4 +193,4 @@ def _sample(stored: StoredBlock, task: EngineTask) -> Sample | None:
 
 def _add(draft: ProgramEditor, call: CallEditor, engine: Engine, *, first: bool) -> None:
     blob = draft.add_blob(call, f"engine_{engine.backend}", engine.data)
-    call.add_engine(engine_entry(engine, {}), blob, engine.data, first=first)
+    call.add_engine(engine.to_json(), blob, engine.data, first=first)

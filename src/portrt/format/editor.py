@@ -83,7 +83,7 @@ class CallEditor:
     def add_engine(self, engine: Mapping[str, Any], blob: str, data: bytes, *, first: bool) -> None:
         """Put an engine whose bytes are the new blob `blob` behind the others, or before them."""
         self.blobs.append(blob)
-        whole = {**engine, "data": Blob.of(len(self.blobs) - 1, data)}
+        whole = {**engine, "data": Blob.of(len(self.blobs) - 1, data).to_json()}
         self.entry["engines"].insert(0 if first else len(self.entry["engines"]), whole)
 
     def _tidy(self) -> None:

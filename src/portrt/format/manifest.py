@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from portrt.errors import PackageError, brief
 from portrt.format.dimensions import DataDependentSize as DataDependentSize
 from portrt.format.dimensions import Dimension as Dimension
 from portrt.format.dimensions import has_data_dependent_sizes, input_shape, output_shape
+from portrt.format.engine_info import EngineInfo as EngineInfo
 from portrt.format.json_fields import REMEDY as _REMEDY
 from portrt.format.json_fields import Fields, strict_json
 from portrt.format.memory_map import sha256_of
@@ -74,21 +75,30 @@ class Blob:
     sha256: str
 
     @classmethod
-    def of(cls, index: int, data: Any) -> dict[str, Any]:
-        """The manifest entry of `data`, a bytes-like object."""
-        return {"blob": index, "size": memoryview(data).nbytes, "sha256": sha256_of(data)}
+    def of(cls, index: int, data: Any) -> Blob:
+        """The blob of this index that holds `data`, a bytes-like object."""
+        return cls(index, memoryview(data).nbytes, sha256_of(data))
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in a manifest."""
+        return {"blob": self.index, "size": self.size, "sha256": self.sha256}
 
 
-@dataclass(frozen=True)
-class EngineSpec:
-    """One stored engine. The mappings are described in docs/format.md."""
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec(EngineInfo):
+    """One stored engine.
 
-    backend: str
+    Attributes:
+        data: Where its bytes are.
+    """
+
     data: Blob
-    build: Mapping[str, Any]
-    requires: Mapping[str, Any]
-    weights: tuple[str, ...]
-    check: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, engine: EngineInfo, data: Blob) -> EngineSpec:
+        """The entry of an engine whose bytes are at `data`."""
+        shared = {item.name: getattr(engine, item.name) for item in fields(EngineInfo)}
+        return cls(data=data, **shared)
 
 
 @dataclass(frozen=True)
@@ -269,7 +279,12 @@ def _engine(item: Any, block: str, path: str) -> EngineSpec:
     data = _blob(part, "data")
     check = None if part.is_null("check") else part.mapping("check")
     return EngineSpec(
-        backend, data, part.mapping("build"), _requires(part), part.names("weights"), check
+        backend=backend,
+        data=data,
+        build=part.mapping("build"),
+        requires=_requires(part),
+        weights=part.names("weights"),
+        check=check,
     )
 
 

@@ -14,7 +14,6 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt.compiler.options.precision import PRECISIONS
-from portrt.compiler.package import entries
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.engines import registry
 from portrt.engines.base import OpenOptions, Session
@@ -196,13 +195,13 @@ def _remedy(engine: Engine) -> str:
 def _manifest(block: Block, engine: Engine, image: torch.Tensor) -> manifests.Manifest:
     """A manifest of this engine alone, to open it with."""
     first = [{"blob": 0, "size": image.numel(), "sha256": "0" * 64}] if engine.weights else []
-    data = Blob.of(len(first), engine.data)
+    data = Blob.of(len(first), engine.data).to_json()
     text = manifests.compose(
         name=block.name,
         inputs=[spec.to_json() for spec in block.inputs],
         outputs=[spec.to_json() for spec in block.outputs],
         weights=first[0] if first else None,  # its digest is not looked at here
-        engines=[entries.engine_entry(engine, data)],
+        engines=[{**engine.to_json(), "data": data}],
         blob_count=len(first) + 1,
     )
     return manifests.decode(text)

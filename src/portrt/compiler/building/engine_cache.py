@@ -56,7 +56,11 @@ def _engine(cache: Cache, key: Key, settings: Settings) -> Engine | None:
     meta = entry.meta
     logger.info("took the %s engine of %s from the cache", meta["backend"], meta["block"])
     return Engine(
-        meta["backend"], data, meta["build"], meta["requires"], tuple(meta["weights"]), None
+        backend=meta["backend"],
+        data=data,
+        build=meta["build"],
+        requires=meta["requires"],
+        weights=tuple(meta["weights"]),
     )
 
 

@@ -87,19 +87,12 @@ def rebuild(
         found = _in_thread(manifest, blobs, device, task)
         if isinstance(found, Engine):
             data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)
-            spec = _spec(found, -index)
+            spec = EngineSpec.of(found, Blob.of(-index, found.data))
             mark_trusted(spec.data.sha256)  # it was built here
             return Rebuilt(spec, data), tuple(verdicts)
         logger.warning("%s was not rebuilt for %s: %s", name, manifest.name, found.reason)
         verdicts.append((f"{name}, rebuilt", found))
     return None, tuple(verdicts)
-
-
-def _spec(engine: Engine, index: int) -> EngineSpec:
-    blob = Blob(index, len(engine.data), str(Blob.of(0, engine.data)["sha256"]))
-    return EngineSpec(
-        engine.backend, blob, engine.build, engine.requires, engine.weights, engine.check
-    )
 
 
 def _in_thread(

@@ -17,7 +17,6 @@ from torch.export.graph_signature import (
 )
 
 from portrt import torch_internals
-from portrt.compiler.package import entries
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.compiler.sizes import data_sizes
 from portrt.format import manifest as manifests
@@ -79,7 +78,7 @@ class _Blobs:
         self.specs: list[InputSpec] = []
         self._fake_mode = torch_internals.fake_mode_of(graph)
         self.weights = None if image is None else self.add("portrt_weights", image)
-        self.weights_entry = {} if image is None else Blob.of(0, image.numpy())
+        self.weights_entry = {} if image is None else Blob.of(0, image.numpy()).to_json()
 
     def add(self, name: str, data: torch.Tensor) -> torch.fx.Node:
         """A placeholder for `data`, before all others."""
@@ -109,11 +108,11 @@ def _replace_call(
 
     def add(label: str, data: bytes) -> dict[str, Any]:
         nodes.append(blobs.add(f"portrt_{block.name}_{label}", _tensor_from_bytes(data)))
-        return Blob.of(len(nodes) - 1, data)
+        return Blob.of(len(nodes) - 1, data).to_json()
 
     source_entry = None if source is None else add("source", source)
     engine_entries = [
-        entries.engine_entry(engine, add(f"engine_{index}_{engine.backend}", engine.data))
+        {**engine.to_json(), "data": add(f"engine_{index}_{engine.backend}", engine.data)}
         for index, engine in enumerate(engines)
     ]
     text = manifests.compose(

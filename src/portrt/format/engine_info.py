@@ -1,0 +1,37 @@
+"""What describes an engine, wherever its bytes are. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """An engine without its bytes. The mappings are described in docs/format.md.
+
+    Attributes:
+        backend: Name of the backend that built it and that runs it.
+        build: What it was built with: library, version, flags, opset, precision, profiles, seconds.
+        requires: What it needs to run: device type, and, where they matter, operating system, CPU,
+            compute capabilities.
+        weights: Names of the tensors of the weights image that it takes when it is opened.
+        check: How its numbers compared with eager, or why they could not be compared.
+    """
+
+    backend: str
+    build: Mapping[str, Any] = field(default_factory=dict)
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
+    check: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in a manifest, without "data"."""
+        return {
+            "backend": self.backend,
+            "build": dict(self.build),
+            "requires": dict(self.requires),
+            "weights": list(self.weights),
+            "check": self.check,
+        }
