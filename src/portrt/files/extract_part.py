@@ -191,11 +191,15 @@ def _onnx_bytes(draft: ProgramEditor, call: CallEditor) -> bytes:
     if call.entry["source"] is None:
         raise _missing(f"neither an onnxruntime engine nor the source of {call.name}")
     from portrt import torch_internals
-    from portrt.compiler.building.stored_block import stored_block
+    from portrt.compiler.building.source_plan import plan_from_source
     from portrt.compiler.convert import NEWEST_OPSET, onnx_from_block
+    from portrt.runtime.stored_block import StoredBlock
     from portrt.weights import WeightsImage
 
-    stored = stored_block(call, map_file(str(draft.archive.path)))
+    mapped = map_file(str(draft.archive.path))
+    stored = StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped)
+    plan = plan_from_source(stored)
+    (block,) = plan.blocks
     with torch_internals.without_torch_noise():
         image = WeightsImage(stored.image)
-        return onnx_from_block(stored.block, stored.tensors, image, NEWEST_OPSET).data
+        return onnx_from_block(block, plan.tensors, image, NEWEST_OPSET).data

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from portrt import torch_internals
-from portrt.compiler.building.check import Sample
+from portrt.compiler.building.check import Sample, run_block
 from portrt.compiler.building.engines import engines_of_block
-from portrt.compiler.building.stored_block import StoredBlock, stored_block
+from portrt.compiler.building.source_plan import plan_from_source
 from portrt.compiler.building.stored_precision import FIELDS, with_stored_precision
 from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.options.settings import Settings
@@ -28,6 +26,7 @@ from portrt.format.editor import CallEditor, ProgramEditor
 from portrt.format.manifest import check_digest
 from portrt.format.memory_map import map_file
 from portrt.runtime.random_inputs import random_block_inputs
+from portrt.runtime.stored_block import StoredBlock
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +157,14 @@ class _DigestCheck:
 
 def _build(call: CallEditor, mapped: Any, task: EngineTask, *, as_stored: bool) -> Engine:
     """The new engine of one block; `as_stored` gives it the precision of those that are there."""
-    stored = stored_block(call, mapped)
+    stored = StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped)
     if as_stored:
         name, engines = task.builder.name, stored.manifest.engines
         task = EngineTask(task.builder, with_stored_precision(task.settings, engines, name))
-    program = stored.block.program
-    plan = Plan(program, program.graph_module, (stored.block,), stored.tensors, ())
-    sample = _sample(stored, task)
-    (engine,), _ = engines_of_block(plan, stored.block, stored.image, [task], sample)
+    plan = plan_from_source(stored)
+    (block,) = plan.blocks
+    sample = _sample(plan, task)
+    (engine,), _ = engines_of_block(plan, block, stored.image, [task], sample)
     able = registry.runtime(task.builder.name).can_run("cpu")
     if not able and task.settings.check != "off":
         check = {**(engine.check or {}), "skipped": able.reason}
@@ -173,20 +172,17 @@ def _build(call: CallEditor, mapped: Any, task: EngineTask, *, as_stored: bool) 
     return engine
 
 
-def _sample(stored: StoredBlock, task: EngineTask) -> Sample | None:
-    """Random inputs, and what the source makes of them; None where nothing needs them."""
+def _sample(plan: Plan, task: EngineTask) -> Sample | None:
+    """Return random inputs, and what the source returns; None where nothing needs them."""
     checked = task.settings.check != "off" and registry.runtime(task.builder.name).can_run("cpu")
     if not checked and task.settings.precision is None:
         return None
-    inputs = random_block_inputs(stored.manifest.signature, seed=0)
-    weights = [stored.tensors[name] for name in stored.block.weights]
+    (block,) = plan.blocks
+    inputs = random_block_inputs(block.signature, seed=0)
     try:
-        with torch.no_grad():
-            outputs = tuple(
-                torch_internals.unchecked_module(stored.block.program)(*inputs, *weights)
-            )
+        outputs = run_block(block, plan.tensors, inputs)
     except Exception:
-        logger.warning("%s is not checked: its source fails on random inputs", stored.block.name)
+        logger.warning("%s is not checked: its source fails on random inputs", block.name)
         return None
     return Sample(inputs, outputs)
 

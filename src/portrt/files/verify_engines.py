@@ -16,7 +16,7 @@ from portrt.engines import registry
 from portrt.engines.base import OpenOptions
 from portrt.engines.eager import SourceSession
 from portrt.errors import BackendUnavailableError, EngineError, InputError, PortrtError
-from portrt.format.archive import Archive, EngineCall, engine_calls
+from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec, decode
 from portrt.format.memory_map import map_file
 from portrt.graphs.program_inputs import flat_signature
@@ -26,9 +26,9 @@ from portrt.runtime.load import load, verify_digests
 from portrt.runtime.module import module_of
 from portrt.runtime.policy import CONTEXT, effective
 from portrt.runtime.random_inputs import random_block_inputs
+from portrt.runtime.stored_block import StoredBlock
 from portrt.runtime.trust import host_code_verdict, is_trusted
 from portrt.targets.trust import HOST_CODE
-from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
 
@@ -135,32 +135,30 @@ def verify(
     verify_digests(archive, calls, progress)
     mapped = map_file(str(archive.path))
     with torch_internals.without_torch_noise(), torch.no_grad():
-        blocks = [_Block(call, mapped, torch.device(device)) for call in calls]
+        blocks = [
+            _Block(
+                StoredBlock.mapped(call.manifest, call.blobs, mapped, verified=True),
+                torch.device(device),
+            )
+            for call in calls
+        ]
         given = None if inputs is None else _inputs_of_blocks(path, inputs, blocks, device)
         found = []
         for block in blocks:
             wanted = given or {
-                block.name: random_block_inputs(block.manifest.signature, seed, device)
+                block.name: random_block_inputs(block.stored.signature, seed, device)
             }
             found.append(block.check(wanted.get(block.name)))
     return Verification(str(path), device, tuple(found))
 
 
 class _Block:
-    """A block of the file, its blobs mapped."""
+    """A block of the file, whose engines are compared with its source on one device."""
 
-    def __init__(self, call: EngineCall, mapped: Any, device: torch.device) -> None:
-        self.manifest = call.manifest
-        self.name = call.manifest.name
+    def __init__(self, stored: StoredBlock, device: torch.device) -> None:
+        self.stored = stored
+        self.name = stored.name
         self._device = device
-        self._blobs = [
-            torch.frombuffer(mapped, dtype=torch.uint8, count=r.size, offset=r.offset)
-            if r.size
-            else torch.empty(0, dtype=torch.uint8)
-            for r in call.blobs
-        ]
-        entry = self.manifest.weights
-        self._weights = None if entry is None else WeightsImage(self._blobs[entry.index])
         self._source: SourceSession | None = None
 
     def run_source(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -170,35 +168,28 @@ class _Block:
             EngineError: The source was stripped, or fails.
         """
         if self._source is None:
-            entry = self.manifest.source
-            if entry is None:
+            if not self.stored.has_source:
                 raise EngineError(
                     f"{self.name} has no source: it was stripped",
                     "a source, which engines are compared with",
                     "use a file that was not stripped",
                 )
-            source = self._blobs[entry.index]
-            self._source = SourceSession(
-                self.manifest.signature,
-                source,
-                self.manifest.source_weights,
-                self._weights,
-                self._device,
-            )
-        return self._source.run(inputs, output_shapes(self.manifest.signature, inputs))
+            self._source = self.stored.source_session(self._device)
+        return self._source.run(inputs, output_shapes(self.stored.signature, inputs))
 
     def check(self, inputs: Tensors | None) -> BlockCheck:
         """Compare every engine on these inputs."""
+        engines = self.stored.manifest.engines
         try:
             if inputs is None:
                 raise EngineError(f"{self.name} was not reached", "a call of it", "other inputs")
-            check_inputs(self.manifest.signature, inputs)
+            check_inputs(self.stored.signature, inputs)
             wanted = self.run_source(inputs)
         except (EngineError, InputError) as err:
-            idle = [EngineCheck(e.backend, False, err.happened, ()) for e in self.manifest.engines]
+            idle = [EngineCheck(e.backend, False, err.happened, ()) for e in engines]
             return BlockCheck(self.name, err.happened, tuple(idle))
-        engines = [self._check_engine(engine, inputs, wanted) for engine in self.manifest.engines]
-        return BlockCheck(self.name, "", tuple(engines))
+        checks = tuple(self._check_engine(engine, inputs, wanted) for engine in engines)
+        return BlockCheck(self.name, "", checks)
 
     def _check_engine(
         self, engine: EngineSpec, inputs: Tensors, wanted: Sequence[torch.Tensor]
@@ -215,12 +206,11 @@ class _Block:
             reason = verdict.reason or f"it takes {wants} tensors, the inputs are on {kind}"
             return EngineCheck(engine.backend, False, reason, ())
         try:
-            data = self._blobs[engine.data.index]
             session = runtime.open(
                 engine,
-                self.manifest.signature,
-                data,
-                self._weights,
+                self.stored.signature,
+                self.stored.engine_bytes(engine),
+                self.stored.weights,
                 device=self._device,
                 options=OpenOptions(
                     trusted_host_code=is_trusted(HOST_CODE, engine.data.sha256, policy)
@@ -231,7 +221,7 @@ class _Block:
             return EngineCheck(engine.backend, True, err.happened, ())
         assert self._source is not None  # it gave what is wanted
         held = [*inputs, *self._source.weights]
-        names = [spec.name for spec in self.manifest.outputs]
+        names = [spec.name for spec in self.stored.signature.outputs]
         precision, module = arithmetic_of(engine.backend, engine.build), self._source.module
         rows = compare_outputs(names, found, wanted, precision, module, held.copy)
         return EngineCheck(engine.backend, True, "", tuple(rows))

@@ -55,6 +55,10 @@ class CallEditor:
         """Where a blob lies in the file."""
         return self.records[self.blobs[blob["blob"]]]
 
+    def stored_blobs(self) -> list[Record]:
+        """Where each blob lies in the file, in order; none may have been added."""
+        return [self.records[name] for name in self.blobs]
+
     def text(self) -> str:
         """The manifest as it is now."""
         return manifests.encode({**self.entry, "blob_count": len(self.blobs)})

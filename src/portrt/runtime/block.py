@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from portrt.engines.base import Session
-from portrt.format.manifest import check_blob_sizes, check_digest, decode, labelled_blobs
+from portrt.format.manifest import decode
 from portrt.runtime.input_check import (
     Shapes,
     check_inputs,
@@ -20,7 +20,7 @@ from portrt.runtime.input_check import (
 from portrt.runtime.output_sizes import measured
 from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.select import Selection, select
-from portrt.weights import WeightsImage
+from portrt.runtime.stored_block import StoredBlock
 
 _MAX_KNOWN_SHAPES = 1024
 
@@ -34,19 +34,19 @@ class LoadedBlock:
         manifest: As the call has it.
         blobs: As the call has them; on any device.
 
+    Attributes:
+        text: The manifest as the call has it.
+        stored: The same block as it is stored.
+        signature: What the block takes and returns.
+
     Raises:
         PackageError: The manifest is malformed or does not describe these blobs.
     """
 
     def __init__(self, manifest: str, blobs: Sequence[torch.Tensor]) -> None:
         self.text = manifest
-        self.manifest = decode(manifest)
-        check_blob_sizes(self.manifest, [_byte_size(blob) for blob in blobs])
-        # Aliases, not the tensors themselves: these die with the program, which frees this block.
-        self._blobs = [blob.detach().cpu().contiguous() for blob in blobs]
-        entry = self.manifest.weights
-        self._weights = None if entry is None else WeightsImage(self._blobs[entry.index])
-        self.signature = self.manifest.signature
+        self.stored = StoredBlock(decode(manifest), blobs)
+        self.signature = self.stored.signature
         self._dtypes = [getattr(torch, spec.dtype) for spec in self.signature.inputs]
         self._known_shapes: dict[tuple[torch.Size, ...], Shapes] = {}
         self._selections: dict[tuple[torch.device, Policy | None], Selection] = {}
@@ -101,10 +101,8 @@ class LoadedBlock:
         with self._lock:
             found = self._selections.get((device, context))
             if found is None:
-                policy = effective(self.manifest.policy, context)
-                found = select(
-                    self.manifest, self._blobs, self._weights, device, policy, self._sessions
-                )
+                policy = effective(self.stored.manifest.policy, context)
+                found = select(self.stored, device, policy, self._sessions)
                 session = measured(found.session, self.signature)
                 found = dataclasses.replace(found, session=session)
                 self._selections[device, context] = found
@@ -122,11 +120,4 @@ class LoadedBlock:
         Raises:
             PackageError: One of them differs.
         """
-        for label, blob in labelled_blobs(self.manifest):
-            data = self._blobs[blob.index].numpy()
-            check_digest(data, blob, f"{label} of {self.manifest.name}")
-
-
-def _byte_size(blob: torch.Tensor) -> int:
-    """Number of bytes, or -1 for a tensor that is no blob, which equals no size."""
-    return blob.numel() if blob.dtype == torch.uint8 and blob.dim() == 1 else -1
+        self.stored.verify()

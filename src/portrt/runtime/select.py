@@ -14,7 +14,6 @@ import torch
 
 from portrt.engines import registry
 from portrt.engines.base import OpenOptions, Session
-from portrt.engines.eager import SourceSession
 from portrt.errors import (
     BackendUnavailableError,
     EngineError,
@@ -22,20 +21,23 @@ from portrt.errors import (
     OutOfProfileError,
     PackageError,
 )
-from portrt.format.manifest import EngineSpec, Manifest, check_digest
+from portrt.format.manifest import EngineSpec
 from portrt.runtime.choice import EAGER as EAGER
 from portrt.runtime.choice import engine_verdict, source_verdict
 from portrt.runtime.policy import Policy
 from portrt.runtime.profile_fallback import within_profiles
+from portrt.runtime.stored_block import StoredBlock
 from portrt.runtime.trust import is_trusted
 from portrt.targets import backends
 from portrt.targets.backends import REBUILDER
 from portrt.targets.requirements import UNKNOWN_BACKEND
 from portrt.targets.trust import HOST_CODE
 from portrt.verdict import YES, Verdict
-from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
+
+# By index of the blob and device; what was rebuilt has a negative number for its blob.
+Sessions = MutableMapping[tuple[int, torch.device], Session]
 
 NO_REBUILDER = Verdict.no(
     "no_builder",
@@ -77,37 +79,32 @@ def _on_machine(engine: EngineSpec, device: torch.device) -> Verdict:
 
 
 def select(
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
+    block: StoredBlock,
     device: torch.device,
     policy: Policy,
-    sessions: MutableMapping[tuple[int, torch.device], Session],
+    sessions: Sessions,
 ) -> Selection:
     """Open the first engine that this machine accepts, or else the source.
 
     Args:
-        manifest: The block.
-        blobs: The blobs of its call, on the CPU, of the sizes that the manifest says.
-        weights: The weights image among them.
+        block: With its engines.
         device: Where the inputs are.
         policy: Complete: its fallback is set.
-        sessions: What is open already, by blob and device; what is opened is added. What was
-            rebuilt has a negative number for its blob.
+        sessions: What is open already; what is opened is added.
 
     Raises:
         NoUsableEngineError: No engine fits, and the policy or the file has no fallback.
         PackageError: The bytes to be opened are not those that the manifest describes.
     """
     verdicts: list[tuple[str, Verdict]] = []
-    source = _source_for_sizes(manifest, blobs, weights, device, policy, sessions)
-    for engine in manifest.engines:
+    source = _source_for_sizes(block, device, policy, sessions)
+    for engine in block.manifest.engines:
         verdict = verdict_of(engine, device, policy)
         if verdict:
             key = (engine.data.index, device)
-            session = sessions.get(key) or _open(engine, manifest, blobs, weights, device, policy)
+            session = sessions.get(key) or _open(block, engine, device, policy)
             if policy.check == "first-open" and not isinstance(session, Verdict):
-                session = _checked(engine, session, manifest, blobs, weights, device)
+                session = _checked(block, engine, session, device)
             if isinstance(session, Verdict):
                 verdict = session
                 sessions.pop(key, None)
@@ -115,34 +112,29 @@ def select(
                 sessions[key] = session
                 adopted = bool(engine.build.get("adopted"))
                 session = with_graphs(session, policy)
-                session = within_profiles(session, manifest.signature, source, adopted=adopted)
+                session = within_profiles(session, block.signature, source, adopted=adopted)
                 verdicts.append((engine.backend, verdict))
                 logger.info(
-                    "%s runs as %s%s", manifest.name, engine.backend, _not_chosen(verdicts[:-1])
+                    "%s runs as %s%s", block.name, engine.backend, _not_chosen(verdicts[:-1])
                 )
                 return Selection(session, engine.backend, tuple(verdicts))
         verdicts.append((engine.backend, verdict))
-    if policy.rebuild == "missing" and manifest.source is not None:
-        rebuilt = _rebuilt(manifest, blobs, weights, device, policy, sessions, verdicts)
+    if policy.rebuild == "missing" and block.has_source:
+        rebuilt = _rebuilt(block, device, policy, sessions, verdicts)
         if rebuilt is not None:
             return dataclasses.replace(
-                rebuilt, session=within_profiles(rebuilt.session, manifest.signature, source)
+                rebuilt, session=within_profiles(rebuilt.session, block.signature, source)
             )
-    return _source(manifest, blobs, weights, device, policy, tuple(verdicts), sessions)
+    return _source(block, device, policy, tuple(verdicts), sessions)
 
 
 def _checked(
-    engine: EngineSpec,
-    session: Session,
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
-    device: torch.device,
+    block: StoredBlock, engine: EngineSpec, session: Session, device: torch.device
 ) -> Session | Verdict:
     """The session, or why the engine must not run."""
     from portrt.runtime.first_open import first_open_verdict  # the cache, rarely needed
 
-    verdict = first_open_verdict(engine, session, manifest, blobs, weights, device)
+    verdict = first_open_verdict(block, engine, session, device)
     return session if verdict else verdict
 
 
@@ -164,12 +156,10 @@ def rebuilder() -> Any | None:
 
 
 def _rebuilt(
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
+    block: StoredBlock,
     device: torch.device,
     policy: Policy,
-    sessions: MutableMapping[tuple[int, torch.device], Session],
+    sessions: Sessions,
     verdicts: list[tuple[str, Verdict]],
 ) -> Selection | None:
     """An engine built here from the source, or None; `verdicts` gets what was tried."""
@@ -182,7 +172,7 @@ def _rebuilt(
     if builders is None:
         verdicts.append(("rebuild", NO_REBUILDER))
         return None
-    found, tried = builders.rebuild(manifest, blobs, device, policy)
+    found, tried = builders.rebuild(block, device, policy)
     verdicts += tried
     if found is None:
         return None
@@ -191,9 +181,9 @@ def _rebuilt(
     try:
         session = registry.runtime(spec.backend).open(
             spec,
-            manifest.signature,
+            block.signature,
             found.data,
-            weights,
+            block.weights,
             device=device,
             options=_options(spec, policy),
         )
@@ -202,28 +192,22 @@ def _rebuilt(
         return None
     sessions[spec.data.index, device] = session
     session = with_graphs(session, policy)
-    logger.info("%s runs as %s, rebuilt%s", manifest.name, spec.backend, _not_chosen(verdicts))
+    logger.info("%s runs as %s, rebuilt%s", block.name, spec.backend, _not_chosen(verdicts))
     verdicts.append((label, YES))
     return Selection(session, spec.backend, tuple(verdicts))
 
 
 def _open(
-    engine: EngineSpec,
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
-    device: torch.device,
-    policy: Policy,
+    block: StoredBlock, engine: EngineSpec, device: torch.device, policy: Policy
 ) -> Session | Verdict:
     """The session, or why the engine cannot be opened."""
-    data = blobs[engine.data.index]
-    check_digest(data.numpy(), engine.data, f"engine {engine.backend} of {manifest.name}")
+    data = block.engine_bytes(engine)
     try:
         return registry.runtime(engine.backend).open(
             engine,
-            manifest.signature,
+            block.signature,
             data,
-            weights,
+            block.weights,
             device=device,
             options=_options(engine, policy),
         )
@@ -232,7 +216,7 @@ def _open(
     except EngineError as err:
         return Verdict.no("open_failed", f"it could not be opened: {err.happened}", err.remedy)
     except Exception as err:  # a backend that breaks its promise does not take the others down
-        logger.exception("opening %s of %s", engine.backend, manifest.name)
+        logger.exception("opening %s of %s", engine.backend, block.name)
         return Verdict.no("open_failed", f"it could not be opened: {type(err).__name__}: {err}")
 
 
@@ -241,48 +225,36 @@ def _options(engine: EngineSpec, policy: Policy) -> OpenOptions:
 
 
 def _source(
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
+    block: StoredBlock,
     device: torch.device,
     policy: Policy,
     verdicts: tuple[tuple[str, Verdict], ...],
-    sessions: MutableMapping[tuple[int, torch.device], Session],
+    sessions: Sessions,
 ) -> Selection:
     lines = "".join(f"\n    {name}: {verdict}" for name, verdict in verdicts) or " none is stored"
-    able = source_verdict(manifest.source is not None, policy.fallback)
+    able = source_verdict(block.has_source, policy.fallback)
     if not able:
         raise NoUsableEngineError(
-            f"no engine of {manifest.name} can run here on {device.type} tensors, "
+            f"no engine of {block.name} can run here on {device.type} tensors, "
             f"and {able.reason}:{lines}",
             "a stored engine that this machine accepts",
             "compile with an engine for this machine, or run with fallback='eager'",
         )
     why = f"no stored engine can run here on {device.type} tensors.{lines}"
-    session = _open_source(manifest, blobs, weights, device, sessions, why)
-    logger.info("%s runs as %s%s", manifest.name, EAGER, _not_chosen(verdicts))
+    session = _open_source(block, device, sessions, why)
+    logger.info("%s runs as %s%s", block.name, EAGER, _not_chosen(verdicts))
     return Selection(session, EAGER, verdicts)
 
 
-def _open_source(
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
-    device: torch.device,
-    sessions: MutableMapping[tuple[int, torch.device], Session],
-    why: str,
-) -> Session:
+def _open_source(block: StoredBlock, device: torch.device, sessions: Sessions, why: str) -> Session:
     """The source's session, with a warning that says why when it is opened first."""
-    assert manifest.source is not None
-    key = (manifest.source.index, device)
+    source = block.manifest.source
+    assert source is not None
+    key = (source.index, device)
     if key not in sessions:
-        source = blobs[manifest.source.index]
-        check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
-        session = SourceSession(
-            manifest.signature, source, manifest.source_weights, weights, device
-        )
+        session = block.source_session(device)
         warnings.warn(
-            f"{manifest.name} runs in PyTorch: {why}",
+            f"{block.name} runs in PyTorch: {why}",
             FallbackWarning,
             stacklevel=2,
         )
@@ -291,20 +263,18 @@ def _open_source(
 
 
 def _source_for_sizes(
-    manifest: Manifest,
-    blobs: Sequence[torch.Tensor],
-    weights: WeightsImage | None,
+    block: StoredBlock,
     device: torch.device,
     policy: Policy,
-    sessions: MutableMapping[tuple[int, torch.device], Session],
+    sessions: Sessions,
 ) -> Callable[[OutOfProfileError], Session] | None:
     """Opens the source for sizes that an engine has no profile for; None where it must not run."""
-    if not source_verdict(manifest.source is not None, policy.fallback):
+    if not source_verdict(block.has_source, policy.fallback):
         return None
 
     def opened(err: OutOfProfileError) -> Session:
         why = f"{err.happened}; it takes {err.expected}\n    Calls of such sizes run in the engine."
-        return _open_source(manifest, blobs, weights, device, sessions, why)
+        return _open_source(block, device, sessions, why)
 
     return opened
 

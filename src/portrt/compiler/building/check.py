@@ -18,8 +18,7 @@ from portrt.compiler.plan import Block, Engine, Plan
 from portrt.engines import registry
 from portrt.engines.base import OpenOptions, Session
 from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
-from portrt.format import manifest as manifests
-from portrt.format.manifest import Blob
+from portrt.format.manifest import Blob, EngineSpec
 from portrt.graphs.control_flow import subgraph_sites
 from portrt.numerics.compare import arithmetic_of, compare_outputs
 from portrt.runtime.random_inputs import random_block_inputs
@@ -113,8 +112,7 @@ def check_engine(
     if sample is None:
         return {"skipped": "there were no sample inputs"}
     device = sample.inputs[0].device
-    manifest = _manifest(block, engine, image)
-    spec = manifest.engines[0]
+    spec = EngineSpec.of(engine, Blob.of(0, engine.data))
     runtime = registry.runtime(engine.backend)
     verdict = runtime.accepts(spec, device)
     if not verdict:
@@ -123,9 +121,7 @@ def check_engine(
     data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
     try:
         options = OpenOptions(low_memory=True, trusted_host_code=trusted)
-        session = runtime.open(
-            spec, manifest.signature, data, weights, device=device, options=options
-        )
+        session = runtime.open(spec, block.signature, data, weights, device=device, options=options)
         try:
             found = _run(session, sample)
         except OutOfProfileError:  # the example that was exported is of no size to tune for
@@ -190,18 +186,3 @@ def _remedy(engine: Engine) -> str:
         "find the operator by putting parts of the model into torch_executed_ops and report it, or "
         "compile with check='accept'"
     )
-
-
-def _manifest(block: Block, engine: Engine, image: torch.Tensor) -> manifests.Manifest:
-    """A manifest of this engine alone, to open it with."""
-    first = [{"blob": 0, "size": image.numel(), "sha256": "0" * 64}] if engine.weights else []
-    data = Blob.of(len(first), engine.data).to_json()
-    text = manifests.compose(
-        name=block.name,
-        inputs=[spec.to_json() for spec in block.inputs],
-        outputs=[spec.to_json() for spec in block.outputs],
-        weights=first[0] if first else None,  # its digest is not looked at here
-        engines=[{**engine.to_json(), "data": data}],
-        blob_count=len(first) + 1,
-    )
-    return manifests.decode(text)

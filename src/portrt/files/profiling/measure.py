@@ -25,7 +25,6 @@ from portrt.engines.node_times import WARM_UP, NodeTimes, describe
 from portrt.errors import EngineError, InputError, PortrtError, SettingsError
 from portrt.files.profiling.result import BlockProfile, FileProfile
 from portrt.files.profiling.source_nodes import SourceNode, printable, source_nodes
-from portrt.format.manifest import Manifest, check_digest
 from portrt.graphs.node_names import nodes_of_layer
 from portrt.graphs.program_inputs import flat_signature
 from portrt.runtime.calls import is_engine_operator
@@ -36,6 +35,7 @@ from portrt.runtime.op import load_block
 from portrt.runtime.policy import policy
 from portrt.runtime.random_inputs import sample_inputs
 from portrt.runtime.select import EAGER, FallbackWarning
+from portrt.runtime.stored_block import StoredBlock
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,6 @@ class _Measurement:
         self, inputs: Sequence[torch.Tensor], blobs: Sequence[torch.Tensor], text: str
     ) -> None:
         block = load_block(blobs, text)
-        manifest = block.manifest
         selection = block.selection(inputs[0].device)
         session = selection.session
         with policy(cuda_graphs=0):  # a graph that is replayed has no layers to time
@@ -179,18 +178,18 @@ class _Measurement:
                 raise
             except Exception as err:
                 raise EngineError(
-                    f"the profiler of {selection.name} failed in {manifest.name}: {err}",
+                    f"the profiler of {selection.name} failed in {block.stored.name}: {err}",
                     "times of layers",
                     "profile with another engine, or with engine='eager', and report it",
                 ) from err
         else:
             reason = f"{selection.name} does not tell the times of its layers"
-        nodes = _source(manifest, blobs)
+        nodes = _source(block.stored)
         if not nodes:
             reason = reason or "the source was stripped: no layer is mapped to nodes"
         known = tuple(_mapped(layer, nodes) for layer in layers)
         self.blocks.append(
-            BlockProfile(manifest.name, selection.name, seconds, known, nodes, reason)
+            BlockProfile(block.stored.name, selection.name, seconds, known, nodes, reason)
         )
 
 
@@ -211,12 +210,10 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _source(manifest: Manifest, blobs: Sequence[torch.Tensor]) -> dict[str, SourceNode]:
-    if manifest.source is None:
+def _source(block: StoredBlock) -> dict[str, SourceNode]:
+    if not block.has_source:
         return {}
-    source = blobs[manifest.source.index].detach().cpu()
-    check_digest(source.numpy(), manifest.source, f"the source of {manifest.name}")
-    return source_nodes(program_from_source(manifest.name, source).graph)
+    return source_nodes(program_from_source(block.name, block.source()).graph)
 
 
 def _mapped(layer: LayerTime, nodes: Mapping[str, SourceNode]) -> LayerTime:

@@ -1,0 +1,33 @@
+"""From a stored block back to what engines are built from."""
+
+from __future__ import annotations
+
+from portrt.compiler.plan import Block, Plan
+from portrt.engines.eager import program_from_source
+from portrt.runtime.stored_block import StoredBlock
+
+
+def plan_from_source(stored: StoredBlock) -> Plan:
+    """Return a plan of this one block, as `partition` made it when the program was compiled.
+
+    Args:
+        stored: A block that has its source. The tensors of the plan are views of its weights, whose
+            digest is not checked.
+
+    Raises:
+        PackageError: The source is damaged, or weights are missing.
+    """
+    manifest = stored.manifest
+    block = Block(
+        name=manifest.name,
+        program=program_from_source(manifest.name, stored.source()),
+        weights=manifest.source_weights,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        node_count=manifest.node_count,
+    )
+    tensors = {}
+    for name in block.weights:
+        assert stored.weights is not None  # the manifest was checked for it
+        tensors[name] = stored.weights.tensor(name)
+    return Plan(block.program, block.program.graph_module, (block,), tensors, ())
