@@ -88,7 +88,7 @@ def test_another_program_takes_the_engine_without_conversion(
     "change",
     [
         {"dynamic": False},
-        {"workspace_size": 5},
+        {"autocast_max_output_threshold": 5.0},
         {"reuse_cached_engines": False},
         {"cache_dir": "off"},
         {"cache_dir": ""},
@@ -108,6 +108,13 @@ def test_an_option_that_changes_no_block_takes_the_engines(builds: Builds, tmp_p
     tiny.compiled("onnxruntime", cache_dir=tmp_path)
     tiny.compiled("onnxruntime", cache_dir=tmp_path, torch_executed_ops=["aten.gelu"])
     assert builds.count == 1
+
+
+def test_an_option_of_another_backend_takes_the_program(builds: Builds, tmp_path: Path) -> None:
+    tiny.compiled("onnxruntime", cache_dir=tmp_path)
+    tiny.compiled("onnxruntime", cache_dir=tmp_path, workspace_size=5)
+    assert builds.count == 1
+    assert len(entries(tmp_path, "program")) == 1
 
 
 def test_other_weights_are_built(builds: Builds, tmp_path: Path) -> None:

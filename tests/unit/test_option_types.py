@@ -29,6 +29,8 @@ portrt.compile(
 )
 portrt.compile(model, "dynamo", arg_inputs=[], output_format="exported_program", dryrun=True)
 portrt.Settings(min_block_size=1, workspace_size=1 << 20)
+portrt.files.add_engine("a.pt2", {"backend": "tensorrt"}, precision=None, builder_python="python")
+portrt.files.add_engine("a.pt2", "tensorrt", dryrun=True)  # error: Unexpected keyword
 portrt.compile(model, min_blocksize=1)  # error: did you mean "min_block_size"
 portrt.compile(model, optimization_level="3")  # error: No overload variant
 portrt.compile(model, check="never")  # error: No overload variant
@@ -41,7 +43,7 @@ CONFIG = """
 mypy_path = {source}
 cache_dir = {cache}
 follow_imports = skip
-[mypy-portrt,portrt.arguments,portrt.compiler.compile,portrt.compiler.options.*]
+[mypy-portrt,portrt.arguments,portrt.compiler.compile,portrt.compiler.options.*,portrt.files.*]
 follow_imports = silent
 """
 

@@ -69,6 +69,8 @@ def test_the_types_of_options_name_exactly_the_fields() -> None:
     assert _names(types.SettingsKeywords) == all_options().keys() - {"output_format"}
     assert _names(types.TorchTensorRTKeywords) == torch_tensorrt
     assert _names(types.CompileOptions) == {*_names(types.SettingsKeywords), *torch_tensorrt}
+    refused = {"engines", "require_engines", "dryrun"}
+    assert _names(types.AddEngineOptions) == _names(types.CompileOptions) - refused
 
 
 def test_options_of_a_backend_are_given_and_read_by_their_flat_names() -> None:

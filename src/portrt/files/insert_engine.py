@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portrt import torch_internals
 from portrt.compiler.building.check import Sample, run_block
@@ -28,6 +28,11 @@ from portrt.format.memory_map import map_file
 from portrt.runtime.random_inputs import random_block_inputs
 from portrt.runtime.stored_block import StoredBlock
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from portrt.compiler.options.compile_options import AddEngineOptions, EngineEntry
+
 logger = logging.getLogger(__name__)
 
 # Options with which the caller states a precision.
@@ -36,12 +41,12 @@ _SAID = (*FIELDS, *SYNONYMS)
 
 def add_engine(
     path: str | os.PathLike[str],
-    engine: str | Mapping[str, Any],
+    engine: str | EngineEntry | Mapping[str, Any],
     *,
     output: str | os.PathLike[str] | None = None,
     first: bool = False,
     progress: bool | None = None,
-    **settings: Any,
+    **settings: Unpack[AddEngineOptions],
 ) -> None:
     """Build one more engine for every block of a compiled file, from the sources in it.
 
@@ -51,9 +56,9 @@ def add_engine(
         output: The file to write; None replaces `path`, when the new file is complete.
         first: Prefer the new engine to those that are there; else it is the last choice.
         progress: Show a progress bar while writing; None shows it on a terminal, for a large file.
-        **settings: Other fields of `Settings` that an engine is built with. Without a precision,
-            and what goes with it, the engine has that of the stored ones; precision=None gives it
-            the model's own dtypes.
+        **settings: Options of `compile` that an engine is built with, see docs/options.md. Without
+            a precision, and what goes with it, the engine has that of the stored ones;
+            precision=None gives it the model's own dtypes.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.

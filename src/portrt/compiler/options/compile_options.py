@@ -1,4 +1,4 @@
-"""Types of the keyword arguments of `compile`, for editors and type checkers.
+"""Types of the options of `compile` and `files.add_engine`, for editors and type checkers.
 
 Tests keep their names equal to the fields that declare the options. Options of backends that other
 packages bring are not here: they have a place in the mappings of `engines`.
@@ -53,11 +53,9 @@ class EngineEntry(EngineKeywords, total=False):
     backend: str
 
 
-class SettingsKeywords(EngineKeywords, total=False):
-    """The fields of `Settings` and of `TensorRTOptions`, without `output_format`."""
+class OneEngineKeywords(EngineKeywords, total=False):
+    """The fields that also make sense where one engine is built."""
 
-    engines: str | EngineEntry | Sequence[str | EngineEntry | Mapping[str, Any]] | None
-    require_engines: bool
     min_block_size: int
     torch_executed_ops: Operators
     torch_executed_modules: str | Collection[str]
@@ -65,13 +63,20 @@ class SettingsKeywords(EngineKeywords, total=False):
     passes: Callable[..., Any] | Sequence[Callable[..., Any]]
     require_full_compilation: bool
     report: bool | File | Callable[[CompileReport], object] | None
-    dryrun: bool
     fallback: Literal["eager", "error"] | None
     check: Literal["error", "accept", "off", "first-open"]
     strict: bool
     cache_dir: File | None
     cache_built_engines: bool
     reuse_cached_engines: bool
+
+
+class SettingsKeywords(OneEngineKeywords, total=False):
+    """The fields of `Settings` and of `TensorRTOptions`, without `output_format`."""
+
+    engines: str | EngineEntry | Sequence[str | EngineEntry | Mapping[str, Any]] | None
+    require_engines: bool
+    dryrun: bool
 
 
 class TorchTensorRTKeywords(TypedDict, total=False):
@@ -101,3 +106,7 @@ class TorchTensorRTKeywords(TypedDict, total=False):
 
 class CompileOptions(SettingsKeywords, TorchTensorRTKeywords, total=False):
     """Keyword arguments of `compile` beside those that its signature names."""
+
+
+class AddEngineOptions(OneEngineKeywords, TorchTensorRTKeywords, total=False):
+    """Keyword arguments of `files.add_engine` beside those that its signature names."""
