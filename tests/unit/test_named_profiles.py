@@ -192,8 +192,8 @@ def test_the_other_engine_takes_the_sizes_without_a_largest_one() -> None:
         ([{"x[1]": 2}], r"profile 0 names 'x\[1\]'"),
         ([{"n": (1, 2, 3)}], r"gives 'n' as \(1, 2, 3\)(.|\n)*within the program's, 2 to 40"),
         ([{"x[0]": (5, 7, 99)}], r"within the program's, 5 to 81"),
-        ([{"x[0]": 6}], "2 times a whole number plus 1"),
-        ([{"n": 3, "x[0]": 9}], "another range than another name"),
+        ([{"x[0]": 6}], "2 times an integer plus 1"),
+        ([{"n": 3, "x[0]": 9}], "differs from that of another name"),
         ([{"n": (3, 2, 4)}], "min <= opt <= max"),
         ([{"n": (2, 4)}], "min <= opt <= max"),
         ([{"n": True}], "min <= opt <= max"),
@@ -214,7 +214,7 @@ def test_a_size_without_a_largest_one_must_be_named_in_each_profile() -> None:
 
 def test_profiles_are_given_in_one_place() -> None:
     given = portrt.Input(profiles=[((1, 6), (2, 6), (4, 6)), ((4, 6), (6, 6), (8, 6))])
-    with pytest.raises(SettingsError, match="and by an Input, too"):
+    with pytest.raises(SettingsError, match="both as an option and by an Input"):
         portrt.compile(Double(), inputs=[given], engines="onnxruntime", profiles=[{"x[0]": 2}])
 
 

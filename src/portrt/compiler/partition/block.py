@@ -1,4 +1,4 @@
-"""One block as a program of its own, made from the submodule that the nodes were moved to."""
+"""Turn the submodule that a block's nodes were moved to into a self-contained program."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from portrt.graphs.specs import input_specs, output_spec, size_tree
 from portrt.graphs.symbols import ProfileRanges
 from portrt.torch_internals.programs import positional_call_graph
 
-# Facts about the user's files and modules: not needed to run a block, and they would make two
-# exports of one model differ.
+# Meta about the user's files and modules: not needed to run a block, and different in two exports
+# of one model.
 META_TO_DROP = ("stack_trace", "from_node", "torch_fn", "source_fn_stack", "custom")
 
 
@@ -38,15 +38,15 @@ def block_from_submodule(
     placeholders: Sequence[torch.fx.Node],
     profile_ranges: ProfileRanges,
 ) -> Block:
-    """Make the submodule that `call` calls self-contained; `call` then takes tensors alone.
+    """Make the submodule that `call` calls self-contained; `call` then takes tensors only.
 
     Args:
         program: The program that `call` is in.
-        holder: Its graph that `call` is in, its own or one inside it.
+        holder: The graph that `call` is in: the program's, or one inside it.
         call: A `call_module` node whose submodule returns a tuple. Its arguments are rewritten.
-        weight_names: Placeholder name -> name of the weight, for what becomes a weight.
-        placeholders: The placeholders of that graph: where sizes can be read off.
-        profile_ranges: Symbol -> size that engines are tuned for, where it is not the example's.
+        weight_names: Placeholder name -> name of the weight, for inputs that become weights.
+        placeholders: The placeholders of `holder`, from which sizes can be read.
+        profile_ranges: Symbol -> (min, opt, max) in each profile, where it is not the example's.
     """
     module = holder.get_submodule(str(call.target))
     assert isinstance(module, torch.fx.GraphModule)
@@ -66,7 +66,7 @@ def block_from_submodule(
     needed += [size for out in outputs for size in out.meta["val"].shape]
     needed = [size for size in needed if not symbols.unbacked_symbols([size])]
     outer_inputs += _inputs_for_sizes(needed, outer_inputs, placeholders)
-    for own, outer in pairs:  # a size that the data decided outside, read off a tensor from there
+    for own, outer in pairs:  # data-dependent sizes are read from a tensor outside
         if own in sizes and symbols.unbacked_symbols([own.meta["val"]]):
             outer_inputs += [t for t in data_sizes.size_sources(outer) if t not in outer_inputs]
 
@@ -84,7 +84,7 @@ def block_from_submodule(
         env[own] = symbols.emit(graph, size_tree(own.meta["val"], known), new_inputs)
     for index, node in enumerate(graph.nodes):
         if node.op == "call_function":
-            node.name = f"portrt_size_{index}"  # leaves the nodes below their names
+            node.name = f"portrt_size_{index}"  # so that the nodes below keep their names
     for node in module.graph.nodes:
         if node.op in ("call_function", "get_attr"):
             env[node] = graph.node_copy(node, env.__getitem__)
@@ -108,13 +108,13 @@ def block_from_submodule(
 def _inputs_for_sizes(
     needed: Sequence[Any], inputs: Sequence[torch.fx.Node], placeholders: Sequence[torch.fx.Node]
 ) -> list[torch.fx.Node]:
-    """Program inputs to hand in as well, because a size is known from none of `inputs`."""
+    """Return the program inputs that are needed in addition, for sizes that `inputs` lack."""
     added: list[torch.fx.Node] = []
     for size in needed:
         known = symbols.dimensions_of([*inputs, *added])
         for symbol in symbols.missing_symbols(size, known):
             if symbols.knows(symbol, known):
-                continue  # from the input that was added for the symbol before
+                continue  # known from an input that was added for another symbol
             found = [p for p in placeholders if symbols.knows(symbol, symbols.dimensions_of([p]))]
             if not found:
                 raise PartitionError(
@@ -129,13 +129,13 @@ def _inputs_for_sizes(
 
 def _placeholder(graph: torch.fx.Graph, like: torch.fx.Node) -> torch.fx.Node:
     node = graph.placeholder(like.name)
-    node.name = node.target = like.name  # fx would say input_1 for input
+    node.name = node.target = like.name  # fx renames `input` to input_1, as Python's builtin
     node.meta["val"] = like.meta["val"]
     return node
 
 
 def count_operators(module: torch.fx.GraphModule) -> int:
-    """Operator calls in a graph and in those inside it."""
+    """Count the operator calls in a graph and in the graphs inside it."""
     return sum(nested.is_operator(node) for node in nested.all_nodes(module))
 
 
@@ -144,12 +144,12 @@ def _program(
     graph: torch.fx.Graph,
     graphs: Mapping[str, torch.fx.GraphModule],
 ) -> ExportedProgram:
-    """A program in which everything is a user input, with the symbols of `like`.
+    """Make a program whose placeholders are all user inputs, with the symbols of `like`.
 
     Args:
-        like: Where the nodes come from.
-        graph: The nodes.
-        graphs: Name -> graph that nodes are called with.
+        like: The program that the nodes come from.
+        graph: The graph of the new program.
+        graphs: Name -> graph that control-flow nodes call.
     """
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results: Any = graph.output_node().args[0]

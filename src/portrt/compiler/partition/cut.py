@@ -1,4 +1,4 @@
-"""partition: lowered program -> Plan: the nodes that go to engines, and a reason for each other."""
+"""partition: split a lowered program into blocks for engines and nodes for PyTorch."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def partition(
     excluded: Mapping[str, Verdict] | None = None,
     profile_ranges: ProfileRanges | None = None,
 ) -> Plan:
-    """Group the nodes that every requested backend takes.
+    """Group the nodes that every requested backend supports.
 
     Args:
-        program: Lowered; its graph is cut, so do not use it afterwards.
-        settings: min_block_size, torch_executed_ops and require_full_compilation.
+        program: Lowered; its graph is modified, so do not use it afterwards.
+        settings: Read for min_block_size, torch_executed_ops, torch_executed_modules and
+            require_full_compilation.
         supports: Verdict of the requested backends on one node.
-        excluded: Node name -> why not, for nodes that were tried and refused.
-        profile_ranges: Symbol -> size that engines are tuned for, where it is not the example's.
+        excluded: Node name -> the reason, for nodes that failed to convert or build before.
+        profile_ranges: Symbol -> (min, opt, max) in each profile, where it is not the example's.
 
     Raises:
         PartitionError: A node stays in PyTorch although the settings forbid it.
@@ -52,14 +53,14 @@ def partition(
     started = time.perf_counter()
     weights = _weights(program)
 
-    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
+    def verdicts_in(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         return verdicts_of(module, settings, supports, excluded or {})
 
-    left_out = _cut(program.graph_module, judged, weights, settings)
+    left_out = _cut(program.graph_module, verdicts_in, weights, settings)
     if settings.require_full_compilation and left_out:
         raise PartitionError(
             f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
-            "every node in an engine, as require_full_compilation=True asks",
+            "every node in an engine, as require_full_compilation=True requires",
             "change the model, or compile with require_full_compilation=False",
         )
     plan = plan_of(program, weights, left_out, profile_ranges or {})
@@ -77,24 +78,24 @@ def partition(
 
 def _cut(
     graph_module: torch.fx.GraphModule,
-    judged: VerdictsOf,
+    verdicts_in: VerdictsOf,
     weights: Mapping[str, Any],
     settings: Settings,
     prefix: str = "",
 ) -> list[FallbackNode]:
-    """Make blocks of a graph, and of the graphs inside it that stay in PyTorch.
+    """Cut a graph into blocks, and the graphs inside it that stay in PyTorch.
 
     Returns:
-        The nodes that are in none.
+        The nodes that are in no block.
     """
-    verdicts = judged(graph_module)
+    verdicts = verdicts_in(graph_module)
     groups, dropped = groups_of(graph_module, verdicts, weights, settings, is_branch=bool(prefix))
     left_out = [_left_out(node, verdict) for node, verdict in dropped]
     refused = {node.name: verdict for node, verdict in verdicts.items() if not verdict}
     groups = [_with_graphs(group, graph_module) for group in groups]
     torch_internals.fuse(graph_module, groups, f"{prefix}block_")
     _drop_unused_graphs(graph_module)
-    for call in list(graph_module.graph.nodes):  # others than before: fusing sorts a copy
+    for call in list(graph_module.graph.nodes):  # new nodes: fuse_by_partitions replaces them
         inner: list[FallbackNode] = []
         engines = 0
         for branch, path in _branches(graph_module, call, prefix):
@@ -103,7 +104,7 @@ def _cut(
                 for own, outer in control_flow.bound_operands(call, branch)
                 if outer.name in weights
             }
-            inner += _cut(branch, judged, handed, settings, path)
+            inner += _cut(branch, verdicts_in, handed, settings, path)
             branch.recompile()
             engines += sum(node.op == "call_module" for node in branch.graph.nodes)
         if call.name in refused:
@@ -115,10 +116,10 @@ def _cut(
 def _branches(
     graph_module: torch.fx.GraphModule, call: torch.fx.Node, prefix: str
 ) -> list[tuple[torch.fx.GraphModule, str]]:
-    """The graphs of a call, each with the prefix of the names of its blocks.
+    """Return the graphs of a call that can be cut, each with the prefix for its blocks' names.
 
-    None where they take numbers beside tensors, such as the count of a loop; nor where the data
-    decides a size in one, which torch does not read again from a file with calls of engines there.
+    Empty if the graphs take numbers beside tensors, such as the count of a loop, or have a
+    data-dependent size: torch.export.load fails on a file with engine calls beside those.
     """
     graphs = (
         nested.graphs_of_call(graph_module, call) if call.target in control_flow.OPERANDS else {}
@@ -138,14 +139,14 @@ def _branches(
 
 
 def _block_count_note(engines: int) -> str:
-    """For the reason of a call that stays in PyTorch: how many blocks its graphs have."""
+    """Return a note on the number of blocks in the graphs of a call that stays in PyTorch."""
     if not engines:
         return ""
     return f"; the rest of its branches is in {engines} block{'' if engines == 1 else 's'}"
 
 
 def _with_graphs(group: Group, graph_module: torch.fx.GraphModule) -> Group:
-    """A group, with nodes of its own that read the graphs that its nodes are called with."""
+    """Extend a group by `get_attr` nodes for the graphs that its nodes call."""
     readers = []
     for node in group:
         for reader in nested.graphs_of_call(graph_module, node):
@@ -160,7 +161,7 @@ def _with_graphs(group: Group, graph_module: torch.fx.GraphModule) -> Group:
 
 
 def _drop_unused_graphs(graph_module: torch.fx.GraphModule) -> None:
-    """Forget the branches that went to blocks."""
+    """Delete the submodules of branches that moved to blocks."""
     used = {str(n.target) for n in graph_module.graph.nodes if n.op in ("call_module", "get_attr")}
     for name in [name for name, _ in graph_module.named_children() if name not in used]:
         delattr(graph_module, name)
@@ -189,7 +190,7 @@ def _target_name(node: torch.fx.Node) -> str:
 
 
 def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
-    """Placeholder name -> (name, tensor) of everything that no call changes."""
+    """Return placeholder name -> (name, tensor) of parameters, constants and unwritten buffers."""
     signature = program.graph_signature
     mutated = set(signature.buffers_to_mutate.values())
     found = {}
@@ -205,7 +206,7 @@ def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor, of no subclass, that a weights image can hold."""
+    """Return whether it is a tensor, not of a subclass, that a weights image can hold."""
     if not isinstance(value, torch.Tensor) or not storable(value.dtype):
         return False
     return type(value.detach()) is torch.Tensor and value.layout is torch.strided

@@ -1,4 +1,4 @@
-"""Nodes that go to engines -> groups of them, each a block."""
+"""Group the nodes that go to engines; each group becomes a block."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CONSTANT = Verdict.no(
 )
 _COMPUTED = Verdict.no(
     "unsupported_size",
-    "it gives a size that is computed from one that the data decides",
-    "return the tensor before its size was changed",
+    "it returns a size that is computed from a data-dependent one",
+    "return the tensor before its size is changed",
 )
 
 
 class _Support(OperatorSupportBase):
-    """What the partitioner asks: is this node in a block?"""
+    """Operator support for the partitioner: the nodes of a set."""
 
     def __init__(self, allowed: set[torch.fx.Node]) -> None:
         self._allowed = allowed
@@ -53,30 +53,30 @@ def groups_of(
     *,
     is_branch: bool,
 ) -> tuple[list[Group], list[tuple[torch.fx.Node, Verdict]]]:
-    """Groups that become blocks, and the nodes of others, each with the reason.
+    """Return the groups that become blocks, and the nodes of rejected groups with the reason.
 
     Args:
-        graph_module: The graph. Sizes that a group gives are computed once more outside of it.
-        verdicts: Of its nodes. What turns out to be in no group on its own account gets another.
-        weights: Placeholder name -> what it holds, of those that no call changes.
-        settings: min_block_size.
-        is_branch: Whether the graph is a part of another.
+        graph_module: The graph. Sizes that a group returns are computed again outside of it.
+        verdicts: Verdicts of its nodes; updated for nodes that fit in no group.
+        weights: Placeholder name -> weight, for placeholders that are never written to.
+        settings: Read for min_block_size.
+        is_branch: Whether the graph is inside another one.
     """
     proposed = _proposed(graph_module, verdicts)
-    refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
+    refused = [n for group in proposed for n in group if _returns_computed_size(n, set(group))]
     while refused:
         verdicts.update(dict.fromkeys(refused, _COMPUTED))
         proposed = _proposed(graph_module, verdicts)
-        refused = [n for group in proposed for n in group if _gives_a_size_of_others(n, set(group))]
+        refused = [n for group in proposed for n in group if _returns_computed_size(n, set(group))]
     proposed = _without_small_groups(graph_module, verdicts, proposed, settings.min_block_size)
-    whole_model = not is_branch and len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
+    is_full_model = not is_branch and len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
     groups: list[Group] = []
     dropped: list[tuple[torch.fx.Node, Verdict]] = []
     for group in proposed:
-        verdict = _verdict_on_group(group, graph_module, weights, settings, whole_model)
+        verdict = _verdict_on_group(group, graph_module, weights, settings, is_full_model)
         if verdict:
             groups.append(group)
-            _give_tensors_alone(graph_module.graph, group)
+            _return_tensors_only(graph_module.graph, group)
         else:
             dropped += [(node, verdict) for node in group if node in verdicts]
     return groups, dropped
@@ -86,20 +86,20 @@ def _without_small_groups(
     graph_module: torch.fx.GraphModule,
     verdicts: dict[torch.fx.Node, Verdict],
     proposed: list[Group],
-    least: int,
+    min_size: int,
 ) -> list[Group]:
-    """Other groups, where nodes of a group that is too small find a place in a larger one.
+    """Regroup so that nodes of groups that are too small join larger ones, where that is better.
 
-    The partitioner puts a node to its users. Where these wait for a node in PyTorch, and make a
-    group that is too small, what they take would have had a place in the group before.
+    torch's CapabilityBasedPartitioner groups a node with its users. If those users depend on a node
+    in PyTorch and their group is too small, the node could be in an earlier group.
 
     Args:
         graph_module: The graph.
-        verdicts: Of its nodes; what finds no place gets one.
+        verdicts: Verdicts of its nodes; updated for nodes that are in no group.
         proposed: The partitioner's groups.
-        least: Number of operators that a group must have.
+        min_size: Number of operators that a group must have.
     """
-    alone = _small(proposed, graph_module, least)
+    alone = _small(proposed, graph_module, min_size)
     late: set[torch.fx.Node] = set()
     for node in graph_module.graph.nodes:
         waits = node in verdicts and not verdicts[node]
@@ -110,23 +110,23 @@ def _without_small_groups(
         return proposed
     allowed = {node: verdict for node, verdict in verdicts.items() if node not in lost}
     others = _proposed(graph_module, allowed)
-    if len(_small(others, graph_module, least).keys() | lost.keys()) >= len(alone):
+    if len(_small(others, graph_module, min_size).keys() | lost.keys()) >= len(alone):
         return proposed
     verdicts.update((node, verdict) for node, verdict in lost.items() if node in verdicts)
     return others
 
 
 def _small(
-    groups: Iterable[Group], graph_module: torch.fx.GraphModule, least: int
+    groups: Iterable[Group], graph_module: torch.fx.GraphModule, min_size: int
 ) -> dict[torch.fx.Node, Verdict]:
-    """The nodes of groups that are too small, each with the verdict on its group."""
+    """Return the nodes of groups that are too small, each with the verdict on its group."""
     found: dict[torch.fx.Node, Verdict] = {}
     for group in groups:
         count = _operator_count(group, graph_module)
-        if count < least:
+        if count < min_size:
             verdict = Verdict.no(
                 "block_too_small",
-                f"its block has {count} operators, min_block_size is {least}",
+                f"its block has {count} operators, min_block_size is {min_size}",
                 "lower min_block_size",
             )
             found.update(dict.fromkeys(group, verdict))
@@ -148,18 +148,18 @@ def _proposed(
     return sorted(found, key=lambda group: order[group[0]])
 
 
-def _gives_a_size_of_others(node: torch.fx.Node, members: set[torch.fx.Node]) -> bool:
-    """Whether a group gives a tensor with a size that is computed from one that the data decides.
+def _returns_computed_size(node: torch.fx.Node, members: set[torch.fx.Node]) -> bool:
+    """Return whether a node's tensor leaves the group with a computed data-dependent size.
 
-    Only such a size itself has a name in a manifest.
+    A manifest can describe a data-dependent size, but no arithmetic on it.
     """
     if all(user in members for user in node.users):
         return False
     return data_sizes.has_computed_size(node.meta.get("val"))
 
 
-def _give_tensors_alone(graph: torch.fx.Graph, group: Group) -> None:
-    """Compute the sizes of a group that others use once more outside, from the group's tensors."""
+def _return_tensors_only(graph: torch.fx.Graph, group: Group) -> None:
+    """Compute sizes that are used outside of a group again outside, from the group's tensors."""
     members = set(group)
     for node in reversed(group):
         others = [user for user in node.users if user not in members]
@@ -176,7 +176,7 @@ def _verdict_on_group(
     graph_module: torch.fx.GraphModule,
     weights: Mapping[str, Any],
     settings: Settings,
-    whole_model: bool,
+    is_full_model: bool,
 ) -> Verdict:
     members = set(group)
     sources = {source for node in group for source in node.all_input_nodes} - members
@@ -186,11 +186,11 @@ def _verdict_on_group(
     ):
         return _CONSTANT
     small = _small([group], graph_module, settings.min_block_size)
-    return YES if whole_model or not small else small[group[0]]
+    return YES if is_full_model or not small else small[group[0]]
 
 
 def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:
-    """Operator calls of a group, those in the graphs inside it too."""
+    """Count the operator calls of a group, including those in the graphs inside it."""
     inner = [g for node in group for g in nested.graphs_of_call(graph_module, node).values()]
     outer = sum(
         node.target is not operator.getitem and not torch_internals.is_symbolic_call(node)

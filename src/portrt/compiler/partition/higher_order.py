@@ -1,4 +1,4 @@
-"""Operators that are called with graphs: which of them engines can hold, and why not the others."""
+"""Higher-order operators: which of them engines can hold, and the reasons against the others."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from portrt.verdict import YES, Verdict
 
 VerdictsOf = Callable[[torch.fx.GraphModule], Mapping[torch.fx.Node, Verdict]]
 
-# What ONNX has a form for: If, Loop and Scan.
+# ONNX has If, Loop and Scan for these.
 _CONTROL_FLOW = ("cond", "while_loop", "scan", "map_impl")
 
-# torch.export leaves them around an operator that writes to its inputs.
+# torch.export wraps custom operators that write to their inputs in these.
 _FUNCTIONALIZED = ("auto_functionalized", "auto_functionalized_v2")
 
 
 def verdict_on_kind(node: torch.fx.Node) -> Verdict:
-    """Whether engines could have the operator itself, whatever its graphs hold."""
+    """Return whether engines can hold the operator itself, regardless of its graphs."""
     target = node.target
     if not isinstance(target, torch._ops.HigherOrderOperator):
         return Verdict.no(
             "unsupported_operator",
-            "it is a Python function and no operator",
+            "it is a Python function, not an operator",
             "write it with operators of torch",
         )
     if str(target) in _CONTROL_FLOW:
@@ -44,16 +44,16 @@ def verdict_on_kind(node: torch.fx.Node) -> Verdict:
 
 
 def verdict_on_graphs(
-    graphs: Mapping[torch.fx.Node, torch.fx.GraphModule], judged: VerdictsOf
+    graphs: Mapping[torch.fx.Node, torch.fx.GraphModule], verdicts_in: VerdictsOf
 ) -> Any:
-    """Whether engines could have everything inside the graphs of a call.
+    """Return whether engines can hold every node in the graphs of a call.
 
     Args:
-        graphs: The graphs that the operator is called with, by the nodes that read them.
-        judged: A verdict for each node of a graph that computes tensors.
+        graphs: The graphs of the call, by the `get_attr` nodes that read them.
+        verdicts_in: Returns a verdict for each node of a graph that computes tensors.
     """
     for reader, graph in graphs.items():
-        for node, verdict in judged(graph).items():
+        for node, verdict in verdicts_in(graph).items():
             if not verdict:
                 place = source_line(node.meta.get("stack_trace"))
                 where = f" ({place})" if place else ""

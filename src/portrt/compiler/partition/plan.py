@@ -1,4 +1,4 @@
-"""A cut graph -> Plan: its blocks as programs of their own, and the weights that they alone use."""
+"""Make a Plan of a cut graph: blocks as self-contained programs, with the weights that they use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plan_of(
     profile_ranges: ProfileRanges,
 ) -> Plan:
     graph_module = program.graph_module
-    # A weight that PyTorch needs too stays a parameter and is handed in, so that it is stored once.
+    # A weight that PyTorch uses too stays a parameter and is passed as an input: it is stored once.
     in_blocks_only = {
         node.name
         for node in control_flow.placeholders(graph_module)
@@ -47,7 +47,7 @@ def plan_of(
 
 
 def _is_for_blocks(module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
-    """Whether nothing but blocks uses a node, in the graphs that it is handed to either."""
+    """Return whether only blocks use a node, also in the graphs that take it as an operand."""
     for user in node.users:
         if user.op == "call_module":
             continue
@@ -58,7 +58,7 @@ def _is_for_blocks(module: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
         ]
         uses = len(own[0]) if own else 0
         if uses == 0 or uses != sum(item is node for item in control_flow.operands(user)):
-            return False  # it is a state, the rows of a scan, or a predicate
+            return False  # it is a state, a scanned tensor, or a predicate
         if not all(
             _is_for_blocks(graph, inner)
             for graph, found in zip(graphs, own, strict=True)
@@ -74,13 +74,13 @@ def _blocks(
     names: Mapping[str, str],
     profile_ranges: ProfileRanges,
 ) -> Iterator[Block]:
-    """The blocks of a graph and of those inside it.
+    """Yield the blocks of a graph and of the graphs inside it.
 
     Args:
-        program: Where they are.
+        program: The program that the graph is in.
         module: The graph.
-        names: Placeholder name -> name of the weight, for what blocks alone use.
-        profile_ranges: Symbol -> size that engines are tuned for.
+        names: Placeholder name -> name of the weight, for weights that only blocks use.
+        profile_ranges: Symbol -> (min, opt, max) in each profile.
     """
     known = control_flow.placeholders(module)
     for node in list(module.graph.nodes):
@@ -96,7 +96,7 @@ def _blocks(
 
 
 def _identity(tensor: torch.Tensor) -> Any:
-    """Equal for two names of one weight (tied weights)."""
+    """Return a key that is equal for two names of one weight (tied weights)."""
     if tensor.numel() == 0:
         return id(tensor)
     return (

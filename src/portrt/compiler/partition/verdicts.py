@@ -1,4 +1,4 @@
-"""For each node: can any engine hold it, and if not, why."""
+"""Verdicts on nodes: whether engines can hold them, and the reason if not."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ def verdicts_of(
     supports: Supports,
     excluded: Mapping[str, Verdict],
 ) -> dict[torch.fx.Node, Verdict]:
-    """A verdict for each node that computes tensors; sizes are computed where they are needed.
+    """Return a verdict for each node that computes tensors.
 
-    A control-flow operator is in an engine together with its branches, or not at all.
+    A control-flow operator is in an engine together with its branches, or not at all. Nodes that
+    compute sizes have no verdict: they are computed where they are used.
     """
     device = _main_device(graph_module)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     known = symbols.dimensions_of(placeholders)
     data_dependent = set(data_sizes.known_symbols(graph_module.graph))
 
-    def judged(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
+    def verdicts_in(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         found: dict[torch.fx.Node, Verdict] = {}
         for node in module.graph.nodes:
             if node.op != "call_function" or torch_internals.is_symbolic_call(node):
@@ -52,18 +53,18 @@ def verdicts_of(
                 )
             inner = nested.graphs_of_call(module, node)
             if inner and found[node]:
-                found[node] = verdict_on_graphs(inner, judged)
+                found[node] = verdict_on_graphs(inner, verdicts_in)
         _keep_complex_tensors_inside(found)
         return found
 
-    return judged(graph_module)
+    return verdicts_in(graph_module)
 
 
 def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
-    """Leave out, with the reason of the first, nodes that would hand a complex tensor over.
+    """Reject nodes that would pass a complex tensor between an engine and PyTorch.
 
-    An engine takes and gives real tensors: what makes a complex one and all that take it are in the
-    same engine, or none of them is.
+    Engines take and return real tensors only: the producer of a complex tensor and all its users
+    are in one engine, or none is. The rejected nodes get the reason of the first rejected one.
     """
     chains = [
         [node, *node.users]
@@ -71,7 +72,7 @@ def _keep_complex_tensors_inside(found: dict[torch.fx.Node, Verdict]) -> None:
         if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].is_complex()
     ]
     outside = Verdict.no(
-        "bound_to_pytorch", "it gives a complex tensor to what is not in an engine"
+        "bound_to_pytorch", "it returns a complex tensor to a node that is not in an engine"
     )
     while any(
         any(found.get(node) for node in chain) and not all(found.get(node) for node in chain)
@@ -91,7 +92,7 @@ def _verdict(
     known: symbols.Dimensions,
     data_dependent: set[Any],
 ) -> Verdict:
-    """Whether any engine could hold the node."""
+    """Return whether engines can hold the node, apart from limits of single backends."""
     asked = _verdict_on_options(node, settings)
     if not asked:
         return asked
@@ -104,7 +105,7 @@ def _is_operator(node: torch.fx.Node) -> bool:
 
 
 def _verdict_on_options(node: torch.fx.Node, settings: Settings) -> Verdict:
-    """No where an option of the user's keeps the node in PyTorch."""
+    """Return no if a user option keeps the node in PyTorch."""
     if nested.is_operator(node):
         name = operator_name(node.target)
         if settings.torch_executed_ops & {name, name.rpartition(".")[0]}:
@@ -144,13 +145,13 @@ def _verdict_on_values(
     known: symbols.Dimensions,
     data_dependent: set[Any],
 ) -> Verdict:
-    """Whether it takes and returns tensors whose sizes are known, or found by an operator."""
+    """Return whether a node takes and returns tensors whose sizes engines can compute."""
     value = node.meta.get("val")
     values = [value] if isinstance(value, torch.Tensor) else list(value or ())
     tensors = [item for item in values if isinstance(item, torch.Tensor)]
     if not tensors or len(tensors) != len(values):
         return Verdict.no("unsupported_operator", "it does not return tensors alone")
-    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]  # no graphs
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]  # not graphs
     taken = [source.meta.get("val") for source in sources]
     taken_tensors = [item for item in taken if isinstance(item, torch.Tensor)]
     sizes: list[Any] = [size for item in (*tensors, *taken_tensors) for size in item.shape]
@@ -161,7 +162,7 @@ def _verdict_on_values(
         if not data_sizes.has_tree(size, known):
             return Verdict.no(
                 "unsupported_size",
-                f"the size {size} is no whole-number arithmetic on input sizes",
+                f"the size {size} is not integer arithmetic on input sizes",
                 "make the dimension static, or compute the size from those of the inputs",
             )
     if any(item.device != device for item in tensors):
@@ -174,7 +175,7 @@ def _verdict_on_values(
 
 
 def _drops_nothing(node: torch.fx.Node) -> bool:
-    """Whether an operator that could drop out at random is told not to, as attention usually is."""
+    """Return whether the dropout of an operator is off, as usual for attention in eval mode."""
     found = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
     given = {} if found is None else found.kwargs
     rate = given.get("dropout_p", given.get("dropout"))
@@ -182,7 +183,7 @@ def _drops_nothing(node: torch.fx.Node) -> bool:
 
 
 def _main_device(graph_module: torch.fx.GraphModule) -> torch.device:
-    """The device of most of the graph's tensors, or the CPU."""
+    """Return the most frequent device of the graph's tensors, or the CPU if it has none."""
     counts: dict[torch.device, int] = {}
     for node in graph_module.graph.nodes:
         value = node.meta.get("val")

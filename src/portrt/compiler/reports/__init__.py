@@ -1,1 +1,1 @@
-"""What a compilation puts into engines, and what it leaves to PyTorch and why."""
+"""Compile reports: what goes to engines, and what stays in PyTorch for which reason."""

@@ -1,4 +1,4 @@
-"""Plan -> what is in engines and what is not; said before anything is built."""
+"""Coverage of a plan by engines; computed and logged before anything is built."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from portrt.graphs.flops import flops_of
 logger = logging.getLogger(__name__)
 
 _GETITEM = "getitem"
-_MAX_FALLBACKS = 100  # the report lies in the manifest, which each call of the program hands over
+_MAX_FALLBACKS = 100  # the report is part of the manifest, an argument of each engine call
 _MAX_CHARS = 400
 _MAX_LOGGED = 10
 
 
 def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport:
-    """The report of a plan whose blocks are still in it."""
+    """Make the report of a plan whose graph still has its blocks."""
     blocks = tuple(
         BlockCoverage(
             block.name, block.node_count, _flops(nested.all_nodes(block.program.graph_module))
@@ -91,22 +91,24 @@ def _fallbacks(left: Sequence[FallbackNode], flops: Mapping[str, int]) -> tuple[
 
 
 def one_line(text: str) -> str:
-    """Text that can stand in a manifest."""
+    """Shorten text to one printable line for the manifest."""
     short = " ".join(text.split())[:_MAX_CHARS]
     return "".join(char if char.isprintable() else "?" for char in short)
 
 
 def log_coverage(report: CompileReport) -> None:
-    """Say at compile time what stays in PyTorch: as a warning, unless the user asked for it."""
+    """Log what stays in PyTorch, at WARNING unless user options request all of it."""
     unasked = [item for item in report.fallbacks if not item.asked]
-    said = unasked or list(report.fallbacks)
+    logged = unasked or list(report.fallbacks)
     text = "".join(
-        f"\n  {line}" for item in said[:_MAX_LOGGED] for line in fallback_lines(item, report.flops)
+        f"\n  {line}"
+        for item in logged[:_MAX_LOGGED]
+        for line in fallback_lines(item, report.flops)
     )
-    if len(said) > _MAX_LOGGED:
-        text += f"\n  and {len(said) - _MAX_LOGGED} more: see the report"
+    if len(logged) > _MAX_LOGGED:
+        text += f"\n  and {len(logged) - _MAX_LOGGED} more: see the report"
     level = logging.WARNING if unasked else logging.INFO
-    if said:
+    if logged:
         logger.log(level, "%s; in PyTorch:%s", report.summary(), text)
     else:
         logger.info("%s", report.summary())
@@ -114,6 +116,10 @@ def log_coverage(report: CompileReport) -> None:
 
 def write_report(report: CompileReport, target: Any) -> None:
     """Print the report (True), write it as JSON to a path, or call a function with it.
+
+    Args:
+        report: The report.
+        target: The option `report` of `compile`.
 
     Raises:
         SaveError: The file cannot be written.
@@ -139,6 +145,6 @@ def _write(report: CompileReport, path: Path) -> None:
     except OSError as err:
         raise SaveError(
             f"the report could not be written to {str(path)!r}: {err}",
-            "a folder that is there and writable",
+            "a folder that exists and is writable",
             "correct the path given as report",
         ) from err

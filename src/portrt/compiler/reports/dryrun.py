@@ -1,4 +1,4 @@
-"""dryrun: what would be compiled, as text on stdout."""
+"""dryrun: print what would be compiled to stdout."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from portrt.format.compile_report import CompileReport, fallback_lines
 from portrt.format.dimensions import DataDependentSize, Dimension
 from portrt.format.signature import InputSpec, OutputSpec
 
-# A file has no width; names that are not broken can be searched for.
+# Width for output to a file: wide enough not to break names, which can then be searched for.
 _WIDTH_OF_FILES = 160
 
 
 def print_plan(plan: Plan, engine_names: Sequence[str], report: CompileReport) -> None:
-    """Print the blocks that engines would take, and each node left to PyTorch with its reason.
+    """Print the blocks that would go to engines, and each node in PyTorch with its reason.
 
     Args:
-        plan: What partition decided.
+        plan: The result of partition.
         engine_names: Backends that each block would be built for.
-        report: Coverage, and what is not covered.
+        report: Coverage of the plan.
     """
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -72,8 +72,8 @@ def _tensors(specs: Iterable[InputSpec | OutputSpec], inputs: Sequence[InputSpec
 def _size(size: Any, inputs: Sequence[InputSpec]) -> str:
     """Return a size as text: "3", "s0[1..8]", or an expression of such."""
     if isinstance(size, Dimension):
-        most = "" if size.max is None else size.max
-        return f"{size.symbol}[{size.min}..{most}]"
+        high = "" if size.max is None else size.max
+        return f"{size.symbol}[{size.min}..{high}]"
     if isinstance(size, DataDependentSize):
         return f"{size.symbol}[0..{'' if size.max is None else size.max}]"
     if not isinstance(size, list):

@@ -1,1 +1,1 @@
-"""Sizes of tensors: symbols, names, ranges, and the sizes that engines are tuned for."""
+"""Sizes of a program's tensors: data-dependent sizes, names, and ranges for engine profiles."""

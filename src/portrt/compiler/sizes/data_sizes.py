@@ -1,7 +1,7 @@
-"""Sizes that only the data decides: which operators make them, and who may hold them.
+"""Data-dependent sizes: which operators produce them, and which nodes engines can hold.
 
-torch calls such a size an unbacked symbol. An engine that finds them itself can hold the operators
-of `ORIGINS`, and everything that is computed from their results.
+In torch such a size is an unbacked symbol. An engine that computes output sizes itself can hold the
+operators of `ORIGINS`, and everything that is computed from their results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portrt.verdict import Verdict
 
 aten = torch.ops.aten
 
-# What is said of a node that no engine holds because of such a size.
+# Verdict on a node that no engine can hold because of such a size.
 REFUSED = Verdict.no(
     "unsupported_size",
     "a size of its tensors depends on data",
@@ -34,7 +34,7 @@ def _elements(sizes: Sequence[Any]) -> Any:
 
 
 def _mask_elements(node: torch.fx.Node) -> Any:
-    """Elements of the one mask of an index; None where it has several tensors."""
+    """Return the element count of the mask of an index; None if it has several index tensors."""
     given: Any = node.args[1]
     masks = [item.meta["val"] for item in given if item is not None]
     if len(masks) != 1 or masks[0].dtype != torch.bool or masks[0].dim() == 0:
@@ -45,10 +45,10 @@ def _mask_elements(node: torch.fx.Node) -> Any:
 def _input_elements(node: torch.fx.Node) -> Any:
     source: Any = node.args[0]
     shape = source.meta["val"].shape
-    return _elements(shape) if shape else None  # ONNX finds one place in a scalar, or none
+    return _elements(shape) if shape else None  # ONNX's NonZero of a scalar has one row or none
 
 
-# Operator -> the most that the new size can be, of a call; None for a call that no engine takes.
+# Operator -> the maximum of the size that a call produces; None for a call that no engine takes.
 ORIGINS: Mapping[Any, Callable[[torch.fx.Node], Any]] = {
     aten.nonzero.default: _input_elements,
     aten.index.Tensor: _mask_elements,
@@ -57,36 +57,36 @@ ORIGINS: Mapping[Any, Callable[[torch.fx.Node], Any]] = {
 
 
 def new_symbols(node: torch.fx.Node) -> set[Any]:
-    """The symbols of sizes that a node's results have and its arguments lack."""
+    """Return the symbols in the sizes of a node's results that its arguments lack."""
     taken = {s for source in node.all_input_nodes for s in symbols_of(source.meta.get("val"))}
     return symbols_of(node.meta.get("val")) - taken
 
 
 def known_symbols(graph: torch.fx.Graph) -> dict[Any, Any]:
-    """Symbol -> the most that it can be, for what operators of `ORIGINS` make."""
+    """Return symbol -> its maximum, for the sizes that operators of `ORIGINS` produce."""
     found: dict[Any, Any] = {}
     for node in graph.nodes:
         if node.op == "call_function" and node.target in ORIGINS:
-            most = ORIGINS[node.target](node)
-            if most is not None:
-                found.update(dict.fromkeys(new_symbols(node), most))
+            maximum = ORIGINS[node.target](node)
+            if maximum is not None:
+                found.update(dict.fromkeys(new_symbols(node), maximum))
     return found
 
 
 def symbols_of(value: Any) -> set[Any]:
-    """The symbols in a node's fake value: a size, a tensor, or several of those."""
+    """Return the unbacked symbols in a node's fake value: a size, a tensor, or several of those."""
     values = value if isinstance(value, (list, tuple)) else [value]
     sizes: list[Any] = [s for v in values if isinstance(v, torch.Tensor) for s in v.shape]
     return unbacked_symbols([*sizes, *values])
 
 
 def any_data_dependent(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether one of the tensors has such a size."""
+    """Return whether one of the tensors has a data-dependent size."""
     return any(bool(symbols_of(tensor)) for tensor in tensors)
 
 
 def has_computed_size(value: Any) -> bool:
-    """Whether a tensor has a size that is arithmetic on one that the data decides."""
+    """Return whether a tensor has a size that is computed from a data-dependent one."""
     sizes: Sequence[Any] = value.shape if isinstance(value, torch.Tensor) else ()
     return any(
         bool(unbacked_symbols([size])) and not torch_internals.expression_of(size).is_symbol
@@ -95,11 +95,11 @@ def has_computed_size(value: Any) -> bool:
 
 
 def is_computed_in_engine(node: torch.fx.Node, inside: Callable[[torch.fx.Node], bool]) -> bool:
-    """Whether a node computes such a size, from tensors that are `inside` alone.
+    """Return whether a node computes a data-dependent size from tensors inside the engine only.
 
     Args:
-        node: Any.
-        inside: Whether a node is in an engine.
+        node: A node of a graph.
+        inside: Predicate: whether a node is in an engine.
     """
     value = node.meta.get("val")
     if not isinstance(value, torch.SymInt) or not unbacked_symbols([value]):
@@ -113,7 +113,7 @@ def is_computed_in_engine(node: torch.fx.Node, inside: Callable[[torch.fx.Node],
 
 
 def size_sources(size: torch.fx.Node) -> list[torch.fx.Node]:
-    """The tensors from whose sizes a node computes a size."""
+    """Return the tensors from whose sizes a node computes a size."""
     found: list[torch.fx.Node] = []
     for source in size.all_input_nodes:
         if isinstance(source.meta.get("val"), torch.Tensor):
@@ -124,6 +124,6 @@ def size_sources(size: torch.fx.Node) -> list[torch.fx.Node]:
 
 
 def has_tree(size: Any, known: symbols.Dimensions) -> bool:
-    """Whether a size is whole-number arithmetic on known dimensions and symbols of its own."""
+    """Return whether a size is integer arithmetic on known dimensions and unbacked symbols."""
     own = dict.fromkeys(unbacked_symbols([size]), (0, 0))
     return symbols.tree_of_size(size, {**known, **own}) is not None

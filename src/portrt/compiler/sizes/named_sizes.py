@@ -1,4 +1,4 @@
-"""Sizes of a program's inputs that vary, by the names that a user knows them by."""
+"""Dynamic sizes of a program's inputs, by user-visible names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class NamedSize:
     """A size that is `scale * symbol + offset`.
 
     Attributes:
-        symbol: The program's.
-        min, opt, max: Of the symbol: its range, None for no largest one, and the size that the
-            program was exported with.
+        symbol: The program's symbol.
+        scale, offset: Integers, with a scale from 1.
+        min, opt, max: The symbol's range, with None for an unbounded one, and its value in the
+            example inputs.
     """
 
     symbol: Any
@@ -41,17 +42,16 @@ def sizes_by_name(
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
 ) -> dict[str, NamedSize]:
-    """Each size that varies, as "x[0]" and under the names of the user's.
+    """Return each dynamic size, as "x[0]" and under its user-defined names.
 
-    Those are the names of `torch.export.Dim`s, where a derived one such as `2 * n` has that of its
-    root, and of `Input(shared_dims=...)`. Sizes that are no multiple of a symbol, but for a
-    constant, have no name.
+    Those are the names of `torch.export.Dim`s, where a derived one such as `2 * n` has the name of
+    its root, and of `Input(shared_dims=...)`. Sizes that are not linear in one symbol have no name.
 
     Args:
-        program: What was exported.
-        args: What it was exported with: tensors, `Input`s, or containers of them.
-        kwargs: Likewise.
-        dynamic_shapes: As `torch.export.export` takes it. A `ShapesCollection` has no names here.
+        program: The exported program.
+        args: Its positional example arguments: tensors, `Input`s, or containers of them.
+        kwargs: Its keyword example arguments, of the same kinds.
+        dynamic_shapes: As `torch.export.export` takes it. A `ShapesCollection` gives no names.
     """
     found: dict[str, NamedSize] = {}
     nodes = user_input_nodes(program)
@@ -79,10 +79,10 @@ def _named_size(size: torch.SymInt, program: ExportedProgram) -> NamedSize | Non
     if parts is None:
         return None
     symbol, scale, offset = parts
-    least, most = symbols.bounds_of(program.range_constraints.get(symbol))
+    low, high = symbols.bounds_of(program.range_constraints.get(symbol))
     hint = torch_internals.hint_of(size)
-    best = least if hint is None else (hint - offset) // scale
-    return NamedSize(symbol, scale, offset, least, best, most)
+    opt = low if hint is None else (hint - offset) // scale
+    return NamedSize(symbol, scale, offset, low, opt, high)
 
 
 def _names_of_axes(
@@ -91,7 +91,7 @@ def _names_of_axes(
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
 ) -> list[dict[int, str]]:
-    """Axis -> name, for each flat argument in call order."""
+    """Return axis -> name for each flat argument, in call order."""
     if program.example_inputs is None:
         return []
     values = [*(args or ()), *((kwargs or {}).get(name) for name in program.example_inputs[1])]
@@ -106,7 +106,7 @@ def _names_of_axes(
 
 
 def _leaves(value: Any, spec: Any) -> Iterator[tuple[Any, Any]]:
-    """Each leaf of a value with its part of the specification, which may leave parts out."""
+    """Yield each leaf of a value with its part of the specification, which may be incomplete."""
     children, structure = pytree.tree_flatten(value, is_leaf=lambda item: item is not value)
     if structure.is_leaf():
         yield value, spec

@@ -1,4 +1,4 @@
-"""The sizes that engines are tuned for: from `Input`s, or from profiles that name sizes."""
+"""Size ranges that engines are tuned for: from `Input`s, or from profiles that name sizes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def sizes_to_tune_for(
     dynamic_shapes: Any = None,
     profiles: Any = None,
 ) -> ProfileRanges:
-    """Symbol -> the ranges and sizes that engines are wanted for.
+    """Return symbol -> (min, opt, max) in each optimization profile.
 
     Args:
-        program: What `capture` made of the other arguments.
-        args: As `capture` took them.
-        kwargs: Likewise.
-        dynamic_shapes: Likewise.
+        program: The captured program.
+        args: Positional example arguments, as `capture` took them.
+        kwargs: Keyword example arguments, as `capture` took them.
+        dynamic_shapes: As `capture` took it.
         profiles: Ranges by name, as `compile` takes them.
 
     Raises:
-        SettingsError: The profiles cannot be used, see `profiles_of_names`; or inputs have
-            different numbers of profiles, or one size has two ranges.
+        SettingsError: The profiles are invalid, see `profiles_of_names`; inputs have different
+            numbers of profiles; or one size has two ranges.
     """
     given = list(_arguments(program, args, kwargs))
     tuned = _sizes_of_inputs(given)
@@ -44,7 +44,7 @@ def sizes_to_tune_for(
         return tuned
     if any(isinstance(leaf, Input) and leaf.profiles for leaf, _ in given):
         raise SettingsError(
-            "profiles were given, and by an Input, too",
+            "profiles were given both as an option and by an Input",
             "profiles in one of the two",
             "leave out Input(profiles=...), or profiles=",
         )
@@ -55,7 +55,7 @@ def sizes_to_tune_for(
 def _arguments(
     program: ExportedProgram, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
 ) -> Iterator[tuple[Any, Any]]:
-    """Each flat argument as it was given, with what the program has for it."""
+    """Yield each flat argument with its fake value in the program."""
     if program.example_inputs is None:
         return iter(())
     named = {name: (kwargs or {}).get(name) for name in program.example_inputs[1]}
@@ -64,7 +64,7 @@ def _arguments(
 
 
 def _sizes_of_inputs(arguments: Sequence[tuple[Any, Any]]) -> ProfileRanges:
-    """What the `Input`s ask for. The example may have another size: see `Input.example_shape`."""
+    """Return the ranges of the `Input`s. Opt and example size may differ, see `example_shape`."""
     given = [pair for pair in arguments if isinstance(pair[0], Input)]
     count = max((len(leaf.profiles) for leaf, _ in given), default=0)
     found: dict[Any, tuple[tuple[int, int, int], ...]] = {}
@@ -82,13 +82,13 @@ def _check_profile_count(leaf: Input, count: int) -> None:
     if leaf.profiles and len(leaf.profiles) != count:
         raise SettingsError(
             f"{leaf!r} has {len(leaf.profiles)} profiles, another input {count}",
-            "the same number of profiles in every input that has some",
+            "the same number of profiles in every input that has profiles",
             "repeat a profile where an input has the same range in two of them",
         )
 
 
 def _set_ranges(found: dict[Any, Any], symbol: Any, ranges: Any) -> None:
-    """Two inputs may share a size: then with the same range in each profile."""
+    """Set the ranges of a symbol; inputs that share a size must have equal min and max."""
     known = found.setdefault(symbol, ranges)
     if [(low, high) for low, _, high in known] != [(low, high) for low, _, high in ranges]:
         raise SettingsError(
