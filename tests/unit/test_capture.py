@@ -302,7 +302,7 @@ def test_a_function_is_refused() -> None:
 def test_dynamic_shapes_beside_an_exported_program_are_refused() -> None:
     program = torch.export.export(mlp(), (X,))
 
-    with pytest.raises(SettingsError, match="already knows its dynamic shapes"):
+    with pytest.raises(SettingsError, match="already has its dynamic shapes"):
         compiled_module(program, dynamic_shapes=({0: Dim("n")},))
 
 

@@ -32,13 +32,13 @@ def capture(
     dynamic_shapes: Any = None,
     strict: bool = False,
 ) -> ExportedProgram:
-    """Export `model` with `torch.export`; an ExportedProgram is taken as it is.
+    """Export `model` with `torch.export`; an ExportedProgram is returned as it is.
 
     Args:
-        model: In eval mode, or else it is captured as it is, with a warning.
+        model: Should be in eval mode; in training mode it is captured as it is, with a warning.
         args: Positional arguments: tensors or `Input`s (nested in containers, if the model takes
             those), and whatever else `torch.export` takes.
-        kwargs: Keyword arguments, likewise.
+        kwargs: Keyword arguments, of the same kinds as `args`.
         dynamic_shapes: As `torch.export.export` takes it. Only where no `Input` is dynamic.
         strict: As `torch.export.export` takes it.
 
@@ -51,8 +51,8 @@ def capture(
         if dynamic_shapes is not None:
             raise SettingsError(
                 "dynamic_shapes was given together with an ExportedProgram",
-                "an ExportedProgram alone: it already knows its dynamic shapes",
-                "give dynamic_shapes to torch.export.export, or give the nn.Module to compile",
+                "an ExportedProgram alone: it already has its dynamic shapes",
+                "pass dynamic_shapes to torch.export.export, or pass the nn.Module to compile",
             )
         return _admitting_one(model)
     if not isinstance(model, torch.nn.Module):
@@ -65,7 +65,7 @@ def capture(
         raise SettingsError(
             "no inputs were given",
             "inputs=[...], or arg_inputs=(...) and kwarg_inputs={...}: tensors or portrt.Input",
-            "give one example tensor, or one portrt.Input, for each argument of the model",
+            "pass one example tensor, or one portrt.Input, for each argument of the model",
         )
     if isinstance(args, (torch.Tensor, Input)):
         raise SettingsError(
@@ -109,9 +109,10 @@ def capture(
 
 
 def _admitting_one(program: ExportedProgram) -> ExportedProgram:
-    """The program, with dynamic sizes from 2 taken as sizes from 1.
+    """Return the program with a lower bound of 1 for dynamic sizes whose bound is 2.
 
-    torch.export writes 2 for a range that nobody gave (`Dim.AUTO`), while its program takes 1 too.
+    torch.export assumes sizes of at least 2 where the user has set no range (`Dim.AUTO`), although
+    the exported program works for 1.
     """
     ranges = {
         symbol: type(bounds)(1, bounds.upper) if bounds.lower == 2 else bounds
@@ -125,10 +126,10 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _examples(tree: Any) -> Any:
-    """The tree with an example in the place of each `Input`.
+    """Return the tree with an example tensor instead of each `Input`.
 
-    A tensor that is given twice becomes two: torch.export takes one object for one input, and the
-    program would not look at the other.
+    A tensor that occurs twice is copied: torch.export merges inputs that are the same object, and
+    the program would then ignore the second one.
     """
     leaves, spec = pytree.tree_flatten(tree)
     made: list[Any] = []
@@ -145,7 +146,7 @@ def _examples(tree: Any) -> Any:
 def _dynamic_shapes_of_inputs(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The dynamic_shapes that the `Input`s ask for, or None when none of them is dynamic."""
+    """Return the dynamic_shapes that the `Input`s describe, or None if none of them is dynamic."""
     if not any(isinstance(leaf, Input) and leaf.dynamic_axes for leaf in _leaves((args, kwargs))):
         return None
     dims: dict[str, Any] = {}
@@ -159,6 +160,6 @@ def _dynamic_shapes_of_inputs(
         raise SettingsError(
             f"the inputs do not fit {type(model).__qualname__}.forward: {err}",
             f"arguments for forward{inspect.signature(model.forward)}",
-            "give the inputs in the order of the signature, or by name in kwarg_inputs",
+            "pass the inputs in the order of the signature, or by name in kwarg_inputs",
         ) from err
     return pytree.tree_map(shapes_of, dict(bound.arguments))

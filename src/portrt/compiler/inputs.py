@@ -1,4 +1,4 @@
-"""`Input`: what a model's argument may look like, for shapes that vary between calls."""
+"""`Input`: the dtype and the range of shapes of a model's argument."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ class Input:
     """The dtype and the shape, or range of shapes, of one tensor argument.
 
     Args:
-        shape: The static shape. Give either this or all of `min_shape`, `opt_shape`, `max_shape`.
+        shape: The static shape. Pass either this or all of `min_shape`, `opt_shape`, `max_shape`.
         min_shape: Smallest size of each dimension.
-        opt_shape: The sizes that engines are tuned for, and of the example made for `torch.export`.
+        opt_shape: Sizes that engines are tuned for, and that the example for `torch.export` has.
         max_shape: Largest size of each dimension. A dimension whose min and max differ is dynamic.
         dtype: The tensor's dtype.
         name: The argument's name in messages; the signature's own name when None.
-        profiles: Instead of the three shapes: several (min, opt, max) of such shapes, for engines
-            that are tuned for several ranges, such as the first call of a decoder and its steps.
-            `min_shape` and `max_shape` are the bounds of all, `opt_shape` is the first one's. All
-            inputs with profiles have the same number of them; one without has its range in each.
-            TensorRT takes sizes that lie in one of the profiles, ONNX Runtime all in the bounds.
+        profiles: Instead of the three shapes: a (min, opt, max) triple of shapes for each
+            optimization profile, such as prefill and decode steps of a language model. `min_shape`
+            and `max_shape` are then the bounds of all profiles, and `opt_shape` is that of the
+            first one. All inputs with profiles have the same number of them; an input without has
+            the same range in each. TensorRT takes sizes within one of the profiles, ONNX Runtime
+            all sizes within the bounds.
         shared_dims: Axis -> name. Dynamic dimensions of the same name, in any input, always have
             the same size.
         tensor_domain: Half-open range [low, high) of the values of the example. Integer examples
-            default to [0, 2), so that they are valid indices of any table.
-        device: Where the example is made.
+            default to [0, 2), which are valid indices of any embedding table.
+        device: Device of the example.
 
     Raises:
         SettingsError: The shapes contradict each other.
@@ -57,7 +58,7 @@ class Input:
             raise SettingsError(
                 f"Input(profiles={profiles}) with {len(self.profiles)} profiles and another shape",
                 "at least one profile, and no shape, min_shape, opt_shape or max_shape beside it",
-                "give the shapes in the profiles alone",
+                "pass the shapes in the profiles only",
             )
         if shape is not None and all(part is None for part in ranged):
             ranged = (shape, shape, shape)
@@ -66,7 +67,7 @@ class Input:
                 f"Input(shape={shape}, min_shape={min_shape}, opt_shape={opt_shape}, "
                 f"max_shape={max_shape})",
                 "either shape, or all three of min_shape, opt_shape and max_shape",
-                "give a static shape, or a full range",
+                "pass a static shape, or a full range",
             )
         self.min_shape, self.opt_shape, self.max_shape = (tuple(part or ()) for part in ranged)
         self.dtype = dtype
@@ -77,29 +78,29 @@ class Input:
         self._check()
 
     def _bounds(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        """The shapes that hold all profiles, and the best one of the first."""
+        """Return the bounds of all profiles, and the opt shape of the first one."""
         if len({len(shape) for profile in self.profiles for shape in profile}) != 1:
             raise SettingsError(
                 f"Input(profiles={list(self.profiles)}) has shapes of several ranks",
                 "shapes of one rank in all profiles",
-                "give min, opt and max shapes with one size for each dimension",
+                "pass min, opt and max shapes with one size for each dimension",
             )
-        least, best, most = zip(*self.profiles, strict=True)
-        lowest = tuple(min(sizes) for sizes in zip(*least, strict=True))
-        highest = tuple(max(sizes) for sizes in zip(*most, strict=True))
-        return lowest, best[0], highest
+        min_shapes, opt_shapes, max_shapes = zip(*self.profiles, strict=True)
+        low = tuple(min(sizes) for sizes in zip(*min_shapes, strict=True))
+        high = tuple(max(sizes) for sizes in zip(*max_shapes, strict=True))
+        return low, opt_shapes[0], high
 
     def ranges(self, axis: int) -> tuple[tuple[int, int, int], ...]:
-        """(min, opt, max) of a dimension in each profile; one where there are no profiles."""
+        """Return (min, opt, max) of a dimension in each profile; one range without profiles."""
         found = self.profiles or ((self.min_shape, self.opt_shape, self.max_shape),)
-        return tuple((low[axis], best[axis], high[axis]) for low, best, high in found)
+        return tuple((low[axis], opt[axis], high[axis]) for low, opt, high in found)
 
     def _check(self) -> None:
         ranks = {len(self.min_shape), len(self.opt_shape), len(self.max_shape)}
         ordered = len(ranks) == 1 and all(
-            0 <= low <= best <= high
+            0 <= low <= opt <= high
             for axis in range(len(self.min_shape))
-            for low, best, high in self.ranges(axis)
+            for low, opt, high in self.ranges(axis)
         )
         if not ordered:
             raise SettingsError(
@@ -110,7 +111,7 @@ class Input:
         for axis in self.shared_dims:
             if axis not in self.dynamic_axes:
                 raise SettingsError(
-                    f"{self!r} shares dimension {axis}, which is static or not there",
+                    f"{self!r} shares dimension {axis}, which is static or does not exist",
                     f"an axis among the dynamic ones, {list(self.dynamic_axes)}",
                     "name only dimensions whose min and max differ",
                 )
@@ -126,7 +127,7 @@ class Input:
 
     @property
     def dynamic_axes(self) -> tuple[int, ...]:
-        """Axes whose size may vary between calls."""
+        """Axes whose size is dynamic."""
         return tuple(
             axis
             for axis, (low, high) in enumerate(zip(self.min_shape, self.max_shape, strict=False))
@@ -134,9 +135,9 @@ class Input:
         )
 
     def example_shape(self) -> tuple[int, ...]:
-        """`opt_shape`, with dynamic sizes of 0 or 1 moved to 2 where the range allows it.
+        """Return `opt_shape`, with dynamic sizes of 0 or 1 raised to 2 if the range allows it.
 
-        torch.export takes an example size of 0 or 1 for a constant.
+        torch.export specializes example sizes of 0 and 1 to constants.
         """
         sizes = list(self.opt_shape)
         for axis in self.dynamic_axes:
@@ -144,7 +145,7 @@ class Input:
         return tuple(sizes)
 
     def example(self, seed: int = 0) -> torch.Tensor:
-        """A tensor of `example_shape()` with reproducible random values."""
+        """Make a tensor of `example_shape()` with reproducible random values."""
         generator = torch.Generator().manual_seed(seed)
         shape = self.example_shape()
         if self.dtype.is_floating_point or self.dtype.is_complex:
@@ -152,11 +153,11 @@ class Input:
             real = torch.rand(shape, generator=generator) * (high - low) + low
             return real.to(self.dtype).to(self.device)
         low, high = self.tensor_domain or (0, 2)
-        whole = torch.randint(int(low), int(high), shape, generator=generator)
-        return whole.to(self.dtype).to(self.device)
+        integers = torch.randint(int(low), int(high), shape, generator=generator)
+        return integers.to(self.dtype).to(self.device)
 
     def dynamic_shapes(self, dims: dict[str, Any]) -> dict[int, Any]:
-        """Axis -> `torch.export.Dim`, taking shared dims from `dims` and adding new ones to it.
+        """Return axis -> `torch.export.Dim`; shared dims come from `dims`, and new ones are added.
 
         Raises:
             SettingsError: A shared name stands for two different ranges.
@@ -170,7 +171,7 @@ class Input:
                 raise SettingsError(
                     f"the shared dimension {name!r} is {dim.min} to {dim.max} in one input and "
                     f"{low} to {high} in {self!r}",
-                    "one range for one name",
+                    "one range per name",
                     "make the ranges equal, or use two names",
                 )
             found[axis] = dim
@@ -179,11 +180,11 @@ class Input:
 
 def _profile(item: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     try:
-        least, best, most = (tuple(shape) for shape in item)
+        min_shape, opt_shape, max_shape = (tuple(shape) for shape in item)
     except (TypeError, ValueError) as err:
         raise SettingsError(
             f"a profile is {item!r}",
-            "three shapes: the smallest, the one to tune for, the largest",
+            "three shapes (min, opt, max)",
             "write profiles=[((1, 1), (1, 1), (8, 1)), ((1, 2), (1, 128), (8, 512))]",
         ) from err
-    return least, best, most
+    return min_shape, opt_shape, max_shape
