@@ -463,7 +463,7 @@ def test_target_compute_capabilities_are_built_for_and_stored(spelled: Any) -> N
 def test_an_unknown_target_is_refused_in_the_builders_words() -> None:
     with pytest.raises(BuildError, match=r"no engines for compute capability 9\.0") as caught:
         rtx(model(), [X], target_compute_capabilities=["9.0"])
-    assert "this builder knows 7.5, 8.0, 8.6, 8.9, 12.0" in caught.value.happened
+    assert "this builder supports 7.5, 8.0, 8.6, 8.9, 12.0" in caught.value.happened
 
 
 @needs_tensorrt_rtx

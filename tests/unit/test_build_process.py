@@ -299,16 +299,16 @@ def test_progress_is_told_while_the_worker_runs(
     line waits for its other half, and what is no progress is passed over."""
     shown: list[tuple[str, int, int]] = []
     go, half = tmp_path / "go", tmp_path / "half"
-    real = BuilderProgress.look
+    real = BuilderProgress.poll
 
-    def look(progress: Any) -> None:
+    def poll(progress: Any) -> None:
         """The worker writes the other half of its line once this saw the first one."""
         is_half = progress._path.exists() and progress._path.read_text().endswith("Wei")
         real(progress)
         if is_half:
             half.touch()
 
-    monkeypatch.setattr(BuilderProgress, "look", look)
+    monkeypatch.setattr(BuilderProgress, "poll", poll)
 
     @contextlib.contextmanager
     def bar(what: str) -> Iterator[Any]:

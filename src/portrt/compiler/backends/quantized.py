@@ -1,7 +1,7 @@
-"""Which calls with int8 and float8 tensors engines hold: conversions, and what lies between them.
+"""Calls with int8 and float8 tensors that engines can hold: conversions and quantized dataflow.
 
-ONNX Runtime converts by Cast. TensorRT has such numbers only between QuantizeLinear and
-DequantizeLinear; `convert/explicit_quantization.py` writes these in the place of conversions.
+ONNX Runtime converts by Cast. TensorRT supports these dtypes only between QuantizeLinear and
+DequantizeLinear; `backends/tensorrt/explicit_quantization.py` writes them instead of conversions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from portrt.graphs.quantized_dtypes import LAYOUTS, QUANTIZED
 aten = torch.ops.aten
 _CONVERT = aten._to_copy.default
 _FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
-# Largest and smallest number, and whether they are whole.
+# Smallest and largest value, and whether all values are integers.
 _RANGES = {
     torch.int8: (-128.0, 127.0, True),
     torch.float8_e4m3fn: (-448.0, 448.0, False),
@@ -25,10 +25,11 @@ _UNKNOWN = (-math.inf, math.inf, False)
 
 
 def is_quantized_conversion(node: torch.fx.Node) -> bool:
-    """Whether a node converts between a float dtype and int8 or float8, as ONNX and PyTorch agree.
+    """Return whether a node converts between float and int8 or float8 with equal results in ONNX.
 
-    They do not for what is out of range: PyTorch makes NaN, or anything; and QuantizeLinear rounds
-    what PyTorch cuts off.
+    Results differ for values out of range, which are NaN or undefined in PyTorch, and for
+    fractions, which QuantizeLinear rounds and PyTorch truncates. So both must be excluded by what
+    is known of the values.
     """
     if node.target is not _CONVERT or set(node.kwargs) - {"dtype", "pin_memory"}:
         return False
@@ -37,15 +38,15 @@ def is_quantized_conversion(node: torch.fx.Node) -> bool:
         return made in _FLOATS
     if made not in QUANTIZED or taken not in _FLOATS:
         return False
-    low, high, whole = _RANGES[made]
-    least, most, is_whole = _range(node.args[0])
-    return low <= least and most <= high and (is_whole or not whole)
+    low, high, is_integer = _RANGES[made]
+    value_low, value_high, has_integers = _range(node.args[0])
+    return low <= value_low and value_high <= high and (has_integers or not is_integer)
 
 
 def is_quantized_dataflow(node: torch.fx.Node) -> bool:
-    """Whether a node hands int8 or float8 on to nothing but nodes that can take it.
+    """Return whether the users of a node's int8 or float8 result can all take it in an engine.
 
-    Products of int8 matrices are whole numbers, of which engines have the float32.
+    Products of int8 matrices are int32, which engines convert to float32 at once.
     """
     if node.target is aten._int_mm.default:
         signed = all(_dtype(item) == torch.int8 for item in node.args)
@@ -58,7 +59,7 @@ def is_quantized_dataflow(node: torch.fx.Node) -> bool:
 
 
 def _range(node: Any) -> tuple[float, float, bool]:
-    """Bounds of a node's values, and whether all of them are whole, as far as is plain to see."""
+    """Return bounds of a node's values, and whether all of them are known to be integers."""
     if isinstance(node, (int, float)):
         return float(node), float(node), float(node).is_integer()
     if not isinstance(node, torch.fx.Node):
@@ -84,8 +85,8 @@ def _clamped(args: Any) -> tuple[float, float, bool]:
     source, low, high = args
     if not (isinstance(low, (int, float)) and isinstance(high, (int, float)) and low <= high):
         return _UNKNOWN
-    whole = _range(source)[2] and float(low).is_integer() and float(high).is_integer()
-    return float(low), float(high), whole
+    is_integral = _range(source)[2] and float(low).is_integer() and float(high).is_integer()
+    return float(low), float(high), is_integral
 
 
 def _dtype(node: Any) -> Any:

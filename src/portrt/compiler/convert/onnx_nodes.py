@@ -43,7 +43,7 @@ def add_constant(before: ir.Node, tensor: ir.TensorProtocol) -> ir.Value:
     return add_node(before, "Constant", [], [ir.AttrTensor("value", tensor)], tensor.dtype)
 
 
-def take_over(node: ir.Node, made: ir.Value) -> None:
+def replace_output(node: ir.Node, made: ir.Value) -> None:
     """Give another value the name and the users of a node's only output."""
     old = node.outputs[0]
     made.name, made.type, made.shape = old.name, old.type, old.shape
@@ -53,6 +53,6 @@ def take_over(node: ir.Node, made: ir.Value) -> None:
 
 def replace_node(node: ir.Node, made: ir.Value) -> None:
     """Give another value the name and the users of a node's only output, and remove the node."""
-    take_over(node, made)
+    replace_output(node, made)
     assert node.graph is not None
     node.graph.remove(node, safe=True)

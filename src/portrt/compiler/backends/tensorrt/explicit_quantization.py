@@ -1,12 +1,12 @@
-"""Conversions from and to int8 and float8 as QuantizeLinear and DequantizeLinear, for TensorRT.
+"""Rewrite int8 and float8 conversions as QuantizeLinear and DequantizeLinear, for TensorRT.
 
-TensorRT says of a Cast: "Quantized constant is only allowed before DQ", and "Tensor has datatype
-FP8 but is not consumed by ... IDequantizeLayer". With a scale of 1 the two operators are that
-conversion. What is converted is whole and in range, as `backends/quantized.py` sees to, so that
-QuantizeLinear has nothing to round that PyTorch would cut off.
+TensorRT refuses a Cast of these dtypes: "Quantized constant is only allowed before DQ", and "Tensor
+has datatype FP8 but is not consumed by ... IDequantizeLayer". With a scale of 1 the two operators
+are equal to the conversion. `backends/quantized.py` admits only conversions of values that are in
+range, and integers for int8, so that QuantizeLinear does not round where PyTorch truncates.
 
-Its parser has no MatMulInteger: the same product of the converted numbers is exact in int8 kernels,
-and rounded as float32 is in others.
+TensorRT's parser has no MatMulInteger either: the same product of dequantized values is exact in
+int8 kernels, and rounded to float32 in others.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import dataclasses
 import onnx_ir as ir
 
 from portrt.compiler.convert.onnx_from_block import OnnxModel
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, take_over
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_output
 
 _QUANTIZED = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _LARGEST_FLOAT8 = 448.0
-# Operators that move numbers without looking at them.
+# Operators that only move data.
 _LAYOUTS = ("Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def explicit_quantization(model: OnnxModel) -> OnnxModel:
-    """The same model without Cast from or to int8 and float8; as it is, where it has none."""
+    """Rewrite the Casts from and to int8 and float8; the model is returned as it is without any."""
     import onnx
     from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
@@ -58,24 +58,24 @@ def _rewrite(node: ir.Node) -> bool:
 
 
 def _quantize(node: ir.Node, source: ir.Value, target: ir.DataType) -> bool:
-    """Cast to int8 or float8; the division by a scale before it is taken in, with its limits."""
+    """Rewrite a Cast to int8 or float8, fusing the division by a scale and the Clip before it."""
     divided, scale = _division_of(source) if target == ir.DataType.FLOAT8E4M3FN else (None, None)
     if divided is None or scale is None:
         divided, scale = source, add_constant(node, _one(source.dtype))
     made = _linear(node, "QuantizeLinear", divided, scale, target)
     made.dtype = target
-    take_over(node, made)
+    replace_output(node, made)
     return True
 
 
 def _dequantize(node: ir.Node, source: ir.Value, target: ir.DataType) -> bool:
-    """Cast from int8 or float8; the multiplication by a scale after it is taken in."""
+    """Rewrite a Cast from int8 or float8, fusing the multiplication by a scale after it."""
     wide = target if target in _FLOATS else ir.DataType.FLOAT
     scale, last = _factor_of(node) if target in _FLOATS else (None, node)
     made = _wide(node, source, wide, scale)
     if target not in _FLOATS:
         made = add_node(node, "Cast", [made], [ir.AttrInt64("to", target)], target)
-    take_over(last, made)
+    replace_output(last, made)
     return True
 
 
@@ -87,12 +87,12 @@ def _product(node: ir.Node) -> bool:
         operands.append(_wide(node, value, ir.DataType.FLOAT, None))
     product = add_node(node, "MatMul", operands, [], ir.DataType.FLOAT)
     to = [ir.AttrInt64("to", ir.DataType.INT32)]
-    take_over(node, add_node(node, "Cast", [product], to, ir.DataType.INT32))
+    replace_output(node, add_node(node, "Cast", [product], to, ir.DataType.INT32))
     return True
 
 
 def _wide(before: ir.Node, value: ir.Value, dtype: ir.DataType, scale: ir.Value | None) -> ir.Value:
-    """A narrow value in a float dtype: dequantized where it is a weight or was quantized."""
+    """Return a quantized value in a float dtype, dequantized above the operators that move it."""
     producer = value.producer()
     if producer is not None and producer.op_type in _LAYOUTS:
         inner = producer.inputs[0]
@@ -109,7 +109,7 @@ def _wide(before: ir.Node, value: ir.Value, dtype: ir.DataType, scale: ir.Value 
 
 
 def _division_of(value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
-    """(x, s) where the value is Clip(x / s) to all of float8, with a single s; else nothing."""
+    """Return (x, s) if the value is Clip(x / s) to the range of float8 with a scalar s."""
     clip = value.producer()
     if clip is None or clip.op_type != "Clip" or len(clip.inputs) != 3:
         return None, None
@@ -123,7 +123,7 @@ def _division_of(value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
 
 
 def _factor_of(cast: ir.Node) -> tuple[ir.Value | None, ir.Node]:
-    """(s, product) where all that becomes of the cast is its product with a single s."""
+    """Return (s, product) if the only user of the cast is its product with a scalar s."""
     uses = list(cast.outputs[0].uses())
     if len(uses) == 1 and uses[0].node.op_type == "Mul":
         product = uses[0].node
@@ -147,7 +147,7 @@ def _one(dtype: ir.DataType | None) -> ir.TensorProtocol:
 
 
 def _linear(
-    before: ir.Node, kind: str, value: ir.Value, scale: ir.Value, narrow: ir.DataType
+    before: ir.Node, kind: str, value: ir.Value, scale: ir.Value, quantized: ir.DataType
 ) -> ir.Value:
-    zero = add_constant(before, ir.tensor(0, dtype=narrow))
+    zero = add_constant(before, ir.tensor(0, dtype=quantized))
     return add_node(before, kind, [value, scale, zero])

@@ -1,4 +1,4 @@
-"""Runs the engine builder in a process of its own: a crash there is an error message here."""
+"""Runs the engine builder in a separate process, so that a crash there becomes an error here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from portrt.progress import step_bar
 
 WORKER = Path(__file__).parent / "worker" / "build_engine.py"
 _LOG_LINES = 12
-_LOOK_S = 0.25
+_POLL_S = 0.25
 _LOG_BYTES = 1 << 16
 _LINE_CHARS = 500
 _RESULT_KEYS = frozenset({"version", "flags", "layers", "os", "arch"})
@@ -32,14 +32,14 @@ _RESULT_KEYS = frozenset({"version", "flags", "layers", "os", "arch"})
 
 @dataclass(frozen=True)
 class Built:
-    """An engine and what the worker said of it."""
+    """A serialized engine and the worker's result."""
 
     data: bytes
     result: Mapping[str, Any]
 
 
 class ParserRefusal(BuildError):  # noqa: N818  (it is a BuildError)
-    """The builder's ONNX parser does not take the model."""
+    """The builder's ONNX parser refused the model."""
 
 
 def build_in_process(
@@ -54,17 +54,17 @@ def build_in_process(
     """Build one engine in a worker process.
 
     Args:
-        job: As worker/build_engine.py describes it, without the paths; "install" is the command
-            to name where the bindings are missing.
-        onnx: The model.
-        image: The weights image that the model refers to, if it does.
+        job: As worker/build_engine.py documents it, without the paths; "install" is the command to
+            suggest if the bindings are missing.
+        onnx: ModelProto bytes.
+        image: The weights image, if the model has external data.
         what: Backend and block, for messages.
-        python: Interpreter to run the worker with; None is this one.
+        python: Interpreter to run the worker with; None means this one.
         timeout_s: Seconds after which the worker is killed.
 
     Raises:
         ParserRefusal: The builder's ONNX parser refused the model.
-        BuildError: The builder refused, crashed, was killed or took too long. The message has the
+        BuildError: The builder failed, crashed, was killed or took too long. The message has the
             last lines of its log.
     """
     with tempfile.TemporaryDirectory(prefix="portrt-build-") as folder:
@@ -85,7 +85,7 @@ def build_in_process(
 
 
 def _run(workdir: Path, what: str, python: str, timeout_s: float) -> int:
-    """Exit code of the worker. Neither it nor a process that it started is left running."""
+    """Run the worker and return its exit code; its process group is killed in any case."""
     with (workdir / "log").open("wb") as log:
         try:
             process = subprocess.Popen(
@@ -94,7 +94,7 @@ def _run(workdir: Path, what: str, python: str, timeout_s: float) -> int:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # a group of its own, to be ended as a whole
+                start_new_session=True,  # a process group that can be killed together
             )
         except OSError as err:
             raise BuildError(
@@ -108,17 +108,17 @@ def _run(workdir: Path, what: str, python: str, timeout_s: float) -> int:
             raise BuildError(
                 f"the engine builder of {what} was stopped after {timeout_s:g} s.{_log(workdir)}",
                 "a build within build_timeout_s",
-                "give a larger build_timeout_s, or a smaller model",
+                "pass a larger build_timeout_s, or a smaller model",
             ) from err
         finally:
             _end(process)
 
 
 def _wait(process: subprocess.Popen[bytes], workdir: Path, what: str, timeout_s: float) -> int:
-    """Exit code of the worker; meanwhile its progress is told.
+    """Wait for the worker, reporting its progress, and return its exit code.
 
     Raises:
-        subprocess.TimeoutExpired: It takes too long.
+        subprocess.TimeoutExpired: The worker takes longer than `timeout_s`.
     """
     end = time.monotonic() + timeout_s
     with step_bar(what) as show:
@@ -126,18 +126,18 @@ def _wait(process: subprocess.Popen[bytes], workdir: Path, what: str, timeout_s:
         while True:
             left = end - time.monotonic()
             try:
-                code = process.wait(timeout=max(0.0, min(left, _LOOK_S)))
+                code = process.wait(timeout=max(0.0, min(left, _POLL_S)))
             except subprocess.TimeoutExpired:
-                progress.look()
+                progress.poll()
                 if left <= 0:
                     raise
             else:
-                progress.look()
+                progress.poll()
                 return code
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the worker's group: `builder_python` may be a script that starts the interpreter."""
+    """Kill the worker's process group: `builder_python` may be a script that starts another."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -156,7 +156,7 @@ def _result(workdir: Path, what: str, code: int, install: str, onnx: bytes) -> M
         raise kind(
             f"the engine builder of {what} failed: {result['error']}{details}",
             "bindings that can be imported" if missing else "a model that the builder takes",
-            f"{install}; `portrt doctor` tells more"
+            f"{install}; see `portrt doctor`"
             if missing
             else "name the operator in torch_executed_ops, or leave this engine out",
         )
@@ -164,13 +164,13 @@ def _result(workdir: Path, what: str, code: int, install: str, onnx: bytes) -> M
         raise BuildError(
             f"the engine builder of {what} {_ending(code)}.{_log(workdir)}",
             "a worker that ends with an engine and a result",
-            "run `portrt doctor`; the last lines of its log say where it was",
+            "run `portrt doctor`; see the last lines of the log",
         )
     return result
 
 
 def _read_result(workdir: Path) -> dict[str, Any]:
-    """What the worker wrote; empty when it is not there, or not what this worker writes."""
+    """Read the worker's result; empty if it is missing or malformed."""
     try:
         result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -182,9 +182,9 @@ def _read_result(workdir: Path) -> dict[str, Any]:
 
 
 def _named_nodes(result: Mapping[str, Any], onnx: bytes) -> list[str]:
-    """The nodes that the parser refuses, as torch.onnx named them.
+    """Return a line for each node that the parser refuses, with the name from torch.onnx.
 
-    It counts them, or says no more than what kind of node it is about.
+    The parsers report the index of a node, or only its operator type.
     """
     found = [result.get(key) for key in ("nodes", "operators")]
     indices, operators = (item if isinstance(item, list) else [] for item in found)
@@ -195,7 +195,7 @@ def _named_nodes(result: Mapping[str, Any], onnx: bytes) -> list[str]:
     nodes = onnx_library.load_from_string(onnx).graph.node
     known = [nodes[i] for i in indices if isinstance(i, int) and 0 <= i < len(nodes)]
     known += [node for node in nodes if node.op_type in operators]
-    return [f"it is about {node.name} ({node.op_type})" for node in known]
+    return [f"refused node: {node.name} ({node.op_type})" for node in known]
 
 
 def _ending(code: int) -> str:
@@ -208,7 +208,7 @@ def _ending(code: int) -> str:
 
 
 def _log(workdir: Path) -> str:
-    """The end of the worker's log; of a log of any size, only the end is read."""
+    """Return the last lines of the worker's log as text; only the end of the file is read."""
     with (workdir / "log").open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
         text = log.read().decode(errors="replace")

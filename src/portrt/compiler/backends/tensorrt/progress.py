@@ -1,4 +1,4 @@
-"""What a builder in another process says of its progress, as lines of JSON in a file."""
+"""Progress of a builder in another process, which it writes as lines of JSON to a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MAX_PHASES = 100  # in the log
 
 
 class BuilderProgress:
-    """Reads the file as it grows. Each phase is logged once; what is no progress is passed over.
+    """Reads the file as it grows. Each phase is logged once; malformed lines are ignored.
 
     Args:
-        path: The file; need not be there.
+        path: The file; need not exist yet.
         what: Block and backend, for the log.
-        show: Gets each step.
+        show: Called with each step.
     """
 
     def __init__(self, path: Path, what: str, show: ShowStep) -> None:
@@ -31,23 +31,23 @@ class BuilderProgress:
         self._read = 0  # bytes
         self._phases: set[str] = set()
 
-    def look(self) -> None:
-        """Tell what is new since the last look."""
+    def poll(self) -> None:
+        """Report the lines that were added since the last call."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read)
                 new = file.read()
         except OSError:
             return
-        whole = new[: new.rfind(b"\n") + 1]  # the rest of a line is still to come
-        self._read += len(whole)
-        for line in whole.splitlines():
+        complete = new[: new.rfind(b"\n") + 1]  # the last line may still be incomplete
+        self._read += len(complete)
+        for line in complete.splitlines():
             self._report(line)
 
     def _report(self, line: bytes) -> None:
         try:
-            said: Any = json.loads(line)
-            phase, step, steps = said["phase"], said["step"], said["steps"]
+            entry: Any = json.loads(line)
+            phase, step, steps = entry["phase"], entry["step"], entry["steps"]
         except (ValueError, TypeError, KeyError):
             return
         if not isinstance(phase, str) or type(step) is not int or type(steps) is not int:

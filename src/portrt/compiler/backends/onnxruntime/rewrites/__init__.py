@@ -1,1 +1,1 @@
-"""Edits of the ONNX model for ONNX Runtime."""
+"""Rewrites of the ONNX model for ONNX Runtime; no other backend sees them."""

@@ -1,7 +1,7 @@
-"""Multiply by a transposed weight in one node: MatMul(x, Transpose(W)) -> FusedMatMul(x, W).
+"""Fuse the product with a transposed weight: MatMul(x, Transpose(W)) -> FusedMatMul(x, W).
 
-torch.nn.Linear becomes the first form. ONNX Runtime would transpose every weight when it opens the
-model: a second copy in memory, and time. Its own operator takes the weight where it lies.
+torch.nn.Linear becomes the first form. ONNX Runtime folds the Transpose when it opens the model,
+which takes time and a second copy of every weight. Its FusedMatMul reads the weight in place.
 Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.FusedMatMul.
 """
 
@@ -14,8 +14,14 @@ DOMAIN = "com.microsoft"
 
 
 def fuse_transposed_matmul(data: bytes) -> bytes:
-    """ModelProto bytes in and out; for ONNX Runtime alone. Weights of rank 2 in float32, or
-    bfloat16 that is widened to it."""
+    """Fuse weights of rank 2 in float32, or in bfloat16 that is cast to float32.
+
+    Args:
+        data: ModelProto bytes.
+
+    Returns:
+        ModelProto bytes for ONNX Runtime only.
+    """
     import onnx
 
     model = ir.from_proto(onnx.load_model_from_string(data))
@@ -43,7 +49,7 @@ def _fuse(node: ir.Node) -> bool:
 
 
 def _converted_weight(product: ir.Node) -> ir.Value | None:
-    """Cast(weight), made for a product with Cast(Transpose(weight)) from bfloat16, else None."""
+    """Return a new Cast(weight) for a product with Cast(Transpose(weight)) from bfloat16."""
     value = product.inputs[1]
     cast = None if value is None else value.producer()
     if cast is None or cast.op_type != "Cast" or product.graph is None:
@@ -57,7 +63,7 @@ def _converted_weight(product: ir.Node) -> ir.Value | None:
 
 
 def _transposed_weight(value: ir.Value | None, dtype: ir.DataType) -> ir.Value | None:
-    """The weight of this dtype behind `Transpose(perm=[1, 0])`, else None."""
+    """Return the weight of this dtype behind `Transpose(perm=[1, 0])`, else None."""
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Transpose":
         return None

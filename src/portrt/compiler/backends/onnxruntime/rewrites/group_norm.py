@@ -1,7 +1,8 @@
-"""Group norm by instance norm, for ONNX Runtime: it has a kernel for the one and not the other.
+"""Rewrite GroupNormalization by InstanceNormalization, for which ONNX Runtime has a kernel.
 
-GroupNormalization it expands to a dozen operators that each go through memory. Groups as the
-channels of an instance norm take 0.6 of the time, see `benchmarks/composites.py`.
+ONNX Runtime has no CPU kernel for GroupNormalization and expands it to a dozen operators that each
+go through memory. Groups as the channels of an instance norm take 0.6 of the time, see
+`benchmarks/composites.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_n
 
 
 def group_norm_by_instance_norm(data: bytes) -> bytes:
-    """ModelProto bytes in and out; for ONNX Runtime alone. float32, at opset 21 or newer.
+    """Rewrite group norms of float32 at opset 21 or newer.
 
-    Older group norms have a scale for each group.
+    In older opsets a group norm has a scale per group, not per channel.
+
+    Args:
+        data: ModelProto bytes.
+
+    Returns:
+        ModelProto bytes for ONNX Runtime only.
     """
     import onnx
 

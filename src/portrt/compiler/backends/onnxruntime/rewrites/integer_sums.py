@@ -1,8 +1,8 @@
-"""Exact sums of whole numbers, for ONNX Runtime: its ReduceSum adds them up as float64.
+"""Exact sums of integers: ONNX Runtime's ReduceSum accumulates int32 and int64 in float64.
 
-Sums of int64 beyond 2^53 lose digits there, and one of int32 stops at the largest number instead of
-wrapping round. An int64 is taken apart into its high and low 32 bits, whose sums float64 holds as
-long as fewer than 2^21 numbers are added; an int32 is added as int64.
+Sums of int64 beyond 2^53 lose digits, and a sum of int32 saturates instead of wrapping around as in
+PyTorch. An int64 is split into its high and low 32 bits, whose sums are exact in float64 for fewer
+than 2^21 elements; int32 is added as int64.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
-# A sum of what was one of these is exact as it is.
+# Sums of values that were cast from one of these are exact as they are.
 _SMALL_INTEGERS = {
     *(ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.UINT8),
     *(ir.DataType.INT16, ir.DataType.UINT16, _INT32),
@@ -23,7 +23,14 @@ _HALF = 2**32
 
 
 def exact_integer_sums(data: bytes) -> bytes:
-    """ModelProto bytes in and out; for ONNX Runtime alone."""
+    """Rewrite inexact sums of int32 and int64.
+
+    Args:
+        data: ModelProto bytes.
+
+    Returns:
+        ModelProto bytes for ONNX Runtime only.
+    """
     import onnx
 
     if b"ReduceSum" not in data:
@@ -55,7 +62,7 @@ def _rewrite(node: ir.Node) -> None:
         made = add_node(node, "Cast", [_sum_of(node, wide)], [ir.AttrInt64("to", _INT32)])
     else:
         half = add_constant(node, ir.tensor(np.int64(_HALF)))
-        low = add_node(node, "Mod", [x, half])  # of the sign of `half`: not negative
+        low = add_node(node, "Mod", [x, half])  # has the sign of `half`: not negative
         high = add_node(node, "Div", [add_node(node, "Sub", [x, low]), half])
         shifted = add_node(node, "Mul", [_sum_of(node, high), half])
         made = add_node(node, "Add", [shifted, _sum_of(node, low)])
@@ -63,5 +70,5 @@ def _rewrite(node: ir.Node) -> None:
 
 
 def _sum_of(node: ir.Node, x: ir.Value) -> ir.Value:
-    """The same sum of another tensor."""
+    """Insert the same sum of another tensor."""
     return add_node(node, "ReduceSum", [x, *node.inputs[1:]], list(node.attributes.values()))

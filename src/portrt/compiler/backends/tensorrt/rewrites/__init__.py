@@ -1,11 +1,11 @@
 """Rewrite rules of the ONNX model for the parsers of TensorRT and TensorRT-RTX.
 
-Each rule takes a node that a parser refuses and puts other nodes with the same meaning in its
-place. ONNX Runtime never sees them. A rule is a class on onnxscript's rewriter, in the file of its
-family; it states the parser's words that it answers, and `RULES` is the list of them all.
+Each rule replaces a node that a parser refuses by equivalent nodes. ONNX Runtime does not see them.
+A rule is a class on onnxscript's rewriter, in the file of its family; its `refusal` is the parser's
+error message that it works around. `RULES` of a file lists its rules.
 
-The parser of TensorRT 8.6 reads opset 17 at most. Models of that opset are left as they are: they
-have neither Bitwise operators nor Col2Im, and the rules write operators as opset 18 has them.
+The parser of TensorRT 8.6 reads opset 17 at most. Models of that opset are not rewritten: they have
+neither Bitwise operators nor Col2Im, and the rules write operators of opset 18.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OLDEST_OPSET = 18
-# Where onnxscript notes which rule made a node.
+# Metadata key under which onnxscript stores the rule that made a node.
 _RULE_NAME = "pkg.onnxscript.rewriter.rule_name"
 
 
 def rules() -> tuple[type[Rule], ...]:
-    """All of them. A function, as onnxscript is imported where a model is converted only."""
+    """Return all rules. A function, so that onnxscript is imported only to convert a model."""
     from portrt.compiler.backends.tensorrt.rewrites import (
         bitwise,
         eye_like,
@@ -54,13 +54,13 @@ def rules() -> tuple[type[Rule], ...]:
 
 
 def rewritten(model: OnnxModel, library: str, shapes: Mapping[str, Sequence[int]]) -> OnnxModel:
-    """The model with those nodes replaced that the parser of a library refuses.
+    """Replace the nodes that the parser of a library refuses.
 
     Args:
-        model: Not changed; it is returned where no rule has anything to do.
+        model: Not modified; returned as it is if no rule applies.
         library: "tensorrt" or "tensorrt_rtx".
-        shapes: Input -> its largest shape. Rules whose result takes more memory than the node are
-            applied where the sizes are bounded by these.
+        shapes: Input -> its largest shape. Rules that need more memory than the node apply only if
+            these bound the sizes.
     """
     import onnx
     import onnx_ir as ir
@@ -70,9 +70,9 @@ def rewritten(model: OnnxModel, library: str, shapes: Mapping[str, Sequence[int]
         return model
     rewriting = ir.from_proto(onnx.load_model_from_string(model.data))
     largest = {
-        str(size): most
+        str(size): maximum
         for value in rewriting.graph.inputs
-        for size, most in zip(value.shape or (), shapes[value.name or ""], strict=True)
+        for size, maximum in zip(value.shape or (), shapes[value.name or ""], strict=True)
     }
     known = {node.name for node in rewriting.graph.all_nodes()}
     chosen = [rule.rule(largest) for rule in rules() if library in rule.libraries]
@@ -86,7 +86,7 @@ def rewritten(model: OnnxModel, library: str, shapes: Mapping[str, Sequence[int]
 
 
 def _name_new_nodes(model: ir.Model, known: Collection[str | None]) -> None:
-    """Name them as `convert/origins.py` does, after the call that the replaced node came from."""
+    """Name new nodes after the operator call of the node that they replace, see `origins`."""
     for index, node in enumerate(model.graph.all_nodes()):
         origin = node.metadata_props.get("torch_node")
         node.metadata_props.pop(_RULE_NAME, None)

@@ -1,10 +1,10 @@
-"""Bitwise operators of int32 and int64, of which TensorRT has none.
+"""Bitwise operators of int32 and int64: the TensorRT parsers refuse BitwiseAnd, Or, Xor and Not.
 
-Each number is taken apart into bits along a new last axis, 16 bits at a time: `x - x mod 2^k` is
-divisible by `2^k`, so that no number overflows and no division rounds, and sums of 16 bits are
-exact however a library adds. `not x` is `-1 - x`. All of it is exact for every number.
+Each integer is split into bits along a new last axis, 16 bits at a time: `x - x mod 2^k` is
+divisible by `2^k`, so that nothing overflows and no division rounds, and sums of 16 bits are exact
+in any dtype that a library accumulates in. `not x` is `-1 - x`. All of this is exact.
 
-Of bools torch.onnx makes logical operators; uint8, in which TensorRT does not compute, stays in
+torch.onnx writes logical operators for bools. uint8, in which TensorRT does not compute, stays in
 PyTorch.
 """
 
@@ -58,7 +58,7 @@ class _Bitwise(Rule):
 
 
 def _bits(op: Any, x: ir.Value, powers: ir.Value, dtype: ir.DataType) -> Any:
-    """Bools [..., powers]: those bits of two's complement."""
+    """Return bools [..., powers], the bits of two's complement at these powers of two."""
     x = op.Unsqueeze(x, constant(op, [-1]))
     shifted = op.Div(op.Sub(x, op.Mod(x, powers)), powers)
     return op.Equal(op.Mod(shifted, constant(op, 2, dtype)), constant(op, 1, dtype))

@@ -1,4 +1,4 @@
-"""EyeLike of a tensor whose sizes are not fixed: where the numbers of row and column agree."""
+"""EyeLike of dynamic shape, which the parsers refuse: compare row and column indices."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Col2Im, the sum of overlapping patches (torch's fold), as shifted tensors that are added.
+"""Col2Im, the sum of overlapping patches (torch's fold), as a sum of shifted tensors.
 
-One dimension of the image after the other: what the patches have at one place is spread by the
-stride, shifted by the place, and added. Nothing but moves and sums: exact, infinities too, which a
-transposed convolution with an identity would turn into NaN.
+One dimension of the image after the other: the values at one position of all patches are spaced by
+the stride, shifted by the position, and added. Only data movement and sums, so that infinities stay
+exact; a transposed convolution with an identity would turn them into NaN.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant, node_of, numbers
 
-# Places in a patch, counted along each dimension; each becomes two nodes.
-_MAX_PLACES = 64
+# Limit of the sum of a patch's sizes; each position along a dimension becomes two nodes.
+_MAX_POSITIONS = 64
 
 
 class Fold(Rule):
@@ -26,7 +26,7 @@ class Fold(Rule):
     def check(self, _: Any, image_shape: ir.Value, patch_shape: ir.Value, **__: Any) -> bool:
         if image_shape.const_value is None or patch_shape.const_value is None:
             return False
-        return sum(_sizes(patch_shape)) <= _MAX_PLACES
+        return sum(_sizes(patch_shape)) <= _MAX_POSITIONS
 
     def rewrite(
         self,
@@ -55,13 +55,13 @@ class Fold(Rule):
                 filled = _pad(op, apart, 4 + 2 * i, 4 + i + rank, 0, strides[i] - 1)
                 shape = [0, 0, *patch[: i + 1], *counts[:i], length, *sizes[i + 1 :]]
                 found = op.Reshape(filled, constant(op, shape))
-            axis, dims = 2 + 2 * i, 2 + i + rank  # once the place in the patch is chosen
-            most = max(length + reach[i], pads[i] + sizes[i])
+            axis, dims = 2 + 2 * i, 2 + i + rank  # after Gather of the position in the patch
+            extent = max(length + reach[i], pads[i] + sizes[i])
             shifted = []
             for place in range(patch[i]):
                 part = op.Gather(found, constant(op, place), axis=2 + i)
                 before = place * gaps[i]
-                shifted.append(_pad(op, part, axis, dims, before, most - length - before))
+                shifted.append(_pad(op, part, axis, dims, before, extent - length - before))
             total = op.Sum(*shifted) if len(shifted) > 1 else shifted[0]
             ends = [pads[i], pads[i] + sizes[i], axis]
             found = op.Slice(total, *(constant(op, [end]) for end in ends))
@@ -74,7 +74,7 @@ def _sizes(value: ir.Value) -> list[int]:
 
 
 def _pad(op: Any, x: Any, axis: int, dims: int, before: int, after: int) -> Any:
-    """With zeros along one axis of a tensor of so many dimensions."""
+    """Pad one axis of a tensor of rank `dims` with zeros."""
     pads = [0] * 2 * dims
     pads[axis], pads[dims + axis] = before, after
     return op.Pad(x, constant(op, pads)) if before or after else x

@@ -1,7 +1,7 @@
-"""Products of matrices of whole numbers, and the largest and smallest of bools.
+"""Integer matrix products, and maxima and minima of bools, which the TensorRT parsers refuse.
 
-A product is written as all products of two numbers, [..., rows, inner, columns] of bounded size,
-and their sums: exact as far as the library adds whole numbers exactly.
+A product is written as all elementwise products, [..., rows, inner, columns] of bounded size, and
+their sums: exact as far as the library adds integers exactly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""LayerNormalization that also returns mean and inverse standard deviation.
+"""LayerNormalization with mean and inverse standard deviation, outputs that the parsers refuse.
 
-The normalized tensor stays one node; the statistics are computed beside it. For float32: of half
-precision ONNX has them in float32 and PyTorch in half.
+The normalized tensor stays one node; the statistics are computed beside it. For float32 only: in
+half precision ONNX has the statistics in float32 and PyTorch in half.
 """
 
 from __future__ import annotations

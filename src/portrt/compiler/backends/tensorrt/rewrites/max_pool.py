@@ -1,8 +1,8 @@
-"""MaxPool that also returns where each maximum is.
+"""MaxPool with indices, an output that the parsers refuse.
 
-The values stay one node. The places come from a walk over the window in the order of its elements:
-a later one wins only if it is greater, so that of equal ones the first is found, as in PyTorch.
-What lies outside of the image is minus infinity, and its place -1 gives way to any other.
+The values stay one node. The indices come from a loop over the window in the order of its elements:
+a later element wins only if it is greater, so that the first of equal elements is found, as in
+PyTorch. Padding is minus infinity with index -1, which any element replaces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from portrt.compiler.backends.tensorrt.rewrites.rule import (
     numbers,
 )
 
-# Elements of a window; each becomes a few nodes.
+# Limit of elements of a window; each becomes a few nodes.
 _MAX_ELEMENTS = 64
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -51,7 +51,7 @@ class MaxPoolIndices(Rule):
         gaps = numbers(node, "dilations", [1] * rank)
         pads = numbers(node, "pads", [0] * 2 * rank)
         ceil = node.attributes.get("ceil_mode")
-        # In this mode the last window may begin one stride later.
+        # With ceil_mode the last window may begin one stride later.
         beyond = [stride - 1 if ceil and ceil.as_int() else 0 for stride in strides]
 
         plane = op.Shape(x, start=2)
@@ -84,7 +84,7 @@ class MaxPoolIndices(Rule):
             if outside:
                 wins = op.Or(wins, op.Less(best_place, constant(op, 0)))
             best, best_place = op.Where(wins, one, best), op.Where(wins, at, best_place)
-        # ONNX counts through the whole tensor, over batch and channels too.
+        # ONNX's indices count over the flattened tensor, including batch and channels.
         count = op.ReduceProd(op.Shape(x, end=2), keepdims=0)
         shape = op.Concat(op.Shape(x, end=2), constant(op, [1] * rank), axis=0)
         first = op.Reshape(op.Mul(_range(op, count), area), shape)

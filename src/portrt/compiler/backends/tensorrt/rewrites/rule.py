@@ -1,4 +1,4 @@
-"""What the rules share: their base class, and how large a tensor may be."""
+"""Base class and helpers of the rewrite rules, and the limit of their tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from onnxscript.rewriter import RewriteRuleClassBase
 # Name of a dynamic dimension -> the largest size that engines are built for.
 Largest = Mapping[str, int]
 
-# Elements of the largest tensor that a rule may put in the place of smaller ones: 64 MiB of
-# float32, if the engine writes it to memory at all.
+# Limit of elements of an intermediate tensor that a rule introduces: 64 MiB of float32, if the
+# engine writes it to memory at all.
 MAX_ELEMENTS = 1 << 24
 
 
@@ -22,8 +22,8 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
     """A rewrite rule.
 
     Attributes:
-        refusal: What the parser says of the node that the rule replaces.
-        libraries: The libraries whose parsers say so.
+        refusal: The parser's error message for the node that the rule replaces.
+        libraries: The libraries whose parsers refuse it.
     """
 
     refusal: ClassVar[str]
@@ -34,12 +34,12 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
         self.largest = largest
 
     def bounds(self, sizes: Iterable[Any]) -> list[int] | None:
-        """The largest value of each size; None where one is not known."""
+        """Return the maximum of each size; None if one of them is unbounded."""
         found = [size if isinstance(size, int) else self._bound(str(size)) for size in sizes]
         return None if None in found else [size for size in found if size is not None]
 
     def _bound(self, size: str) -> int | None:
-        """Of a name, or a sum of products of names and numbers, as torch writes it: "2*s61 + 1"."""
+        """Return the maximum of a size that torch writes as a name or as "2*s61 + 1"."""
         terms = [
             [self._known(factor.strip()) for factor in term.split("*")] for term in size.split("+")
         ]
@@ -51,31 +51,31 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
         return int(factor) if factor.isdecimal() else self.largest.get(factor)
 
     def is_small(self, sizes: Iterable[Any]) -> bool:
-        """Whether a tensor of these sizes is known to be within `MOST_ELEMENTS`."""
+        """Return whether a tensor of these sizes is known to be within `MAX_ELEMENTS`."""
         found = self.bounds(sizes)
         return found is not None and math.prod(found) <= MAX_ELEMENTS
 
 
 def constant(op: Any, values: Any, dtype: ir.DataType | None = None) -> ir.Value:
-    """A constant of a number, or of a list of numbers; int64 if nothing else is said."""
+    """Make a constant of a number, or of a list of numbers; int64 by default."""
     dtype = dtype or ir.DataType.INT64
     found: ir.Value = op.Constant(value=ir.tensor(np.asarray(values).astype(dtype.numpy()), dtype))
     return found
 
 
 def node_of(value: ir.Value) -> ir.Node:
-    """The node that a matched value comes from."""
+    """Return the node that produces a matched value."""
     node = value.producer()
     assert node is not None
     return node
 
 
 def numbers(node: ir.Node, name: str, instead: Iterable[int]) -> list[int]:
-    """An attribute of whole numbers, or what it is where it is not given."""
+    """Return an attribute of integers, or its default."""
     attribute = node.attributes.get(name)
     return list(instead) if attribute is None else list(attribute.as_ints())
 
 
 def is_used(value: ir.Value) -> bool:
-    """Whether a node or the graph's caller reads a value."""
+    """Return whether a node reads a value, or it is a graph output."""
     return bool(value.uses()) or value.is_graph_output()

@@ -1,9 +1,8 @@
-"""Scatters that reduce: each place of the result looks through all updates for those meant for it.
+"""Scatters with a reduction, which the parsers refuse: each output element selects its updates.
 
-result[n] = reduce(data[n], the updates whose index is n): a comparison of indices with places, a
-choice and a reduction, for tensors [places, updates, ...] of bounded size. Exact but for the order
-of the terms, and infinities stay where they belong, which a product with a matrix of ones and zeros
-would not give.
+result[n] = reduce(data[n], updates whose index is n): a comparison of indices with positions, a
+Where and a reduction, on tensors [positions, updates, ...] of bounded size. Exact but for the order
+of the terms. A product with a 0/1 matrix would be smaller, but turn infinities into NaN.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class _Elements(_Scatter):
         return alike and self.is_small([*data.shape, indices.shape[axis]])
 
     def meant(self, op: Any, data: ir.Value, indices: ir.Value, axis: int) -> Any:
-        """Bools: which updates are for which places, on the axis behind that of the places."""
+        """Return bools: whether an update (axis `axis + 1`) is for a position (axis `axis`)."""
         count = op.Shape(data, start=axis, end=axis + 1)
         indices = _not_negative(op, indices, count)
         shape = [1] * (len(data.shape or ()) + 1)
@@ -84,9 +83,9 @@ class ScatterElements(_Elements):
 
 
 class ScatterFill(_Elements):
-    """One number for all, as torch.onnx writes it before a reduction without what was there.
+    """A scatter of one number, as torch.onnx writes it for include_self=False before a reduction.
 
-    Of other updates it would be open which of several for one place it takes.
+    With differing updates for one index the result would be undefined, so those are not rewritten.
     """
 
     refusal = "Indices dimensions must be less than data dimensions!"
@@ -133,7 +132,7 @@ class ScatterND(_Scatter):
         sizes = op.Shape(data, end=depth)
         rest = op.Shape(data, start=depth)
         indices = _not_negative(op, indices, sizes)
-        # the place of a row among all rows of the flattened data
+        # the index of a row among all rows of the flattened data
         flat = op.Gather(indices, constant(op, 0), axis=-1)
         for i in range(1, depth):
             step = op.Gather(sizes, constant(op, i), axis=0)
@@ -154,7 +153,7 @@ def _axis(result: ir.Value, data: ir.Value) -> int:
 
 
 def _filling(updates: ir.Value) -> Any:
-    """The number that all updates are; None where they are not known to be one."""
+    """Return the number that all updates are equal to; None if that is not known."""
     source = updates.producer()
     if source is not None and source.op_type == "ConstantOfShape":
         value = source.attributes.get("value")
@@ -166,12 +165,12 @@ def _filling(updates: ir.Value) -> Any:
 
 
 def _range(op: Any, count: Any) -> Any:
-    """From 0 to a number that is a tensor [1]."""
+    """Insert a Range from 0 to a count of shape [1]."""
     return op.Range(constant(op, 0), op.Squeeze(count, constant(op, [0])), constant(op, 1))
 
 
 def _not_negative(op: Any, indices: Any, sizes: Any) -> Any:
-    """Indices as int64, those from the end counted from the beginning."""
+    """Convert indices to int64, and negative ones to positive ones."""
     indices = op.Cast(indices, to=ir.DataType.INT64)
     return op.Where(op.Less(indices, constant(op, 0)), op.Add(indices, sizes), indices)
 
@@ -185,7 +184,7 @@ def _combined(
     updates: Any,
     axis: int,
 ) -> Any:
-    """Data [places...] and the updates [places, updates...] that are meant for each."""
+    """Reduce data [positions...] and the selected updates [positions, updates...]."""
     both, along = _REDUCTIONS[reduction]
     nothing = constant(op, _neutral(reduction, dtype), dtype)
     chosen = op.Where(meant, updates, nothing)
@@ -194,7 +193,7 @@ def _combined(
 
 
 def _neutral(reduction: str, dtype: ir.DataType | None) -> float | int:
-    """The number that changes nothing."""
+    """Return the neutral element of a reduction."""
     if reduction in ("add", "mul"):
         return 0 if reduction == "add" else 1
     assert dtype is not None

@@ -1,1 +1,1 @@
-"""The stand-alone builder; see build_engine.py."""
+"""The stand-alone engine builder, see build_engine.py."""

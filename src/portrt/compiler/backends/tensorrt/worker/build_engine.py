@@ -1,20 +1,20 @@
 """Builds one TensorRT or TensorRT-RTX engine: `python build_engine.py JOB.json`.
 
-Stands alone on purpose: it needs the TensorRT bindings and nothing else, so that it runs under the
-Python, and in the container, that has the TensorRT of the deployment target. Python 3.8 syntax.
+Needs only the TensorRT bindings and the standard library, so that it runs under the Python, and in
+the container, that has the TensorRT of the deployment target. Python 3.8 syntax.
 
 The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH,
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
-"version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and if
-wanted "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH,
-"shape_inputs": names of inputs whose numbers, and not sizes, the profiles have, "strip_weights":
-names of initializers that the engine is to be built without.
+"version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and
+optionally "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress":
+PATH, "shape_inputs": names of inputs for which the profiles have values instead of shapes,
+"strip_weights": names of initializers to leave out of the engine.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
-"warnings", "stripped": which of these weights it lacks}, with "driver" and "driver_cuda" where
+"warnings", "stripped": names of the weights that were left out}, with "driver" and "driver_cuda" if
 there is an NVIDIA driver, or {"error", "details", "missing", "stage", "nodes", "operators"}:
-missing says that the bindings cannot be imported, nodes are indices of the ONNX nodes that the
-parser refuses, operators the types of those that it refuses without saying which. To "progress" it
-appends a line of JSON for each step of the builder: {"phase", "step", "steps"}.
+missing is true if the bindings cannot be imported, nodes are indices of the ONNX nodes that the
+parser refuses, operators the types of nodes that it refuses without an index. Appends a line of
+JSON to "progress" for each step of the builder: {"phase", "step", "steps"}.
 """
 
 import ctypes
@@ -52,7 +52,7 @@ def main(path):
 
 
 class Refused(Exception):  # noqa: N818  (it reads as what the builder did)
-    """The builder said no; `details` are its own words."""
+    """The builder failed; `details` are its messages."""
 
     def __init__(self, message, details=(), missing=False, stage="build", nodes=(), operators=()):
         super().__init__(message)
@@ -122,13 +122,13 @@ def build(job):
 
 
 def operator_of(error):
-    """The operator that a parser error without a node is about: it came from "importScatterND"."""
+    """Return the operator type of a parser error without a node, from "importScatterND"."""
     name = error.func()
     return name[len("import") :] if name.startswith("import") else ""
 
 
 def driver_facts():
-    """Version of the NVIDIA driver, and of the newest CUDA that it runs; nothing without one."""
+    """Return the version of the NVIDIA driver and its newest CUDA; empty without a driver."""
     windows = platform.system() == "Windows"
     found = {}
     number = ctypes.c_int()
@@ -151,7 +151,7 @@ def driver_facts():
 
 
 def load_plugins(trt, job, logger):
-    """Those that come with TensorRT, where this is one that has them, and the job's."""
+    """Load the plugins that come with TensorRT, if this library has them, and the job's."""
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(logger, "")
     for path in job.get("plugins", []):
@@ -186,7 +186,7 @@ def make_logger(trt):
 
 
 def network_flags(trt, flags):
-    """Strongly typed where it exists: the model's dtypes decide the precision."""
+    """Return the creation flags: strongly typed if known, so that the model sets the precision."""
     known = trt.NetworkDefinitionCreationFlag.__members__
     bits = 0
     for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
@@ -210,9 +210,10 @@ def configure(trt, builder, job, flags):
             config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
             flags.append("exclude_lean_runtime")
     preview = getattr(trt, "PreviewFeature", None)
-    if hasattr(preview, "PROFILE_SHARING_0806"):  # TensorRT 9 and later always share them
+    # TensorRT 8.6 lets one context use a profile unless this is set; 9 and later always share them.
+    if hasattr(preview, "PROFILE_SHARING_0806"):
         config.set_preview_feature(preview.PROFILE_SHARING_0806, True)
-    if hasattr(config, "profiling_verbosity"):  # layers with their types, for a profile of them
+    if hasattr(config, "profiling_verbosity"):  # the engine then keeps layer types for profiling
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job["hardware_compatible"]:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
@@ -227,7 +228,7 @@ def configure(trt, builder, job, flags):
                 have = [item[2:-1] + "." + item[-1] for item in known if item.startswith("SM")]
                 raise Refused(
                     "no engines for compute capability %s" % capability,
-                    ["this builder knows " + ", ".join(have)],
+                    ["this builder supports " + ", ".join(have)],
                 )
             if not config.set_compute_capability(known[name], index):
                 raise Refused("the builder refuses compute capability %s" % capability)
@@ -236,7 +237,7 @@ def configure(trt, builder, job, flags):
 
 
 def set_precisions(trt, network, config, flags):
-    """Where networks are not strongly typed, allow the types that the model has."""
+    """Allow the dtypes that the model has, if the network is not strongly typed."""
     if "strongly_typed" in flags:
         return
     found = set()
@@ -253,9 +254,9 @@ def set_precisions(trt, network, config, flags):
 
 
 def strip_weights(trt, network, config, job, flags):
-    """Leave weights out of the plan; returns the names of those that it then lacks.
+    """Leave weights out of the plan, and return their names.
 
-    What the parser has made something else of, such as a transposed copy, stays in the plan.
+    Weights that the parser has replaced, such as by a transposed copy, stay in the plan.
     """
     names = job.get("strip_weights")
     if not names:
@@ -275,9 +276,9 @@ def strip_weights(trt, network, config, job, flags):
 
 
 def timing_cache(trt, config, job):
-    """Use the timing cache of this library and GPU in a folder; returns its path, or None.
+    """Use the timing cache of this library and GPU in a folder, and return its path, or None.
 
-    One that the library does not take is begun anew.
+    A cache file that the library rejects is replaced by an empty one.
     """
     if not job.get("timing_cache") or not hasattr(config, "create_timing_cache"):
         return None
@@ -295,7 +296,7 @@ def timing_cache(trt, config, job):
 
 
 def watch_progress(trt, config, job):
-    """Tell each step of the builder, where it has a monitor (TensorRT 10)."""
+    """Write each step of the builder to the progress file, if it has a monitor (TensorRT 10)."""
     if not job.get("progress") or not hasattr(trt, "IProgressMonitor"):
         return
 
@@ -323,13 +324,13 @@ def make_profile(builder, network, sizes, shape_inputs):
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        least, best, most = sizes[tensor.name]
+        low, opt, high = sizes[tensor.name]
         if tensor.name in shape_inputs:
-            profile.set_shape_input(tensor.name, least, best, most)
+            profile.set_shape_input(tensor.name, low, opt, high)
         elif tensor.is_shape_tensor:
             raise Refused("input %s is a shape tensor" % tensor.name)
         else:
-            profile.set_shape(tensor.name, least, best, most)
+            profile.set_shape(tensor.name, low, opt, high)
     return profile
 
 
