@@ -16,7 +16,7 @@ test: $(VENV)/.dev
 
 # A program of 5 GB; needs 12 GB of memory.
 test-large: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow tests/package/test_large.py
+	$(BIN)/python -m pytest -m slow tests/roundtrip/test_large.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

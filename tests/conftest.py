@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+import torch
 from harness import Compiled
+from torch.export import ExportedProgram
+
+import portrt
 
 
 def pytest_configure() -> None:
@@ -17,3 +22,36 @@ def pytest_configure() -> None:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """Programs of the models of tests/models.py."""
     return Compiled(tmp_path_factory.mktemp("programs"))
+
+
+def mlp() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)]
+    return torch.nn.Sequential(*layers).eval()
+
+
+@pytest.fixture(scope="session")
+def model() -> torch.nn.Module:
+    return mlp()
+
+
+@pytest.fixture(scope="session")
+def program(model: torch.nn.Module) -> ExportedProgram:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    compiled = portrt.compile(
+        model,
+        inputs=[torch.randn(3, 8)],
+        dynamic_shapes=({0: batch},),
+        engines="onnxruntime",
+        output_format="exported_program",
+    )
+    assert isinstance(compiled, ExportedProgram)
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def saved(program: ExportedProgram, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of it; not to be changed."""
+    path = tmp_path_factory.mktemp("saved") / "model.pt2"
+    portrt.save(program, path)
+    return path

@@ -12,7 +12,7 @@ import torch
 from portrt.engines.base import OpenOptions, Session
 from portrt.verdict import YES, Verdict
 
-HEAD = Path(__file__).parent / "package" / "plans" / "tensorrt_8_6_sm90.head"
+HEAD = Path(__file__).parent / "format" / "plans" / "tensorrt_8_6_sm90.head"
 
 
 def tensorrt_plan(content: bytes = b"") -> bytes:

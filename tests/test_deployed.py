@@ -68,7 +68,7 @@ def test_a_loaded_module_runs_without_the_compiler(file: str) -> None:
 
 def test_a_tensorrt_engine_runs_without_the_compiler() -> None:
     """On the fake library: what is imported is the same."""
-    folder = TESTS / "trt"
+    folder = TESTS / "engines" / "tensorrt"
     path = os.pathsep.join([str(folder), str(TESTS), os.environ.get("PYTHONPATH", "")])
     code = "runpy.run_path(sys.argv[1])"
     found = deployed(code, str(folder / "deployed.py"), PYTHONPATH=path)

@@ -1,6 +1,6 @@
 """Every private torch API that portrt uses, each with the reason.
 
-tests/unit/test_torch_internals.py fails when torch moves one of them.
+tests/test_torch_internals.py fails when torch moves one of them.
 
 - The ONNX exporter's parts: `torch.onnx.export` runs as a whole only (decompose, translate and
   optimize a model), while portrt must know which nodes have a translation before it cuts the

@@ -3,7 +3,7 @@
 Found with torch 2.13 and onnxscript 0.7 by comparing every operator's sample inputs with eager
 PyTorch. Most of these calls are decomposed before, in `lower/decompositions`. If torch cannot
 decompose a model, or there is no exact decomposition, they stay in PyTorch.
-tests/unit/test_convert.py fails when torch.onnx fixes one of them.
+tests/compiler/convert/test_convert.py fails when torch.onnx fixes one of them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 
 from portrt.verdict import CODES, YES, Code, Verdict
 
-FORMAT_PAGE = Path(__file__).parents[2] / "docs/format.md"
+FORMAT_PAGE = Path(__file__).parents[1] / "docs/format.md"
 
 
 def test_every_code_has_its_line() -> None:
