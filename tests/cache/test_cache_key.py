@@ -34,6 +34,7 @@ from portrt.compiler.options.fields import BackendOptions, Option, options_of
 from portrt.compiler.options.settings import EngineRequest, Settings, all_options
 from portrt.compiler.partition import partition
 from portrt.compiler.plan import Block
+from portrt.format.dimensions import Dimension
 from portrt.verdict import YES
 from portrt.weights import image_from_tensors
 
@@ -221,11 +222,12 @@ def test_shapes_change_the_key() -> None:
 
 @pytest.mark.parametrize("bound", ["min", "opt", "max"])
 def test_each_bound_of_a_profile_changes_the_key(bound: str) -> None:
-    dimension = {"min": 1, "opt": 4, "max": 32, "symbol": "s0"}
+    dimension = Dimension(1, 4, 32, "s0")
+    other = dataclasses.replace(dimension, **{bound: getattr(dimension, bound) + 1})
     keys = []
-    for sizes in (dimension, {**dimension, bound: dimension[bound] + 1}):  # type: ignore[operator]
-        entry = {"name": "x", "dtype": "float32", "shape": [sizes, 8]}
-        keys.append(engine_key(changed(BASE, inputs=(entry,))))
+    for size in (dimension, other):
+        spec = dataclasses.replace(BASE.block.inputs[0], shape=(size, 8))
+        keys.append(engine_key(changed(BASE, inputs=(spec,))))
     assert differing_parts(keys[0].parts, keys[1].parts) == ["shapes"]
 
 
