@@ -121,10 +121,16 @@ def program_key(
                 for task in tasks
             ],
             "converter": _versions(),
-            "code": package_digest(),
+            "code": [package_digest(), *_code_of_packages(tasks)],
             **{f"setting {name}": value for name, value in options.items()},
         },
     )
+
+
+def _code_of_packages(tasks: Sequence[EngineTask]) -> list[str]:
+    """The code of builders that other packages bring; ours is part of the package's digest."""
+    modules = (type(task.builder).__module__ for task in tasks)
+    return [closure_digest(name) for name in modules if name.partition(".")[0] != "portrt"]
 
 
 def _modules(program: ExportedProgram, settings: Settings, tasks: Sequence[EngineTask]) -> Any:
