@@ -1,4 +1,4 @@
-"""A yes, or a no with its code, reason and remedy. Imports nothing of ours."""
+"""Verdicts: a yes, or a no with its code, reason and remedy. Imports no other portrt module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-# Why not, for programs: texts may change, codes do not. docs/format.md has those of stored engines.
+# Codes for programs: they are stable, texts may change. docs/format.md lists those of stored
+# engines.
 Code = Literal[
     "ok",
     "policy",
@@ -43,26 +44,26 @@ CODES: Final[Mapping[Code, str]] = {
     "unknown_backend": "This version of portrt knows no backend of that name.",
     "wrong_device": "It takes tensors of another device type.",
     "wrong_platform": "It is for another operating system or CPU architecture.",
-    "no_gpu": "It needs an NVIDIA GPU, and none can be used.",
+    "no_gpu": "It needs an NVIDIA GPU, and none is available.",
     "wrong_gpu": "It is for GPUs of other compute capabilities.",
-    "driver_too_old": "The driver of the GPU is older than the CUDA that it was built with.",
+    "driver_too_old": "The GPU driver is older than the CUDA version that it was built with.",
     "library_missing": "A library that it needs is not installed, or cannot be loaded.",
-    "library_version": "A library that it needs is there in a version that does not fit.",
-    "requirement_missing": "The file lacks a requirement without which no machine is known to fit.",
+    "library_version": "A library that it needs is installed in an incompatible version.",
+    "requirement_missing": "The file lacks a requirement that compatibility depends on.",
     "untrusted_code": "It carries host code, which the caller does not trust.",
     "source_missing": "It needs the source of the block, which was stripped.",
     "open_failed": "Its library could not open it.",
     "check_failed": "Its outputs differ from PyTorch's, or could not be compared.",
-    "no_builder": "No builder is installed, or the one that is there cannot build here.",
+    "no_builder": "No builder is installed, or the installed one cannot build here.",
     "build_failed": "No engine could be built.",
     # Of a node of a graph, in a compilation.
     "left_out": "An option of the caller keeps it in PyTorch.",
-    "unsupported_operator": "Engines, or those of this backend, have no form for the operator.",
+    "unsupported_operator": "Engines, or those of this backend, do not implement the operator.",
     "unsupported_dtype": "The backend has no such dtype.",
-    "unsupported_size": "A size is data-dependent, or no integer arithmetic on input sizes.",
+    "unsupported_size": "A size is data-dependent, or not integer arithmetic on input sizes.",
     "no_translation": "torch.onnx does not translate it, or translates it wrongly.",
     "wrong_results": "The backend's library gives results that differ from PyTorch's.",
-    "bound_to_pytorch": "Another node, from which it cannot be separated, is in PyTorch.",
+    "bound_to_pytorch": "Another node that it cannot be separated from is in PyTorch.",
     "block_too_small": "Its block has fewer operators than `min_block_size`.",
     "constant_block": "Its block has no inputs.",
 }
@@ -70,16 +71,16 @@ CODES: Final[Mapping[Code, str]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Yes, or no with the reason and what would change it. True in a boolean context when yes.
+    """Yes, or no with the reason and what would change it. True in a boolean context if yes.
 
     Attributes:
-        ok: The answer.
-        code: Why not, as one of `CODES`; "ok" for a yes, and for no other.
-        reason: The same in words (or, for a yes, what was found). One line.
-        remedy: What to install or do to turn a no into a yes; empty when nothing would.
+        ok: True for yes.
+        code: One of `CODES`; "ok" for every yes, and for no other verdict.
+        reason: Reason of a no, or what was found for a yes. One line.
+        remedy: What to install or do to turn a no into a yes; empty if nothing would.
 
     Raises:
-        ValueError: The code is unknown, or does not go with the answer.
+        ValueError: The code is unknown, or contradicts `ok`.
     """
 
     ok: bool
@@ -94,12 +95,12 @@ class Verdict:
 
     @classmethod
     def yes(cls, found: str = "") -> Verdict:
-        """Yes, perhaps with what was found."""
+        """Return a yes, optionally with what was found."""
         return cls(True, "ok", found)
 
     @classmethod
     def no(cls, code: Code, reason: str, remedy: str = "") -> Verdict:
-        """No, with the code, the reason, and what would change it."""
+        """Return a no with the code, the reason, and what would change it."""
         return cls(False, code, reason, remedy)
 
     def __bool__(self) -> bool:

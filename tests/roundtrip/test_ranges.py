@@ -288,7 +288,7 @@ def test_sizes_that_are_related_are_refused_where_they_are_not(compiled: Any) ->
 def test_what_torch_found_of_the_sizes_is_said_with_them(compiled: Any) -> None:
     """torch.export takes 1 for a size of its own, though the range is open."""
     with pytest.raises(
-        InputError, match=r"take these inputs together: x \(2, 3\), y \(1, 3\)"
+        InputError, match=r"accept this combination of inputs: x \(2, 3\), y \(1, 3\)"
     ) as e:
         compiled(named("related sizes that torch finds"))(*pairs(1))
     assert e.value.expected == "x.size()[0] // 2 != 1"

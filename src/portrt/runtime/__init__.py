@@ -1,4 +1,4 @@
-"""What runs a program: the operator, the choice of an engine, and the policy for that choice."""
+"""Running a program: the operator, the choice of an engine, and the policy for that choice."""
 
 from portrt.runtime.policy import Policy, cuda_graphs, policy
 from portrt.runtime.report import BlockReport, report

@@ -1,4 +1,4 @@
-"""One block of a loaded program: checks inputs, remembers what was chosen, runs it."""
+"""One block of a loaded program: checks inputs, caches the selected engine, runs it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class LoadedBlock:
     """The state behind one `execute_engine` call of one program.
 
     Args:
-        manifest: As the call has it.
-        blobs: As the call has them; on any device.
+        manifest: Text of the manifest in the call.
+        blobs: Blobs of the call, in order; on any device.
 
     Attributes:
-        text: The manifest as the call has it.
-        stored: The same block as it is stored.
-        signature: What the block takes and returns.
+        text: Text of the manifest in the call.
+        stored: The block with its stored blobs.
+        signature: Inputs and outputs of the block.
 
     Raises:
         PackageError: The manifest is malformed or does not describe these blobs.
@@ -51,8 +51,8 @@ class LoadedBlock:
         self._known_shapes: dict[tuple[torch.Size, ...], Shapes] = {}
         self._selections: dict[tuple[torch.device, Policy | None], Selection] = {}
         self._sessions: dict[tuple[int, torch.device], Session] = {}
-        # Of this block alone: others run and open meanwhile. Reentrant, because what is called
-        # within (a warning's display, a log handler) may be the user's.
+        # One lock per block, so that other blocks run and open engines concurrently. Reentrant,
+        # because user code (a warning's display, a log handler) may be called while it is held.
         self._lock = threading.RLock()
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -72,12 +72,13 @@ class LoadedBlock:
         return selection.session.run(inputs, shapes)
 
     def prepared(self, inputs: Sequence[torch.Tensor]) -> tuple[Run, Shapes]:
-        """What runs the block on inputs like these, under the policy in force, and its outputs'
-        shapes: for calls that are known to fit.
+        """Return the function that runs the block on inputs like these, and the output shapes.
+
+        Later calls with the same shapes, dtypes, device and policy may call it without checks.
 
         Raises:
-            InputError: The inputs do not fit.
-            NoUsableEngineError: Nothing may run the block here.
+            InputError: The inputs do not match the signature.
+            NoUsableEngineError: The policy allows nothing that can run the block here.
         """
         shapes = self._known_shapes.get(tuple([tensor.shape for tensor in inputs]))
         if shapes is None:
@@ -93,9 +94,9 @@ class LoadedBlock:
         return shapes
 
     def selection(self, device: torch.device) -> Selection:
-        """What runs this block on a device under the policy in force.
+        """Select what runs this block on a device under the policy in force; cached.
 
-        An engine is opened at most once a device, whichever policies choose it.
+        An engine is opened at most once per device, whichever policies select it.
         """
         context = CONTEXT.get()
         with self._lock:
@@ -110,14 +111,14 @@ class LoadedBlock:
 
     @property
     def selections(self) -> dict[str, Selection]:
-        """Device -> what was chosen there, latest policy last."""
+        """Return device -> its selection, that of the latest policy."""
         with self._lock:
             return {str(device): found for (device, _), found in self._selections.items()}
 
     def verify(self) -> None:
-        """Check the digests of all blobs, the weights' included.
+        """Check the digests of all blobs, including the weights.
 
         Raises:
-            PackageError: One of them differs.
+            PackageError: A digest differs.
         """
         self.stored.verify()

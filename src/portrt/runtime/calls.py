@@ -33,7 +33,7 @@ def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
 def is_engine_operator(target: Any) -> bool:
     """Return whether a node's target is `execute_engine`.
 
-    By its name: the operator may not be registered, if nothing has called it.
+    Compares names, because the operator may not be registered yet.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""choose: what runs a block, from verdicts and the policy alone. Opens nothing, needs no torch.
+"""Choice of what runs a block, from verdicts and the policy alone. Opens nothing, needs no torch.
 
-`select` follows these rules engine by engine, since opening one may turn its yes into a no;
-`report` and the cases in `conformance/` apply them to verdicts that are known.
+`select` applies these rules engine by engine, because opening an engine may still reject it;
+`report` and the cases in `conformance/` apply them to known verdicts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ EAGER = "eager"
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs a block.
+    """The chosen way to run a block.
 
     Attributes:
-        kind: "engine", a stored one; "rebuild", one that is built from the source; "eager", the
+        kind: "engine": a stored engine; "rebuild": an engine built from the source; "eager": the
             source in PyTorch; or "error".
         name: Backend of the engine, "eager", or "" for an error.
-        verdict: Yes, or for an error why not even the source may run.
+        verdict: Yes, or for an error the reason why the source may not run either.
     """
 
     kind: Literal["engine", "rebuild", "eager", "error"]
@@ -40,14 +40,14 @@ class Choice:
 def engine_verdict(
     engine: EngineSpec, policy: Policy, device: str, on_machine: Callable[[], Verdict]
 ) -> Verdict:
-    """The verdict on a stored engine: of policy, device, machine and trust the first no.
+    """Return the first no of policy, device, machine and trust for a stored engine, or yes.
 
     Args:
-        engine: Its manifest entry.
-        policy: Complete.
+        engine: Manifest entry of the engine.
+        policy: Policy with every field set.
         device: Device type of the inputs.
-        on_machine: Whether there is such a backend, and this machine accepts the engine; not called
-            where the policy or the device rejects it.
+        on_machine: Returns whether the backend exists and this machine accepts the engine; not
+            called if the policy or the device rejects it.
     """
     if policy.engines is not None and engine.backend not in policy.engines:
         allowed = ", ".join(policy.engines) or "no engine"
@@ -57,7 +57,7 @@ def engine_verdict(
 
 
 def source_verdict(has_source: bool, fallback: str | None) -> Verdict:
-    """Whether PyTorch may run the source of a block."""
+    """Return whether PyTorch may run the source of a block."""
     if not has_source:
         return Verdict.no(
             "source_missing", "the file has no source", "use a file that was not stripped"
@@ -74,14 +74,14 @@ def choose(
     has_source: bool,
     builders: Callable[[], Iterable[str]] = tuple,
 ) -> Choice:
-    """What runs a block whose engines have these verdicts.
+    """Choose what runs a block whose engines have these verdicts.
 
     Args:
         engines: (backend, verdict) of each stored engine, in order of preference.
-        policy: Complete.
+        policy: Policy with every field set.
         has_source: Whether the block's source is in the file.
-        builders: Names of the backends that can build and run an engine here and that the policy
-            allows, in order of preference; asked where one would be used.
+        builders: Returns the backends that can build and run an engine here and that the policy
+            allows, in order of preference; called only if one would be used.
     """
     name = next((name for name, verdict in engines if verdict), None)
     if name is not None:

@@ -1,8 +1,8 @@
-"""A program that is one engine call on its inputs, called without the graph around it.
+"""Direct calls: programs that consist of one engine call bypass the graph module.
 
-The graph module of such a program flattens its arguments, checks guards and goes through torch's
-dispatcher, which takes longer than a small engine. For calls whose sizes, dtypes and devices were
-seen before, none of it has anything to decide.
+The graph module flattens its arguments, checks guards and goes through torch's dispatcher, which
+takes longer than a small engine. Calls whose sizes, dtypes and devices were seen before need none
+of these steps.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ _MAX_KNOWN = 1024
 
 
 def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> None:
-    """Let calls of a program's module go to its engine, where the program is just that.
+    """Replace a module's `__call__` by a direct call of the engine, if the program is one call.
 
     Calls with keywords, hooks, tensor subclasses, modes, or under tracing go through the graph, as
-    does the first call with some sizes, dtypes, device and policy, which also checks them.
+    does the first call for each combination of sizes, dtypes, device and policy, which also checks
+    the inputs.
 
     Args:
-        module: Of `program.module()`. Its own class gets another `__call__`.
-        program: Not modified.
+        module: Result of `program.module()`. The `__call__` of its class is replaced.
+        program: Program of the module; not modified.
     """
-    places = _input_places(program)
+    positions = _input_positions(program)
     indices = _output_indices(program)
-    if places is None or indices is None or program.call_spec.out_spec is None:
+    if positions is None or indices is None or program.call_spec.out_spec is None:
         return
     through_graph = type(module).__call__
     make = _maker(program.call_spec.out_spec, indices)
     hooks = _hook_count(module)
-    count = len(places)
+    count = len(positions)
     known: dict[Any, tuple[Callable[..., list[torch.Tensor]], Any]] = {}
     usual = torch_internals.nothing_intercepts
     plain = torch.Tensor
@@ -51,24 +52,24 @@ def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> Non
     def call(self: torch.fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or kwargs or len(args) != count or not usual():
             return through_graph(self, *args, **kwargs)
-        if _hook_count(self) != hooks:  # torch's own, and those of portrt, check arguments
+        if _hook_count(self) != hooks:  # hooks other than the argument checks of torch and portrt
             return through_graph(self, *args)
         key: list[Any] = [CONTEXT.get()]
         for item in args:
-            if type(item) is not plain or item.is_neg():  # a view with its signs turned
+            if type(item) is not plain or item.is_neg():  # a view with the negative bit set
                 return through_graph(self, *args)
             key += (item.shape, item.dtype, item.device)
         found = known.get(tuple(key))
         if found is None:
             results = through_graph(self, *args)
             block = _block_of(self)
-            inputs = [args[place] for place in places]
+            inputs = [args[position] for position in positions]
             if len(known) >= _MAX_KNOWN:
                 known.clear()
             known[tuple(key)] = block.prepared(inputs)
             return results
         run, shapes = found
-        return make(run([args[place] for place in places], shapes))
+        return make(run([args[position] for position in positions], shapes))
 
     type(module).__call__ = call  # type: ignore[method-assign]
 
@@ -78,14 +79,14 @@ def _hook_count(module: torch.nn.Module) -> int:
 
 
 def _block_of(module: torch.fx.GraphModule) -> LoadedBlock:
-    """The block of the one engine call, with the blobs that the module has now."""
+    """Return the block of the only engine call, with the blobs that the module holds now."""
     (node,) = engine_calls(module)
     blobs = [operator.attrgetter(blob.target)(module) for blob in node.args[1]]
     return load_block(blobs, node.args[2])
 
 
-def _input_places(program: ExportedProgram) -> list[int] | None:
-    """Which argument each input of the engine is; None for a program that does more than that."""
+def _input_positions(program: ExportedProgram) -> list[int] | None:
+    """Return the argument position of each engine input; None if the graph has other operators."""
     nodes = list(user_input_nodes(program).values())
     spec = program.call_spec.in_spec
     calls = list(engine_calls(program))
@@ -109,7 +110,7 @@ def _input_places(program: ExportedProgram) -> list[int] | None:
 
 
 def _output_indices(program: ExportedProgram) -> list[int] | None:
-    """Which result of the engine each output is; None where one is something else."""
+    """Return the engine result index of each output; None if an output is anything else."""
     specs = program.graph_signature.output_specs
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     indices = []
@@ -119,7 +120,7 @@ def _output_indices(program: ExportedProgram) -> list[int] | None:
         if node.target is not operator.getitem:
             return None
         indices.append(int(str(node.args[1])))
-    # One result given twice is one tensor twice, through the graph.
+    # An index may occur twice: the graph, too, returns the same tensor for both outputs.
     return indices
 
 

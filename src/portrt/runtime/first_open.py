@@ -1,4 +1,4 @@
-"""check="first-open": what could not be checked where it was built is checked where it runs."""
+"""check="first-open": engines that could not be checked when built are checked where they run."""
 
 from __future__ import annotations
 
@@ -31,32 +31,33 @@ _REMEDY = "compile the model again and report it, or run with check='off'"
 def first_open_verdict(
     block: StoredBlock, engine: EngineSpec, session: Session, device: torch.device
 ) -> Verdict:
-    """Whether an engine gives the numbers of its source, on random inputs.
+    """Compare an engine with its source on random inputs, and return the verdict.
 
-    The result is kept in the cache, for this engine on machines like this one.
+    The result is cached for this engine on machines of this kind. An engine that was compared when
+    it was built is accepted without another comparison.
 
     Args:
-        block: Whose engine it is.
-        engine: Yes at once where it was compared when it was built.
-        session: The engine, opened.
-        device: Where the engine runs.
+        block: Block of the engine.
+        engine: Manifest entry of the engine.
+        session: The opened engine.
+        device: Device that the engine runs on.
 
     Raises:
-        PackageError: The source is not what the manifest describes.
+        PackageError: The source does not match its digest in the manifest.
     """
     if "outputs" in (engine.check or {}):
         return YES
     if not block.has_source:
         return Verdict.no(
             "source_missing",
-            "it was never checked, and the source to check it with was stripped",
+            "it was never checked, and the source to compare it with was stripped",
             "use a file that has its sources, or run with check='off'",
         )
     key = _key(engine, block.manifest, device)
     cache = open_cache()
-    known = None if cache is None else cache.get(key)
-    if known is not None:
-        rows = json.loads(known[1])
+    cached = None if cache is None else cache.get(key)
+    if cached is not None:
+        rows = json.loads(cached[1])
     else:
         oracle = block.source_session(device)
         try:
@@ -83,37 +84,37 @@ def _compared(
     for bound in ("opt", "min"):
         inputs = random_block_inputs(signature, 0, device, bound)
         shapes = output_shapes(signature, inputs)
-        wanted = oracle.run(inputs, shapes)
-        found = session.run(inputs, shapes)
+        expected = oracle.run(inputs, shapes)
+        actual = session.run(inputs, shapes)
         names = [spec.name for spec in signature.outputs]
-        held = [*inputs, *oracle.weights]
+        source_inputs = [*inputs, *oracle.weights]
         precision, module = arithmetic_of(engine.backend, engine.build), oracle.module
-        rows = compare_outputs(names, found, wanted, precision, module, held.copy)
-        yield from rows
+        yield from compare_outputs(names, actual, expected, precision, module, source_inputs.copy)
 
 
 def _verdict(engine: EngineSpec, block: str, rows: Sequence[dict[str, Any]]) -> Verdict:
-    worse = next((row for row in rows if not row["ok"]), None)
-    if worse is None:
+    failed = next((row for row in rows if not row["ok"]), None)
+    if failed is None:
         return YES
     reason = (
-        f"it gives other numbers than its source for {worse['name']!r}: largest difference "
-        f"{worse['max_abs']}, relative {worse['max_rel']}, and up to {worse['tolerance']} will do"
+        f"its output {failed['name']!r} differs from the source: largest difference "
+        f"{failed['max_abs']}, relative {failed['max_rel']} exceeds the tolerance "
+        f"{failed['tolerance']}"
     )
-    logger.warning("the %s engine of %s does not run: %s", engine.backend, block, reason)
+    logger.warning("the %s engine of %s is rejected: %s", engine.backend, block, reason)
     return Verdict.no("check_failed", reason, _REMEDY)
 
 
 def _key(engine: EngineSpec, manifest: Manifest, device: torch.device) -> Key:
-    """The engine with its weights and source, and what decides which kernels compute."""
-    held = (engine.data, manifest.weights, manifest.source)
+    """Return the cache key: engine, weights and source, and all that affects kernel selection."""
+    blobs = (engine.data, manifest.weights, manifest.source)
     machine = [platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
     if device.type == "cuda":
         machine += [torch.cuda.get_device_name(device), str(torch.version.cuda)]
     return Key.of(
         "check",
         {
-            "engine": [None if blob is None else blob.sha256 for blob in held],
+            "engine": [None if blob is None else blob.sha256 for blob in blobs],
             "library": str(registry.runtime(engine.backend).can_run(device.type)),
             "machine": machine,
             "torch": str(torch.__version__),

@@ -1,4 +1,4 @@
-"""Checks a call's inputs against the block's signature, and computes the outputs' shapes."""
+"""Checks of a call's inputs against the block's signature, and shapes of the outputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 def check_inputs(signature: Signature, inputs: Sequence[torch.Tensor]) -> None:
-    """Raise InputError unless a block takes these inputs.
+    """Raise InputError unless the inputs match the signature.
 
     Args:
-        signature: What the block takes.
-        inputs: Real tensors, or fake ones while a program is traced: a size that is a symbol fits,
-            torch's own guards hold it.
+        signature: Inputs of the block.
+        inputs: Real tensors, or fake ones while a program is traced: symbolic sizes are not
+            checked here, torch's own guards check them.
     """
     specs = signature.inputs
     if len(inputs) != len(specs):
@@ -48,12 +48,12 @@ def check_inputs(signature: Signature, inputs: Sequence[torch.Tensor]) -> None:
 def _refusal(
     signature: Signature, inputs: Sequence[torch.Tensor], wanted: Any, found: int
 ) -> str | None:
-    """What a size should have been, or None where it fits."""
+    """Return the expected size as text, or None if the size found is valid."""
     if isinstance(wanted, Dimension):
         if found >= wanted.min and (wanted.max is None or found <= wanted.max):
             return None
-        most = "any size" if wanted.max is None else str(wanted.max)
-        return f"a size from {wanted.min} to {most}"
+        upper = "any size" if wanted.max is None else str(wanted.max)
+        return f"a size from {wanted.min} to {upper}"
     exact = size_of(signature, inputs, wanted)
     return None if not isinstance(exact, int) or exact == found else str(exact)
 
@@ -64,10 +64,14 @@ def output_shapes(
     meaning: Mapping[str, Callable[..., Any]] = size_expr.NUMBERS,
     unknown: Callable[[DataDependentSize], Any] = lambda _: UNKNOWN,
 ) -> Shapes:
-    """The shapes of a block's outputs for inputs that `check_inputs` passed.
+    """Compute the shapes of a block's outputs for inputs that `check_inputs` accepted.
 
-    With a symbolic `meaning`, in symbols where the inputs' sizes are. `unknown` gives the sizes
-    that are data-dependent; for a session they are -1.
+    Args:
+        signature: Inputs and outputs of the block.
+        inputs: Inputs of the call.
+        meaning: Implementation of the operators in size expressions; with a symbolic one the result
+            has symbols where the inputs' sizes are symbolic.
+        unknown: Returns the size for a data-dependent one; -1 for a session.
 
     Raises:
         InputError: An output would have a negative size, or one that cannot be computed.
@@ -98,10 +102,10 @@ def size_of(
     tree: size_expr.Tree,
     meaning: Mapping[str, Callable[..., Any]] = size_expr.NUMBERS,
 ) -> Any:
-    """The value of a tree for these inputs: an int, or a symbol with a symbolic `meaning`.
+    """Evaluate a size expression for these inputs: an int, or a symbol with a symbolic `meaning`.
 
     Raises:
-        InputError: There is no such size: it divides by zero, or is beyond all bounds.
+        InputError: The size cannot be computed: division by zero, or overflow.
     """
     try:
         return size_expr.evaluate(tree, lambda index, axis: inputs[index].shape[axis], meaning)
@@ -135,7 +139,7 @@ def refuse_dtypes(signature: Signature, inputs: Sequence[torch.Tensor]) -> NoRet
 
 
 def refuse_devices(signature: Signature, inputs: Sequence[torch.Tensor]) -> NoReturn:
-    """Raise InputError that lists where each input is."""
+    """Raise an InputError that lists the device of each input."""
     listed = ", ".join(
         f"{spec.name!r} on {tensor.device}"
         for spec, tensor in zip(signature.inputs, inputs, strict=True)

@@ -1,4 +1,4 @@
-"""load: a file to a program; what will not be used is not read."""
+"""Loading of a file as a program; engines that are not used are not read from disk."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def _paused_collector() -> Iterator[None]:
-    """Without the collector of cycles, which would walk over what loading makes and imports again
-    and again, and find nothing of it to collect."""
+    """Disable Python's cyclic garbage collector.
+
+    While a program is loaded and modules are imported, it would traverse the new objects repeatedly
+    and free none of them.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -91,35 +94,36 @@ def load(
 ) -> ExportedProgram | torch.nn.Module:
     """Read a program that `portrt.save` or `torch.export.save` wrote.
 
-    The file is mapped: engines that do not run here are not read from disk, and it must not be
-    changed in place while the program lives (`portrt.save` replaces, and never changes, a file).
-    Manifests and blob sizes are checked now; the digest of an engine or source is checked before it
-    is used, or now with `verify`.
+    The file is memory-mapped: engines that do not run here are not read from disk, and the file
+    must not be modified in place while the program is in use (`portrt.save` replaces a file and
+    never modifies it). Manifests and blob sizes are checked now; the digest of an engine or source
+    is checked before its first use, or now with `verify`.
 
     Args:
-        path: The file.
-        output_format: "exported_program", or "module" for its callable, as `compile` returns it:
-            it names wrong inputs, and calls a program of one engine without torch's dispatcher.
-        fallback: "eager" or "error", in place of what the program was compiled with.
-        engines: Names of the backends that may run, likewise.
-        rebuild: "missing" builds an engine from the source where no stored one fits, at the first
-            call; "never" does not.
-        trust: "host-code" lets the engines of this file bring code for the CPU along, as TensorRT
-            plans for later versions do; in this process, and in no file that it writes.
+        path: Path of the file.
+        output_format: "exported_program", or "module" for a callable as `compile` returns it: its
+            errors name the wrong input, and a program of one engine bypasses torch's dispatcher.
+        fallback: "eager" or "error"; takes precedence over the value stored in the file.
+        engines: Names of the backends that may run; takes precedence over the value in the file.
+        rebuild: "missing" builds an engine from the source at the first call if no stored engine
+            can run; "never" does not.
+        trust: "host-code" permits engines of this file that carry host (CPU) code, as
+            version-compatible TensorRT engines do. Applies to this process; never saved to a file.
         cuda_graphs: Number of CUDA graphs that a TensorRT engine may keep; see
             `portrt.runtime.cuda_graphs`.
         check: "first-open" compares an engine that was not checked when it was built with the
-            source, when it is opened here first, and does not run it if its numbers differ; "off"
-            does not.
-        verify: Check the digests of all blobs, the weights' included, and all other records.
-        progress: Show a progress bar while verifying; None shows it where standard error is a
-            terminal and there is much to read.
+            source when it is first opened here, and rejects it if the outputs differ; "off" does
+            not.
+        verify: Check the digests of all blobs, including the weights, and the CRC-32 of all other
+            records.
+        progress: Show a progress bar while verifying; None shows it for large files if standard
+            error is a terminal.
 
     Returns:
-        The program, of which `.module()` gives torch's own callable, or the module.
+        The program, whose `.module()` returns torch's own callable, or the module.
 
     Raises:
-        LoadError: The file is not there, no torch.export archive, damaged, or refused by torch.
+        LoadError: The file is missing, not a torch.export archive, damaged, or rejected by torch.
         PackageError: A manifest is malformed, of an unknown format, or does not describe the blobs;
             with `verify` also a digest that differs.
         SettingsError: An unknown fallback, engine name, rebuild, trust or check.
@@ -158,7 +162,7 @@ def load(
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
     if output_format == "exported_program":
         return program
-    from portrt.runtime.module import module_of  # what runs it, which loading alone need not import
+    from portrt.runtime.module import module_of  # imported only if a module is wanted
 
     return module_of(program)
 
@@ -167,8 +171,8 @@ def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool
     """Check the digest of every blob in a file, and the CRC-32 of every other record.
 
     Raises:
-        PackageError: A blob is not what its manifest says.
-        LoadError: Another record is not what was written.
+        PackageError: A blob does not match the digest in its manifest.
+        LoadError: Another record does not match its CRC-32.
     """
     blobs = {
         call.blobs[blob.index]: (blob, f"{label} of {call.manifest.name}")
@@ -188,10 +192,10 @@ def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool
 
 
 def _store_policy(program: ExportedProgram, policy: Policy) -> None:
-    """Put the policy into the manifests, so that it goes where the program goes."""
+    """Store the policy in the manifests, so that it stays with the program."""
     for node in calls_of_program(program):
         entry = manifests.parse(node.args[2])
-        # Field by field: a stored name that this portrt does not know stays what it is.
+        # Field by field, which keeps stored names that this version of portrt does not know.
         given = dataclasses.asdict(policy)
         entry["policy"].update({key: value for key, value in given.items() if value is not None})
         node.update_arg(2, manifests.encode(entry))

@@ -1,4 +1,4 @@
-"""The callable of a program, with guards that name the input and both values."""
+"""Callable of a program, with guards that name the input, the expected and the actual value."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from portrt.runtime.input_check import check_inputs
 
 _MAX_KNOWN_SHAPES = 1024
 
-# Key of a compiled module's `meta` under which its program is kept, for portrt.save.
+# Key in a compiled module's `meta` that holds its program, for portrt.save.
 PROGRAM = "portrt_program"
 
 
 def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
-    """`program.module()`, refusing wrong inputs with an InputError.
+    """Return `program.module()` with guards that raise InputError for invalid inputs.
 
-    torch's own guards say which bound was broken, not what was given; and none of them is about
-    dtypes or devices.
+    torch's own guards report the violated bound but not the input, and check neither dtypes nor
+    devices.
     """
     module: torch.fx.GraphModule = program.module()
     module.meta[PROGRAM] = program
@@ -40,7 +40,7 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
 
 
 class _Arguments:
-    """Refuses a call with other arguments than the program was exported with, by name."""
+    """Pre-hook that rejects calls whose arguments differ from the exported ones, by name."""
 
     def __init__(self, program: ExportedProgram) -> None:
         spec = program.call_spec.in_spec
@@ -66,10 +66,10 @@ class _Arguments:
 
 
 class InputGuards(torch.nn.Module):
-    """Called with the flat inputs before anything else in the graph.
+    """Guards module: called with the flat inputs before any other node of the graph.
 
     Args:
-        program: What the inputs are for.
+        program: Program whose inputs are checked.
         guards: torch's own guards, which run after these.
     """
 
@@ -81,15 +81,15 @@ class InputGuards(torch.nn.Module):
         self._tensors = [
             index for index, node in enumerate(nodes) if isinstance(node.meta["val"], torch.Tensor)
         ]
-        # Inputs that are no tensors are held by torch's guards, at every call.
-        self._remembers = len(self._tensors) == len(nodes)
+        # Inputs that are not tensors are checked by torch's guards at every call.
+        self._caches = len(self._tensors) == len(nodes)
         tensors = [nodes[index] for index in self._tensors]
         specs = input_specs(tensors, symbols.dimensions_of(tensors), program, {})
         self._signature = Signature("the program", specs, ()) if tensors else None
         self._known: set[tuple[Any, ...]] = set()
 
     def forward(self, *flat: Any) -> None:
-        """Raise InputError unless these inputs fit."""
+        """Raise InputError unless the program accepts these inputs."""
         if torch.compiler.is_compiling() or torch_internals.is_tracing():
             self._guards(*flat)
             return
@@ -105,17 +105,17 @@ class InputGuards(torch.nn.Module):
             raise self._refusal(flat, err) from err
         if len(self._known) >= _MAX_KNOWN_SHAPES:
             self._known.clear()
-        if self._remembers:
+        if self._caches:
             self._known.add(key)
 
     def _refusal(self, flat: Sequence[Any], err: AssertionError) -> InputError:
-        """What torch's guard says, with the inputs that it is about."""
+        """Return an InputError with the message of torch's guard and the inputs of the call."""
         given = [
             f"{name} {tuple(item.shape) if isinstance(item, torch.Tensor) else repr(item)}"
             for name, item in zip(self._names, flat, strict=False)
         ]
         return InputError(
-            f"the program does not take these inputs together: {', '.join(given)}",
+            f"the program does not accept this combination of inputs: {', '.join(given)}",
             str(err).removeprefix("Guard failed: "),
             "give other inputs; torch.export found this condition in the model, or it was exported "
             "with another value",

@@ -1,8 +1,8 @@
 """The operator `portrt::execute_engine`: one call of one compiled block.
 
-Imported by torch itself, through the `torch.backends` entry point, so that a saved program loads
-with nothing imported but torch. That is why this module imports next to nothing: the rest of
-portrt is imported at the first call.
+torch imports this module through the `torch.backends` entry point, so that a saved program loads
+with no import but torch. Therefore it imports almost nothing at the top: the rest of portrt is
+imported at the first call.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SCHEMA = "execute_engine(Tensor[] inputs, Tensor[] blobs, str manifest) -> Tenso
 _library: Any = None
 _register_lock = threading.Lock()
 
-# id of a block's last blob -> the block that was called with it last: one look-up and one
-# comparison of texts a call. As a rule no other block has that blob; where equal constants were
-# merged, `_same_blob` has the others. A weak reference to the blob removes both entries, before its
-# id can be another tensor's: a block lives as long as the program that holds its blobs.
+# id of a block's last blob -> the block that was last called with it: one lookup and one string
+# comparison per call. Usually no other block has that blob; if equal constants were merged,
+# `_same_blob` holds the other blocks. A weak reference to the blob removes both entries before its
+# id can be reused by another tensor: a block lives as long as the program that holds its blobs.
 _blocks: dict[int, LoadedBlock] = {}
 _same_blob: dict[int, dict[str, LoadedBlock]] = {}
 _watchers: dict[int, weakref.ref[torch.Tensor]] = {}
-# No lock: every step is one atomic step of a dict. Calls of a block wait for no other block.
+# No lock: every step is one atomic dict operation. Calls of one block never wait for another block.
 
 
 def register() -> None:
-    """Define the operator, once in a process. The entry point that torch calls at import."""
+    """Define the operator, once per process; the entry point that torch calls at import."""
     global _library
     with _register_lock:
         if _library is not None:
@@ -55,7 +55,7 @@ def execute_engine(
     """Run a block.
 
     Args:
-        inputs: The block's inputs, as the manifest describes them; never written.
+        inputs: Inputs of the block as the manifest describes them; never modified.
         blobs: 1-D uint8 constants: weights, source and engines.
         manifest: Canonical JSON, see docs/format.md.
 
@@ -65,7 +65,7 @@ def execute_engine(
     Raises:
         InputError: An input has the wrong dtype, shape or device.
         PackageError: The manifest or a blob is damaged.
-        NoUsableEngineError: Nothing may run the block here.
+        NoUsableEngineError: The policy allows nothing that can run the block here.
         EngineError: The engine failed.
     """
     block = _blocks.get(id(blobs[-1])) if blobs else None
@@ -75,13 +75,13 @@ def execute_engine(
 
 
 def load_block(blobs: Sequence[torch.Tensor], manifest: str) -> LoadedBlock:
-    """The block of these blobs, made at the first call.
+    """Return the block of these blobs, created at the first call.
 
-    Two threads may both make it; both get the one that was kept.
+    If two threads create it concurrently, both get the one that was stored first.
     """
     from portrt.runtime.block import LoadedBlock
 
-    if not blobs:  # nothing can be remembered of it, and nothing can run
+    if not blobs:  # cannot be cached, and has nothing to run
         return LoadedBlock(manifest, blobs)
     key = id(blobs[-1])
     known = _same_blob.get(key, {}).get(manifest)
@@ -104,9 +104,9 @@ def fake_execute_engine(
     blobs: list[torch.Tensor],  # noqa: ARG001  (the schema has it)
     manifest: str,
 ) -> list[torch.Tensor]:
-    """Shapes and dtypes of the outputs, with symbolic sizes where the inputs have them.
+    """Return empty outputs, with symbolic sizes where the inputs have them.
 
-    Also what runs for a call with a tensor on the meta device: hence the checks.
+    Calls with tensors on the meta device run this function as well, hence the checks.
     """
     import torch
 
@@ -116,12 +116,12 @@ def fake_execute_engine(
 
     signature = decode(manifest).signature
     check_inputs(signature, inputs)
-    made: dict[str, Any] = {}  # sizes with one symbol are one size
+    sizes: dict[str, Any] = {}  # equal symbols are equal sizes
 
     def unknown(size: Any) -> Any:
-        if size.symbol not in made:
-            made[size.symbol] = torch.library.get_ctx().new_dynamic_size(max=size.max)
-        return made[size.symbol]
+        if size.symbol not in sizes:
+            sizes[size.symbol] = torch.library.get_ctx().new_dynamic_size(max=size.max)
+        return sizes[size.symbol]
 
     shapes = output_shapes(signature, inputs, SYMBOLIC, unknown)
     device = inputs[0].device

@@ -1,7 +1,6 @@
 """Checks data-dependent output sizes against the signature of the block.
 
-torch builds on these promises when it traces a program, so that a wrong size would go on to what
-is computed from it.
+torch relies on these bounds when it traces a program, so a wrong size would corrupt later results.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from portrt.format.manifest import DataDependentSize, Signature
 
 
 def measured(session: Session, signature: Signature) -> Session:
-    """Wrap the session in such checks where an output of the block has a data-dependent size."""
+    """Wrap the session in these checks if an output of the block has a data-dependent size."""
     sizes = [size for spec in signature.outputs for size in spec.shape]
     if not any(isinstance(size, DataDependentSize) for size in sizes):
         return session
@@ -24,11 +23,11 @@ def measured(session: Session, signature: Signature) -> Session:
 
 
 class MeasuredSession(Session):
-    """A session whose results are looked at.
+    """A session whose output sizes are checked.
 
     Args:
-        session: Runs the block.
-        signature: What the block returns.
+        session: Session that runs the block.
+        signature: Outputs of the block.
     """
 
     def __init__(self, session: Session, signature: Signature) -> None:
@@ -42,35 +41,35 @@ class MeasuredSession(Session):
         """Run once; see `Session`.
 
         Raises:
-            EngineError: A size is not what the manifest promises.
+            EngineError: A size contradicts the manifest.
         """
         outputs = self._session.run(inputs, shapes)
         sizes: dict[str, int] = {}
         for spec, output, shape in zip(self._signature.outputs, outputs, shapes, strict=True):
             if not fits(output.shape, shape):
-                raise self._other(
+                raise self._error(
                     f"output {spec.name!r} has the shape {tuple(output.shape)}", shape
                 )
             for wanted, found in zip(spec.shape, output.shape, strict=True):
                 if isinstance(wanted, DataDependentSize):
                     if wanted.max is not None and found > wanted.max:
-                        raise self._other(f"{wanted.symbol} is {found}", f"at most {wanted.max}")
+                        raise self._error(f"{wanted.symbol} is {found}", f"at most {wanted.max}")
                     if sizes.setdefault(wanted.symbol, found) != found:
-                        known = sizes[wanted.symbol]
-                        raise self._other(f"{wanted.symbol} is {known} and {found}", "one size")
+                        first = sizes[wanted.symbol]
+                        raise self._error(f"{wanted.symbol} is {first} and {found}", "one size")
         return outputs
 
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
     ) -> list[LayerTime]:
-        """The times of the session's layers."""
+        """Return the execution times of the session's layers."""
         return self._session.layer_times(inputs, shapes, calls=calls)
 
-    def _other(self, fact: str, wanted: object) -> EngineError:
+    def _error(self, fact: str, wanted: object) -> EngineError:
         return EngineError(
-            f"the engine of {self._signature.name} gave other sizes than its manifest promises: "
+            f"the engine of {self._signature.name} returned sizes that contradict its manifest: "
             f"{fact}",
             f"{wanted}",
-            "give data of which the model takes no more, as its checks say; or adopt the plan "
-            "again with outputs that promise what it gives",
+            "give data within the bounds that the model checks; or, for a prebuilt engine, declare "
+            "outputs with the sizes that it returns",
         )

@@ -1,7 +1,7 @@
-"""Who may run a block: which engines, and what happens when none of them fits.
+"""Policy: which engines may run a block, and what happens if none of them can.
 
-Of several policies the strongest wins, field by field: the context manager `policy`, then what the
-program was compiled or loaded with, then the environment, then the default.
+Precedence, field by field: context manager `policy`, then file (as compiled or loaded), then
+environment, then default.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ REBUILDS = ("never", "missing")
 
 @dataclass(frozen=True)
 class Policy:
-    """None in a field leaves it to the next weaker policy.
+    """Rules for the choice of an engine; a field that is None defers to the next policy.
 
     Attributes:
-        fallback: "eager": the source runs in PyTorch where no engine fits; "error": refuse.
+        fallback: "eager": the source runs in PyTorch if no engine can run; "error": raise.
         engines: Names of the backends that may run, in no order; an empty tuple allows none.
-        rebuild: "missing": where no stored engine fits, one is built from the source, checked and
-            kept in the cache; "never": nothing is built.
-        trust: What engines may do that is refused otherwise: "host-code" lets them bring code for
-            the CPU along. No file can give this.
+        rebuild: "missing": if no stored engine can run, one is built from the source, checked and
+            cached; "never": nothing is built.
+        trust: Permissions of engines: "host-code" permits engines that carry host (CPU) code. A
+            value in a file is ignored.
         cuda_graphs: Number of CUDA graphs that an engine may keep, one for each combination of
-            sizes on a stream; 0 for none. Only TensorRT's engines are recorded.
-        check: "first-open": an engine that could not be compared with PyTorch where it was built
-            is compared with the source when it is opened, and runs only if it gives its numbers;
-            "off": it runs.
+            sizes on a stream; 0 for none. Only TensorRT engines are captured.
+        check: "first-open": an engine that could not be compared with PyTorch when it was built
+            is compared with the source when it is opened, and rejected if the outputs differ;
+            "off": it runs unchecked.
 
     Raises:
         SettingsError: An unknown fallback, engine name, rebuild, trust or check, or a bad number.
@@ -59,7 +59,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
-        if all(value is None for value in fields):  # nothing to look up, and nothing to import
+        if all(value is None for value in fields):  # nothing to check, so import nothing
             return
         from portrt.targets import backends
         from portrt.targets.trust import TRUSTS
@@ -83,14 +83,14 @@ class Policy:
                 "give such a number",
             )
 
-    def over(self, weaker: Policy) -> Policy:
-        """This policy, with `weaker` where it leaves a field open."""
+    def over(self, other: Policy) -> Policy:
+        """Return this policy with its unset fields taken from `other`."""
         names = [field.name for field in dataclasses.fields(self)]
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return dataclasses.replace(weaker, **given)
+        return dataclasses.replace(other, **given)
 
 
-# The policy of the innermost `with policy(...)`; None outside.
+# The policy of the innermost `with policy(...)`; None if there is none.
 CONTEXT: ContextVar[Policy | None] = ContextVar("portrt_policy", default=None)
 
 
@@ -104,16 +104,18 @@ def policy(
     cuda_graphs: int | None = None,
     check: str | None = None,
 ) -> Iterator[Policy]:
-    """Calls within the `with` block follow this policy, in this thread or task.
+    """Apply this policy to calls within the `with` block, in this thread or task.
+
+    It takes precedence over enclosing `with` blocks, the file and the environment. None in an
+    argument keeps the value in force outside the block.
 
     Args:
-        fallback: "eager" or "error"; None leaves it as it is outside.
-        engines: Backends that may run; None leaves it as it is outside.
-        rebuild: "missing" or "never"; None leaves it as it is outside.
-        trust: "host-code" lets engines bring code for the CPU along, and () forbids it; None leaves
-            it as it is outside.
-        cuda_graphs: Number of CUDA graphs that an engine may keep; None leaves it as it is outside.
-        check: "first-open" or "off"; None leaves it as it is outside.
+        fallback: "eager" or "error".
+        engines: Names of the backends that may run.
+        rebuild: "missing" or "never".
+        trust: "host-code" permits engines that carry host (CPU) code, and () forbids them.
+        cuda_graphs: Number of CUDA graphs that an engine may keep.
+        check: "first-open" or "off".
 
     Raises:
         SettingsError: An unknown fallback, engine name, rebuild, trust or check, or a bad number.
@@ -131,35 +133,42 @@ def policy(
 
 @contextmanager
 def cuda_graphs(most: int = 8) -> Iterator[Policy]:
-    """TensorRT's engines are recorded as CUDA graphs and replayed within the `with` block.
+    """Capture TensorRT engines as CUDA graphs and replay them within the `with` block.
 
-    For many small kernels, which take longer to launch than to run. The first call with some sizes
-    runs as usual, the second records them, and later ones copy the inputs, replay, and copy the
-    outputs. What cannot be recorded runs as usual. While a graph is recorded no other thread may
-    wait for the whole GPU (`torch.cuda.synchronize()`; for a stream or an event it may): CUDA ends
-    the recording then, and fails the wait.
+    Useful for many small kernels, whose launch takes longer than their execution. The first call
+    for a combination of sizes runs as usual, the second captures a graph, and later calls copy the
+    inputs, replay the graph, and copy the outputs. Engines that cannot be captured run as usual.
+    During a capture no other thread may synchronize the device (`torch.cuda.synchronize()`;
+    synchronizing a stream or an event is allowed): CUDA would invalidate the capture and fail the
+    synchronization.
 
     Args:
-        most: Number of recordings that an engine keeps, one for each combination of sizes on a
-            stream; the one that was not used for longest makes room.
+        most: Maximum number of graphs that an engine keeps, one for each combination of sizes on a
+            stream; the least recently used one is evicted.
 
     Raises:
-        SettingsError: `most` is no such number.
+        SettingsError: `most` is not an integer from 0.
     """
     with policy(cuda_graphs=most) as inner:
         yield inner
 
 
 def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
-    """The policy for a block whose manifest has `stored`, in `context`."""
+    """Return the policy in force: `context`, then `stored`, then environment, then default.
+
+    Args:
+        stored: Policy in the block's manifest.
+        context: Policy of the innermost `with policy(...)`, or None.
+    """
     chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
     return chosen.over(Policy(fallback="eager", rebuild="never", check="off"))
 
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
-    """A name that this portrt does not know allows nothing here, and is no error.
+    """Read the policy of a manifest.
 
-    What a file says of its own trust is not read.
+    Unknown backend names are ignored without an error, and so is a trust entry: a file cannot grant
+    permissions to itself.
     """
 
     from portrt.targets import backends
@@ -178,20 +187,22 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
 
 
 def _of_environment() -> Policy:
-    said = {name: os.environ.get(name) for name in ENVIRONMENT}
+    variables = {name: os.environ.get(name) for name in ENVIRONMENT}
     try:
         return Policy(
-            said[ENV_FALLBACK] or None,
-            _listed(said[ENV_ENGINES]),
-            said[ENV_REBUILD] or None,
-            _listed(said[ENV_TRUST]) or None,
-            _number(said[ENV_CUDA_GRAPHS]),
-            said[ENV_CHECK] or None,
+            variables[ENV_FALLBACK] or None,
+            _listed(variables[ENV_ENGINES]),
+            variables[ENV_REBUILD] or None,
+            _listed(variables[ENV_TRUST]) or None,
+            _number(variables[ENV_CUDA_GRAPHS]),
+            variables[ENV_CHECK] or None,
         )
     except SettingsError as err:
-        given = ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)
+        given = ", ".join(
+            f"{name}={value!r}" for name, value in variables.items() if value is not None
+        )
         raise SettingsError(
-            f"the environment says {given}: {err.happened}",
+            f"the environment has {given}: {err.happened}",
             err.expected,
             "correct or unset the variable",
         ) from err
@@ -200,11 +211,11 @@ def _of_environment() -> Policy:
 def _number(text: str | None) -> int | None:
     if not text:
         return None
-    return int(text) if text.strip().isdecimal() else -1  # which Policy refuses
+    return int(text) if text.strip().isdecimal() else -1  # rejected by Policy
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:
-    """Names between commas."""
+    """Split a comma-separated list of names."""
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip())

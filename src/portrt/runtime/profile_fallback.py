@@ -1,4 +1,4 @@
-"""Calls of sizes that an engine was not built for: in PyTorch, or an error that says the ranges."""
+"""Fallback to PyTorch for calls whose sizes are in no optimization profile of the engine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def within_profiles(
     *,
     adopted: bool = False,
 ) -> Session:
-    """The session, with PyTorch for the sizes that none of its profiles takes.
+    """Wrap a session so that PyTorch runs calls whose sizes are in none of its profiles.
 
     Args:
-        session: Of an engine.
-        signature: What the block takes. Where its inputs have no profiles, engines that were built
-            for it take all of their sizes, and the session is returned as it is.
-        source: Opens the source, and says why; None where PyTorch must not run.
-        adopted: Somebody else built the engine, for profiles that only the engine knows.
+        session: Session of an engine.
+        signature: Inputs of the block. If its dimensions have no profiles, engines built by portrt
+            accept every size in range, and the session is returned unchanged.
+        source: Opens the source and warns with the reason; None if PyTorch must not run.
+        adopted: Whether the engine is prebuilt, with profiles that only the engine knows.
     """
     sizes = [size for spec in signature.inputs for size in spec.shape]
     profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
@@ -39,11 +39,11 @@ def within_profiles(
 
 
 class SessionWithSource(Session):
-    """Runs an engine, and the source for sizes that the engine has no profile for.
+    """Runs an engine, and the source for sizes that are in no profile of the engine.
 
     Args:
-        session: Of the engine.
-        source: Opens the source.
+        session: Session of the engine.
+        source: Opens the source; called once, with the error of the engine.
     """
 
     def __init__(self, session: Session, source: Callable[[OutOfProfileError], Session]) -> None:
@@ -69,5 +69,5 @@ class SessionWithSource(Session):
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int
     ) -> list[LayerTime]:
-        """The times of the engine's layers."""
+        """Return the execution times of the engine's layers."""
         return self._session.layer_times(inputs, shapes, calls=calls)

@@ -1,4 +1,4 @@
-"""Random inputs of a block, of sizes that its signature names."""
+"""Random inputs of a block or a program, with sizes in the ranges of its signature."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from portrt.runtime.calls import engine_calls
 def random_block_inputs(
     signature: Signature, seed: int, device: torch.device | str = "cpu", bound: str = "opt"
 ) -> tuple[torch.Tensor, ...]:
-    """Return inputs that `seed` reproduces; integers are 0 or 1, valid indices of any table.
+    """Return random inputs of a block; integers are 0 or 1, valid indices of any table.
 
     Args:
-        signature: What the block takes.
-        seed: Of the numbers.
-        device: Where they are put.
-        bound: "opt": the sizes that its engines are tuned for; "min": the smallest. Of the first
-            profile, where there are several.
+        signature: Inputs of the block.
+        seed: Seed of the random generator.
+        device: Device of the returned tensors.
+        bound: "opt" for the sizes that engines are tuned for, or "min" for the smallest ones; of
+            the first optimization profile.
     """
     generator = torch.Generator().manual_seed(seed)
     shapes: list[list[int]] = []
     for spec in signature.inputs:
         shapes.append([])
         for size in spec.shape:
-            tree = _end(size, bound) if isinstance(size, Dimension) else size
+            tree = _bound_of(size, bound) if isinstance(size, Dimension) else size
             shapes[-1].append(int(size_expr.evaluate(tree, lambda i, a: shapes[i][a])))
     return tuple(
         random_tensor(shape, getattr(torch, spec.dtype), generator).to(device)
@@ -41,16 +41,16 @@ def random_block_inputs(
     )
 
 
-def _end(size: Dimension, bound: str) -> int:
-    low, best, _ = size.profiles[0] if size.profiles else (size.min, size.opt, size.max)
-    return low if bound == "min" else best
+def _bound_of(size: Dimension, bound: str) -> int:
+    minimum, opt, _ = size.profiles[0] if size.profiles else (size.min, size.opt, size.max)
+    return minimum if bound == "min" else opt
 
 
 def random_inputs(program: ExportedProgram, seed: int) -> list[Any]:
-    """Flat inputs with the sizes that the program was exported with, reproducible by `seed`.
+    """Return flat random inputs with the sizes of the example inputs, reproducible by `seed`.
 
-    Floating-point values are normal; whole numbers are 0 or 1, valid indices of any table; an input
-    that is no tensor has the value it was exported with.
+    Floating-point values are normally distributed; integers are 0 or 1, valid indices of any table;
+    an input that is not a tensor has the value it was exported with.
     """
     generator = torch.Generator().manual_seed(seed)
     return [_random(node, generator) for node in user_input_nodes(program).values()]
@@ -69,7 +69,7 @@ def _random(node: torch.fx.Node, generator: torch.Generator) -> Any:
 def random_tensor(
     shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
 ) -> torch.Tensor:
-    """Normal values; whole numbers are 0 or 1, valid indices of any table."""
+    """Return normally distributed values; integers are 0 or 1, valid indices of any table."""
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, 2, shape, generator=generator).to(dtype)
@@ -78,20 +78,20 @@ def random_tensor(
 def sample_inputs(
     program: ExportedProgram, shapes: Mapping[str, Sequence[int]], seed: int
 ) -> list[Any]:
-    """Random flat inputs; whole numbers are 0 or 1.
+    """Return flat random inputs; integers are 0 or 1.
 
     Args:
-        program: What they are for.
-        shapes: Input -> its shape. A size that another input has, too, need be given once. What is
-            not given has the size that the engines are tuned for, or the one it was exported with.
-        seed: The same numbers for the same seed.
+        program: Program to call with the inputs.
+        shapes: Input name -> its shape. A size shared by several inputs need be given only once.
+            Other sizes are those that the engines are tuned for, or those of the example inputs.
+        seed: Seed of the random generator.
 
     Raises:
-        InputError: A shape is for no input, or has another rank than the input.
+        InputError: A shape is for an unknown input, or has another rank than the input.
     """
     nodes = user_input_nodes(program)
     _check(nodes, shapes)
-    sizes = _tuned(program)
+    sizes = _opt_sizes(program)
     for name, shape in shapes.items():
         for size, number in zip(nodes[name].meta["val"].shape, shape, strict=True):
             if isinstance(size, torch.SymInt):
@@ -109,7 +109,7 @@ def _check(nodes: Mapping[str, torch.fx.Node], shapes: Mapping[str, Sequence[int
         if not isinstance(value, torch.Tensor):
             tensors = [n for n, it in nodes.items() if isinstance(it.meta.get("val"), torch.Tensor)]
             raise InputError(
-                f"a shape is given for {name!r}, which is no tensor among the inputs",
+                f"a shape is given for {name!r}, which is not a tensor input",
                 f"one of {', '.join(tensors)}",
                 "correct the name",
             )
@@ -121,8 +121,8 @@ def _check(nodes: Mapping[str, torch.fx.Node], shapes: Mapping[str, Sequence[int
             )
 
 
-def _tuned(program: ExportedProgram) -> dict[Any, int]:
-    """Symbolic size -> the size that the engines of the blocks are tuned for."""
+def _opt_sizes(program: ExportedProgram) -> dict[Any, int]:
+    """Return symbolic size -> the opt size of the blocks' engines."""
     found: dict[Any, int] = {}
     for call in engine_calls(program):
         for spec, node in zip(decode(call.args[2]).inputs, call.args[0], strict=False):

@@ -1,4 +1,4 @@
-"""What runs here, and why: the blocks of a program with the verdict on each stored engine."""
+"""Report of what runs on this machine: each block with the verdicts on its stored engines."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class BlockReport:
     """One block on this machine.
 
     Attributes:
-        name: Of the block.
-        node_count: Operators in it.
-        runs_as: Backend of the first engine that fits or would be built, "eager", or "" when
-            nothing may run it.
-        verdicts: (backend, verdict) of each stored engine, in order of preference; behind them
-            "..., rebuilt" for one that would be built.
+        name: Name of the block.
+        node_count: Number of operators in the block.
+        runs_as: Backend of the first engine that can run or would be built, "eager", or "" if
+            nothing may run the block.
+        verdicts: (backend, verdict) of each stored engine, in order of preference; then
+            "..., rebuilt" for an engine that would be built.
     """
 
     name: str
@@ -41,14 +41,14 @@ class BlockReport:
 
 
 def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> list[BlockReport]:
-    """Judge every stored engine for tensors on `device`, without opening any.
+    """Check every stored engine for tensors on `device`, without opening any.
 
-    Where none fits and the policy has rebuild="missing", the engine that would be built is told as
-    what runs, with a verdict of its own: whether the build succeeds, only the first call shows.
+    If none can run and the policy has rebuild="missing", the engine that would be built is listed
+    with a verdict of its own; whether the build succeeds is known only after the first call.
 
     Args:
         program: A compiled program or its module.
-        device: Where the inputs will be: "cpu" or "cuda".
+        device: Device type of the inputs: "cpu" or "cuda".
     """
     import torch
 
@@ -59,19 +59,19 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
     from portrt.runtime.select import verdict_of
     from portrt.verdict import Verdict
 
-    where = torch.device(device)
+    torch_device = torch.device(device)
     reports = []
     for text in manifests_of(program):
         manifest = decode(text)
         policy = effective(manifest.policy, CONTEXT.get())
         verdicts = tuple(
-            (item.backend, verdict_of(item, where, policy)) for item in manifest.engines
+            (item.backend, verdict_of(item, torch_device, policy)) for item in manifest.engines
         )
         choice = choose(
             verdicts,
             policy,
             has_source=manifest.source is not None,
-            builders=partial(_builders, where, policy),
+            builders=partial(_builders, torch_device, policy),
         )
         if choice.kind == "rebuild":
             built = Verdict.yes("it is built from the source at the first call")
@@ -81,7 +81,7 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
 
 
 def _builders(device: torch.device, policy: Policy) -> Iterator[str]:
-    """Backends that would build an engine here, in order of preference."""
+    """Return the backends that would build an engine here, in order of preference."""
     from portrt.runtime.select import rebuilder
 
     builders = rebuilder()

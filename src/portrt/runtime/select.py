@@ -1,4 +1,4 @@
-"""select: a verdict on each stored engine, in order of preference; the first yes runs."""
+"""Selection of an engine: stored engines are checked in order; the first accepted one runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from portrt.verdict import YES, Verdict
 
 logger = logging.getLogger(__name__)
 
-# By index of the blob and device; what was rebuilt has a negative number for its blob.
+# Keys: index of the engine's blob, and device; rebuilt engines have negative indices.
 Sessions = MutableMapping[tuple[int, torch.device], Session]
 
 NO_REBUILDER = Verdict.no(
@@ -47,17 +47,17 @@ NO_REBUILDER = Verdict.no(
 
 
 class FallbackWarning(UserWarning):
-    """A block runs in PyTorch because no stored engine fits this machine."""
+    """A block runs in PyTorch because no stored engine can run on this machine."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What runs a block, and why.
+    """The session that runs a block, and the verdicts that led to it.
 
     Attributes:
-        session: The opened engine, or the source.
+        session: Session of the engine or of the source.
         name: Backend of the engine, or "eager".
-        verdicts: (backend, verdict) for each engine that was asked, in order.
+        verdicts: (backend, verdict) for each engine that was checked, in order.
     """
 
     session: Session
@@ -66,7 +66,7 @@ class Selection:
 
 
 def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verdict:
-    """Whether an engine may run here on tensors of a device, without opening it."""
+    """Return whether an engine may run here on tensors of a device, without opening it."""
     return engine_verdict(engine, policy, device.type, lambda: _on_machine(engine, device))
 
 
@@ -87,14 +87,14 @@ def select(
     """Open the first engine that this machine accepts, or else the source.
 
     Args:
-        block: With its engines.
-        device: Where the inputs are.
-        policy: Complete: its fallback is set.
-        sessions: What is open already; what is opened is added.
+        block: Block with its engines.
+        device: Device of the inputs.
+        policy: Policy with every field set.
+        sessions: Sessions that are open already; newly opened ones are added.
 
     Raises:
-        NoUsableEngineError: No engine fits, and the policy or the file has no fallback.
-        PackageError: The bytes to be opened are not those that the manifest describes.
+        NoUsableEngineError: No engine can run, and the policy or the file has no fallback.
+        PackageError: The bytes of an engine do not match the digest in the manifest.
     """
     verdicts: list[tuple[str, Verdict]] = []
     source = _source_for_sizes(block, device, policy, sessions)
@@ -131,22 +131,22 @@ def select(
 def _checked(
     block: StoredBlock, engine: EngineSpec, session: Session, device: torch.device
 ) -> Session | Verdict:
-    """The session, or why the engine must not run."""
-    from portrt.runtime.first_open import first_open_verdict  # the cache, rarely needed
+    """Return the session, or a no if the engine's outputs are wrong."""
+    from portrt.runtime.first_open import first_open_verdict  # imports the cache, rarely needed
 
     verdict = first_open_verdict(block, engine, session, device)
     return session if verdict else verdict
 
 
 def with_graphs(session: Session, policy: Policy) -> Session:
-    """The session as the policy wants it: replaying CUDA graphs, if it can and should."""
+    """Return a session that replays CUDA graphs if the policy asks for it and the engine can."""
     if not policy.cuda_graphs or not session.supports_graphs:
         return session
     return session.graphed(policy.cuda_graphs)
 
 
 def rebuilder() -> Any | None:
-    """The module that builds engines from sources, or None where no compiler is installed."""
+    """Return the module that builds engines from sources; None if no compiler is installed."""
     try:
         return import_module(REBUILDER)
     except ModuleNotFoundError as err:
@@ -162,12 +162,12 @@ def _rebuilt(
     sessions: Sessions,
     verdicts: list[tuple[str, Verdict]],
 ) -> Selection | None:
-    """An engine built here from the source, or None; `verdicts` gets what was tried."""
-    for index, name in enumerate(backends.names(), 1):  # under another policy
-        known = sessions.get((-index, device))
-        if known is not None and (policy.engines is None or name in policy.engines):
-            known = with_graphs(known, policy)
-            return Selection(known, name, (*verdicts, (f"{name}, rebuilt", YES)))
+    """Build an engine from the source, or return None; appends each attempt to `verdicts`."""
+    for index, name in enumerate(backends.names(), 1):  # one may be open under another policy
+        session = sessions.get((-index, device))
+        if session is not None and (policy.engines is None or name in policy.engines):
+            session = with_graphs(session, policy)
+            return Selection(session, name, (*verdicts, (f"{name}, rebuilt", YES)))
     builders = rebuilder()
     if builders is None:
         verdicts.append(("rebuild", NO_REBUILDER))
@@ -200,7 +200,7 @@ def _rebuilt(
 def _open(
     block: StoredBlock, engine: EngineSpec, device: torch.device, policy: Policy
 ) -> Session | Verdict:
-    """The session, or why the engine cannot be opened."""
+    """Open an engine; return the session, or a no with the reason."""
     data = block.engine_bytes(engine)
     try:
         return registry.runtime(engine.backend).open(
@@ -215,8 +215,8 @@ def _open(
         raise
     except EngineError as err:
         return Verdict.no("open_failed", f"it could not be opened: {err.happened}", err.remedy)
-    except Exception as err:  # a backend that breaks its promise does not take the others down
-        logger.exception("opening %s of %s", engine.backend, block.name)
+    except Exception as err:  # any failure of a backend leaves the other engines usable
+        logger.exception("opening the %s engine of %s failed", engine.backend, block.name)
         return Verdict.no("open_failed", f"it could not be opened: {type(err).__name__}: {err}")
 
 
@@ -231,12 +231,12 @@ def _source(
     verdicts: tuple[tuple[str, Verdict], ...],
     sessions: Sessions,
 ) -> Selection:
-    lines = "".join(f"\n    {name}: {verdict}" for name, verdict in verdicts) or " none is stored"
-    able = source_verdict(block.has_source, policy.fallback)
-    if not able:
+    lines = "".join(f"\n    {name}: {item}" for name, item in verdicts) or " none is stored"
+    verdict = source_verdict(block.has_source, policy.fallback)
+    if not verdict:
         raise NoUsableEngineError(
             f"no engine of {block.name} can run here on {device.type} tensors, "
-            f"and {able.reason}:{lines}",
+            f"and {verdict.reason}:{lines}",
             "a stored engine that this machine accepts",
             "compile with an engine for this machine, or run with fallback='eager'",
         )
@@ -247,7 +247,7 @@ def _source(
 
 
 def _open_source(block: StoredBlock, device: torch.device, sessions: Sessions, why: str) -> Session:
-    """The source's session, with a warning that says why when it is opened first."""
+    """Return the source's session; warn with the reason when it is first opened."""
     source = block.manifest.source
     assert source is not None
     key = (source.index, device)
@@ -258,7 +258,7 @@ def _open_source(block: StoredBlock, device: torch.device, sessions: Sessions, w
             FallbackWarning,
             stacklevel=2,
         )
-        sessions[key] = session  # last: whoever makes the warning an error is told at each call
+        sessions[key] = session  # last: if the warning is an error, every call raises it
     return sessions[key]
 
 
@@ -268,7 +268,7 @@ def _source_for_sizes(
     policy: Policy,
     sessions: Sessions,
 ) -> Callable[[OutOfProfileError], Session] | None:
-    """Opens the source for sizes that an engine has no profile for; None where it must not run."""
+    """Return a function that opens the source for sizes in no profile; None if it must not run."""
     if not source_verdict(block.has_source, policy.fallback):
         return None
 

@@ -1,4 +1,4 @@
-"""A block as a program or a file stores it: its manifest, and the blobs that it describes."""
+"""A block as stored in a program or a file: its manifest, and the blobs that it describes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 class StoredBlock:
     """A manifest with the blobs of its call.
 
-    The digest of the source or of an engine is checked when its bytes are asked for first. That of
-    the weights, which may be many gigabytes, is checked by `check_weights` and `verify` alone.
+    The digest of the source or of an engine is checked when its bytes are first used. That of the
+    weights, which may be many gigabytes, is checked only by `check_weights` and `verify`.
 
     Args:
-        manifest: Of the block.
-        blobs: As its call has them, on any device.
-        verified: The caller checked the digests of all blobs.
+        manifest: Manifest of the block.
+        blobs: Blobs of the block's call, in order; on any device.
+        verified: Whether the caller has checked the digests of all blobs.
 
     Attributes:
-        manifest: Of the block.
-        signature: What the block takes and returns.
+        manifest: Manifest of the block.
+        signature: Inputs and outputs of the block.
         weights: Its weights image, or None for a block without weights.
 
     Raises:
@@ -49,7 +49,8 @@ class StoredBlock:
         check_blob_sizes(manifest, [_byte_size(blob) for blob in blobs])
         self.manifest = manifest
         self.signature = manifest.signature
-        # Aliases, not the tensors themselves: these die with the program, which frees this block.
+        # Aliases, not the tensors themselves: the program's tensors must be freed with the program,
+        # which in turn frees this block.
         self._blobs = [blob.detach().cpu().contiguous() for blob in blobs]
         self._checked = set(range(len(blobs))) if verified else set()
         entry = manifest.weights
@@ -59,13 +60,13 @@ class StoredBlock:
     def mapped(
         cls, manifest: Manifest, records: Sequence[Record], memory: Any, *, verified: bool = False
     ) -> StoredBlock:
-        """Make a block of a mapped file; its bytes stay in the file.
+        """Create a block over a mapped file; its bytes are not copied.
 
         Args:
-            manifest: Of the block.
-            records: Where each blob of its call lies.
+            manifest: Manifest of the block.
+            records: Offset and size of each blob of the block's call.
             memory: The mapped file.
-            verified: The caller checked the digests of all blobs.
+            verified: Whether the caller has checked the digests of all blobs.
 
         Raises:
             PackageError: The weights image is malformed.
@@ -74,17 +75,17 @@ class StoredBlock:
 
     @property
     def name(self) -> str:
-        """Of the block."""
+        """Return the name of the block."""
         return self.manifest.name
 
     @property
     def has_source(self) -> bool:
-        """Whether the source is there; it may have been stripped."""
+        """Return whether the source is stored; it may have been stripped."""
         return self.manifest.source is not None
 
     @cached_property
     def image(self) -> torch.Tensor:
-        """The bytes of the weights image; of one without tensors for a block without weights."""
+        """Return the bytes of the weights image; an empty image for a block without weights."""
         entry = self.manifest.weights
         return image_from_tensors({}) if entry is None else self._blobs[entry.index]
 
@@ -92,7 +93,7 @@ class StoredBlock:
         """Return the bytes of the source, which the block must have.
 
         Raises:
-            PackageError: Their digest is not that of the manifest.
+            PackageError: Their digest differs from that in the manifest.
         """
         assert self.manifest.source is not None
         return self._bytes(self.manifest.source, "the source")
@@ -101,10 +102,10 @@ class StoredBlock:
         """Open the source, which the block must have.
 
         Args:
-            device: Where the inputs will be.
+            device: Device of the inputs.
 
         Raises:
-            PackageError: The source is damaged, or the weights that it takes are missing.
+            PackageError: The source is damaged, or weights that it takes are missing.
         """
         names = self.manifest.source_weights
         return SourceSession(self.signature, self.source(), names, self.weights, device)
@@ -113,24 +114,24 @@ class StoredBlock:
         """Return the bytes of one of the block's engines.
 
         Raises:
-            PackageError: Their digest is not that of the manifest.
+            PackageError: Their digest differs from that in the manifest.
         """
         return self._bytes(engine.data, f"engine {engine.backend}")
 
     def check_weights(self) -> None:
-        """Check the digest of the weights, for what would keep damaged ones.
+        """Check the digest of the weights, before they are copied to a new file or engine.
 
         Raises:
-            PackageError: It is not that of the manifest.
+            PackageError: It differs from that in the manifest.
         """
         if self.manifest.weights is not None:
             self._bytes(self.manifest.weights, "the weights")
 
     def verify(self) -> None:
-        """Check the digests of all blobs, also of those that were checked before.
+        """Check the digests of all blobs, including those checked before.
 
         Raises:
-            PackageError: One of them differs.
+            PackageError: A digest differs.
         """
         self._checked.clear()
         for label, blob in labelled_blobs(self.manifest):
@@ -145,11 +146,11 @@ class StoredBlock:
 
 
 def _byte_size(blob: torch.Tensor) -> int:
-    """Number of bytes, or -1 for a tensor that is no blob, which equals no size."""
+    """Return the number of bytes, or -1 (which matches no size) for a tensor that is not a blob."""
     return blob.numel() if blob.dtype == torch.uint8 and blob.dim() == 1 else -1
 
 
 def _view(memory: Any, record: Record) -> torch.Tensor:
-    if not record.size:  # torch.frombuffer refuses it
+    if not record.size:  # torch.frombuffer rejects it
         return torch.empty(0, dtype=torch.uint8)
     return torch.frombuffer(memory, dtype=torch.uint8, count=record.size, offset=record.offset)

@@ -1,9 +1,9 @@
-"""trust: leave for engines to bring their own code for the CPU, which loading them runs.
+"""Permission for engines that carry host (CPU) code, which runs when they are loaded.
 
-A TensorRT plan that later versions can run carries a small TensorRT of its own. Nobody can look
-into that code, so such an engine is refused unless somebody vouches for it, where the program runs:
-`policy(trust="host-code")`, `load(..., trust="host-code")` or PORTRT_TRUST. What a file says counts
-for nothing here, except that its engine needs the leave.
+A version-compatible TensorRT engine carries a lean runtime library. That code cannot be inspected,
+so such an engine is rejected unless the user permits it on the machine where the program runs:
+`policy(trust="host-code")`, `load(..., trust="host-code")` or PORTRT_TRUST. A file can only state
+that its engine needs the permission, never grant it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from portrt.verdict import Verdict
 if TYPE_CHECKING:
     from portrt.format.manifest import EngineSpec
 
-# SHA-256 of engines that were vouched for in this process, by `load` or because they were built in
-# it. By content, so that it holds for copies of a program, and goes into no file.
+# SHA-256 of the engines trusted in this process: through `load`, or because they were built in it.
+# By content, so that it applies to copies of a program as well; never saved to a file.
 _trusted: set[str] = set()
 
 
 def mark_trusted(sha256: str) -> None:
-    """Let the engine with this digest bring code, in this process, unless a policy forbids it."""
+    """Permit host code of the engine with this digest, in this process, unless a policy forbids."""
     _trusted.add(sha256)
 
 
 def is_trusted(what: str, sha256: str, policy: Policy) -> bool:
-    """Whether an engine may do something that needs trust, whatever the manifest states of it.
+    """Return whether an engine has a permission, whatever its manifest states.
 
     Args:
-        what: "host-code".
+        what: The permission: "host-code".
         sha256: The engine's digest, which was checked.
         policy: The policy in force.
     """
@@ -43,7 +43,13 @@ def is_trusted(what: str, sha256: str, policy: Policy) -> bool:
 
 
 def host_code_verdict(engine: EngineSpec, policy: Policy, verdict: Verdict) -> Verdict:
-    """The verdict on an engine, or no where it would be yes, but for the trust it lacks."""
+    """Turn a yes into a no for an engine with host code that is not trusted.
+
+    Args:
+        engine: Manifest entry of the engine.
+        policy: The policy in force.
+        verdict: Verdict on the engine without regard to trust.
+    """
     if not (verdict and engine.requires.get("host_code")):
         return verdict
     return verdict if is_trusted(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED
