@@ -20,7 +20,7 @@ from tiny import shared
 from torch import nn
 
 import portrt
-from portrt.files.bench import contender, measure
+from portrt.files.bench import candidate, measure
 
 SHORT = ("--rounds", "1", "--seconds", "0.1")
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def figures(room: Path, *args: str) -> dict[str, Any]:
     return found
 
 
-def test_three_contenders(room: Path) -> None:
+def test_three_candidates(room: Path) -> None:
     found = figures(room, "a.pt2", "--threads", "2")
     assert list(found["contenders"]) == ["program", "eager", "bare onnxruntime"]
     engines = [item["engines"] for item in found["contenders"].values()]
@@ -81,16 +81,16 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contenders run in this process, and their clock goes on by a tick each time it is read."""
 
     def run(command: list[str], *, input: str, **_: Any) -> Any:  # noqa: A002
-        assert command == [sys.executable, "-m", contender.__name__]
+        assert command == [sys.executable, "-m", candidate.__name__]
         out = io.StringIO()
         monkeypatch.setattr(sys, "stdin", io.StringIO(input))
         with contextlib.redirect_stdout(out):
-            contender.main()
+            candidate.main()
         return SimpleNamespace(stdout=out.getvalue(), stderr="", returncode=0)
 
     ticks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: next(ticks) * TICK_S)
-    monkeypatch.setattr(contender, "time", clock)
+    monkeypatch.setattr(candidate, "time", clock)
     monkeypatch.setattr(measure, "subprocess", SimpleNamespace(run=run))
 
 
@@ -120,8 +120,8 @@ def test_at_least_three_calls_count(monkeypatch: pytest.MonkeyPatch) -> None:
     def call() -> None:
         now[0] += next(costs)
 
-    monkeypatch.setattr(contender, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    assert contender._latencies(call, CPU, 0.1) == [10, 11, 12]
+    monkeypatch.setattr(candidate, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert candidate._latencies(call, CPU, 0.1) == [10, 11, 12]
 
 
 def test_percentiles_are_over_calls_and_medians_over_rounds() -> None:
@@ -169,10 +169,10 @@ def test_calls_of_several_threads_are_counted_together(monkeypatch: pytest.Monke
 
     kept = {name: getattr(threading, name) for name in ("Thread", "Barrier", "BrokenBarrierError")}
     times = iter([10.0, 14.0])
-    monkeypatch.setattr(contender, "threading", SimpleNamespace(**kept, Event=made))
-    monkeypatch.setattr(contender, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(candidate, "threading", SimpleNamespace(**kept, Event=made))
+    monkeypatch.setattr(candidate, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     job = {"threads": threads, "trust": "", "engine": None, "seconds": 0.1}
-    assert contender._throughput(call, CPU, job) == threads * each / 4
+    assert candidate._throughput(call, CPU, job) == threads * each / 4
     assert waited == [0.1]
 
 
@@ -195,9 +195,9 @@ def test_the_table(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_are_those_of_the_call(room: Path) -> None:
     for args, message in (
         (("nothing.pt2",), "there is no file"),
-        (("a.pt2", "--threads", "0"), "0 threads"),
-        (("a.pt2", "--seconds", "nan"), "nan seconds"),
-        (("a.pt2", "--seconds", "inf"), "inf seconds"),
+        (("a.pt2", "--threads", "0"), "threads is 0"),
+        (("a.pt2", "--seconds", "nan"), "seconds is nan"),
+        (("a.pt2", "--seconds", "inf"), "seconds is inf"),
         (("a.pt2", "--engine", "onnx"), "'onnx'"),
         (("a.pt2", "--engine", "tensorrt_rtx"), "no engine of block_0 can run here"),
         (("a.pt2", "--shape", "x=99x8"), "'x'"),

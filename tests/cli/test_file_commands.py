@@ -119,7 +119,7 @@ def test_extract(file: Path, tmp_path: Path) -> None:
 
 def test_errors_are_messages(copy: Path) -> None:
     for args, message in (
-        (("strip", copy), "strip was given nothing"),
+        (("strip", copy), "strip got nothing to remove"),
         (("strip", copy, "--engine", "onnx"), "has an engine 'onnx'"),
         (("strip", "nothing.pt2", "--source"), "there is no file"),
         (("add-engine", copy, "--engine", "onnx"), "there is no engine 'onnx'"),

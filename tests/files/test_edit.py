@@ -195,9 +195,9 @@ def test_strip_leaves_no_block_that_nothing_can_run(copy: Path, file: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "strip was given nothing"),
-        ({"engine": ()}, "strip was given nothing"),
-        ({"engine": "onnxruntime", "keep": "onnxruntime"}, "to drop and to keep"),
+        ({}, "strip got nothing to remove"),
+        ({"engine": ()}, "strip got nothing to remove"),
+        ({"engine": "onnxruntime", "keep": "onnxruntime"}, "got both engine and keep"),
         ({"engine": "onyxruntime"}, "has an engine 'onyxruntime'"),
         ({"keep": "onyxruntime"}, "has an engine 'onyxruntime'"),
     ],

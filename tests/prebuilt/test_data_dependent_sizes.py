@@ -173,8 +173,8 @@ def test_files_tell_them(tmp_path: Path) -> None:
     assert_runs(portrt.load(tmp_path / "a.pt2").module())
     (block,) = portrt.inspect(tmp_path / "a.pt2").blocks
     places, values, rows = (spec["shape"] for spec in block.outputs)
-    assert places[0] == values[0] == "u0: by the data, at most 100"
-    assert rows[1] == "u1: by the data"
+    assert places[0] == values[0] == "u0: data-dependent, at most 100"
+    assert rows[1] == "u1: data-dependent"
     assert portrt.files.check(tmp_path / "a.pt2", "device=cpu").blocks
 
 

@@ -600,6 +600,6 @@ def test_a_name_that_is_not_in_the_plan_is_warned_of(
     rtx_plan: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     adopt(rtx_plan, [X], source=tiny.model(), output_names=["linear_1"])
-    assert "does not hold the name" not in caplog.text
+    assert "does not contain the name" not in caplog.text
     adopt(rtx_plan, [X], source=tiny.model(), output_names=["logits"])
-    assert "the plan does not hold the name 'logits'" in caplog.text
+    assert "the plan does not contain the name 'logits'" in caplog.text

@@ -62,7 +62,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inspect_shows_what_a_plan_is(tmp_path: Path) -> None:
     portrt.save(adopted(), tmp_path / "a.pt2")
     text = shown(tmp_path / "a.pt2")
-    assert "tensorrt 8.6.0.12; adopted" in text
+    assert "tensorrt 8.6.0.12; prebuilt" in text
     assert "cuda; compute capability 9.0; tensorrt 8.6.0.12 alone" in text
     assert "in the tensorrt engine a is 'left.0', add is 'total'" in text
     assert "trust" not in text

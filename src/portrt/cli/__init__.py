@@ -11,7 +11,7 @@ import click
 
 from portrt.errors import PortrtError
 
-# Imported when called: `portrt inspect` needs no torch, and should not wait for it.
+# Imported when called: `portrt inspect` needs no torch, and should not wait for its import.
 COMMANDS = {
     "add-engine": "portrt.cli.add_engine",
     "bench": "portrt.cli.bench",
@@ -50,7 +50,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("portrt"), prog_name="portrt")
-@click.option("-v", "--verbose", count=True, help="Log what happens; twice for details.")
+@click.option("-v", "--verbose", count=True, help="Log progress; twice for details.")
 def cli(verbose: int) -> None:
     """PyTorch models as inference engines that save as ordinary torch.export programs."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
@@ -59,7 +59,7 @@ def cli(verbose: int) -> None:
 
 
 def main() -> None:
-    """Entry point: an error of ours is one message and exit code 2, never a traceback."""
+    """Run the command line: an error of portrt is one message and exit code 2, no traceback."""
     try:
         cli()
     except PortrtError as err:

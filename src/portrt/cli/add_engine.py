@@ -1,4 +1,4 @@
-"""`portrt add-engine`: one more engine for every block of a compiled file."""
+"""`portrt add-engine`: builds one more engine for every block of a compiled file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from portrt.compiler.options.settings import CHECKS
     multiple=True,
     note="Repeatable, or with commas.",
 )
-@click.option("--first", is_flag=True, help="Prefer it to the engines that are there.")
+@click.option("--first", is_flag=True, help="Prefer it to the engines in the file.")
 @flag("optimization_level", type=int)
 @flag("builder_python")
 @flag("check", type=click.Choice(CHECKS))

@@ -13,16 +13,16 @@ from portrt.cli.timing_options import timing_options
 
 @click.command()
 @timing_options
-@click.option("--threads", type=int, default=1, show_default=True, help="Calling at once.")
-@click.option("--seconds", type=float, default=1.0, show_default=True, help="Of each measurement.")
-@click.option("--rounds", type=int, default=3, show_default=True, help="Processes of each side.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Concurrent callers.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Per measurement.")
+@click.option("--rounds", type=int, default=3, show_default=True, help="Processes per candidate.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: str, rounds: int, as_json: bool, **job: Any) -> None:
-    """Time calls of FILE beside its source in PyTorch, in new processes in turn.
+    """Time calls of FILE and of its source in PyTorch, in new processes, in turn.
 
-    INPUTS as for `portrt run`; without them they are random. Latency is that of one thread,
-    throughput that of --threads together. A file in one block is also timed as a bare session of
-    ONNX Runtime, made by hand of its stored engine.
+    INPUTS as in `portrt run`; without them they are random. Latency is that of one thread,
+    throughput that of --threads together. A file of one block is also timed as a bare session of
+    ONNX Runtime on its stored engine.
     """
     from portrt.files.bench.measure import bench
 

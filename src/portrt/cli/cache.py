@@ -1,4 +1,4 @@
-"""`portrt cache`: what is in the engine cache, whether it is whole, and how to make it smaller."""
+"""`portrt cache`: lists, checks and prunes the engine cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (0.0, "s"))
 
 @click.group()
 def command() -> None:
-    """Look at the engine cache: list, check, prune, where."""
+    """List, check or prune the engine cache, or print where it is."""
 
 
 def _cache() -> Cache:
@@ -39,10 +39,10 @@ def where() -> None:
 
 
 @command.command("list")
-@click.option("--parts", is_flag=True, help="Print the parts of every key, too.")
+@click.option("--parts", is_flag=True, help="Also print the parts of every key.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_entries(parts: bool, as_json: bool) -> None:
-    """List the entries, latest use first."""
+    """List the entries, most recently used first."""
     cache = _cache()
     entries = cache.entries()
     if as_json:
@@ -92,7 +92,7 @@ def _to_json(entry: Entry) -> dict[str, object]:
 @command.command("check")
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Read every entry and compare its digest; bad ones are removed. Exit code 1 if one was bad."""
+    """Check the digest of every entry, and remove damaged ones. Exit code 1 if one was damaged."""
     found = _cache().check()
     bad = [(name, wrong) for name, wrong in found if wrong]
     for name, wrong in bad:
@@ -103,10 +103,10 @@ def check(ctx: click.Context) -> None:
 
 
 @command.command("prune")
-@click.option("--max-bytes", type=click.IntRange(min=1), help="Keep so much; default: the limit.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Size to keep; default: the limit.")
 @click.option("--all", "everything", is_flag=True, help="Remove every entry.")
 def prune(max_bytes: int | None, everything: bool) -> None:
-    """Remove the entries that were not used for the longest time, or all."""
+    """Remove the least recently used entries, or all."""
     if everything and max_bytes is not None:
         raise SettingsError(
             "--all was given together with --max-bytes", "one of them", "leave one of them out"

@@ -1,4 +1,4 @@
-"""`portrt check`: will a file run on a machine, from the file alone."""
+"""`portrt check`: predicts from the file alone whether it runs on a machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from portrt.files.check_file import OUTCOMES, FileVerdict, check
 
-_WORDS = {
+_TEXTS = {
     "engine": "runs as an engine",
     "fallback": "runs, but as fallback in PyTorch",
     "cannot": "cannot run",
@@ -26,13 +26,15 @@ _WORDS = {
     help="A machine, such as os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7; repeatable. Without it, "
     "this machine.",
 )
-@click.option("--trust", "trusts", multiple=True, help="As `portrt run` has it; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, one item a machine.")
+@click.option("--trust", "trusts", multiple=True, help="As in `portrt run`; repeatable.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: a list with one item per machine."
+)
 def command(file: str, targets: tuple[str, ...], trusts: tuple[str, ...], as_json: bool) -> None:
-    """Say how FILE will run, here or there, and why; needs no torch and no GPU.
+    """Predict how FILE runs on this or another machine, and why; needs no torch or GPU.
 
-    Exit code 0: as an engine; 1: as fallback in PyTorch; 2: not at all. With several machines, that
-    of the worst.
+    Exit code 0: as an engine; 1: as fallback in PyTorch; 2: not at all. With several machines, the
+    worst of them.
     """
     found = [check(file, target, trust=trusts) for target in targets or (None,)]
     if as_json:
@@ -44,11 +46,11 @@ def command(file: str, targets: tuple[str, ...], trusts: tuple[str, ...], as_jso
 
 
 def _print(found: FileVerdict) -> None:
-    click.echo(f"{found.target}: {_WORDS[found.outcome]}, on {found.device} tensors")
+    click.echo(f"{found.target}: {_TEXTS[found.outcome]}, on {found.device} tensors")
     if not found.blocks:
-        click.echo("  no engine is called in this program; it runs in PyTorch")
+        click.echo("  the program calls no engine; it runs in PyTorch")
     for block in found.blocks:
-        click.echo(f"  {block.name}: {_WORDS[block.outcome]} ({block.runs_as or 'nothing'})")
+        click.echo(f"  {block.name}: {_TEXTS[block.outcome]} ({block.runs_as or 'nothing'})")
         for engine in block.engines:
             click.echo(f"    {engine.backend}: {engine.verdict}")
         click.echo(f"    source: {block.source}")

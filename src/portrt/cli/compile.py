@@ -1,4 +1,4 @@
-"""`portrt compile`: a model to a compiled file."""
+"""`portrt compile`: compiles a model to a file."""
 
 from __future__ import annotations
 
@@ -109,15 +109,15 @@ def _call_factory(source: str) -> Any:
         raise SettingsError(
             f"{source} could not be called: {type(err).__name__}: {err}",
             "a function that takes no arguments and returns a model",
-            "call it from Python and see where it fails",
+            "call it from Python to see where it fails",
         ) from err
 
 
 def _input_from_spec(spec: str) -> Input:
-    """An `Input` from "[NAME=]SHAPE[:DTYPE]".
+    """Parse "[NAME=]SHAPE[:DTYPE]".
 
     Raises:
-        SettingsError: It does not read so.
+        SettingsError: The text has another form.
     """
     import torch
 
@@ -130,8 +130,8 @@ def _input_from_spec(spec: str) -> Input:
         raise SettingsError(
             f"--input {spec!r} cannot be read",
             "[NAME=]SHAPE[:DTYPE], such as 1x3x224x224 or ids=1..8..64x128:int64",
-            "write sizes between x, a range as MIN..OPT..MAX, and a torch dtype behind the colon",
+            "separate sizes by x; write a range as MIN..OPT..MAX, and a dtype after the colon",
         )
     bounds = [(s[1], s[2] or s[1], s[3] or s[1]) for s in sizes if s]
-    least, best, most = ([int(b[i]) for b in bounds] for i in range(3))
-    return Input(min_shape=least, opt_shape=best, max_shape=most, dtype=dtype, name=found["name"])
+    low, opt, high = ([int(b[i]) for b in bounds] for i in range(3))
+    return Input(min_shape=low, opt_shape=opt, max_shape=high, dtype=dtype, name=found["name"])

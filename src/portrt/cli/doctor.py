@@ -1,4 +1,4 @@
-"""`portrt doctor`: which backends work here."""
+"""`portrt doctor`: reports which backends work here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portrt.cli.tables import print_table
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Say which backends can build and run here, and for the others why not and what to install."""
+    """Report which backends can build and run here; for the others, why not and what to install."""
     from portrt.diagnosis import doctor
 
     found = doctor()

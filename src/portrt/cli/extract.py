@@ -1,4 +1,4 @@
-"""`portrt extract`: one part of a compiled file as a file of its own."""
+"""`portrt extract`: writes one part of a compiled file to its own file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from portrt.cli.tables import size_text
     type=click.Choice(["plan", "onnx", "source", "weights"]),
     help="An engine's bytes, an ONNX model, a torch.export archive, or a safetensors file.",
 )
-@click.option("--engine", help="Whose plan, where a block has several engines.")
-@click.option("--block", help="Name of the block, where the file has several.")
+@click.option("--engine", help="Backend of the plan, if a block has several engines.")
+@click.option("--block", help="Name of the block, if the file has several.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 def command(file: str, what: str, engine: str | None, block: str | None, output: str) -> None:
-    """Write a plan, an ONNX model, the source or the weights of FILE to a file of its own."""
+    """Write a plan, an ONNX model, the source or the weights of FILE to another file."""
     from pathlib import Path
 
     from portrt.files.extract_part import extract

@@ -1,4 +1,4 @@
-"""`portrt inspect`: what is in a file."""
+"""`portrt inspect`: lists the contents of a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portrt.files.inspect_file import BlockInfo, ProgramInfo, inspect
 @click.command()
 @click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--report", "with_report", is_flag=True, help="What is in PyTorch, and why.")
+@click.option("--report", "with_report", is_flag=True, help="Print the nodes in PyTorch, and why.")
 def command(file: str, as_json: bool, with_report: bool) -> None:
     """Show the blocks of FILE and the engines stored for each; needs no torch and no GPU."""
     found = inspect(file)
@@ -42,7 +42,7 @@ def _print_program(found: ProgramInfo) -> None:
         f"{len(found.blocks)} block{'' if len(found.blocks) == 1 else 's'}"
     )
     if not found.blocks:
-        click.echo("no engine is called in this program; it runs in PyTorch")
+        click.echo("the program calls no engine; it runs in PyTorch")
     for block in found.blocks:
         _print_block(block)
 
@@ -73,9 +73,9 @@ def _engine_row(engine: Any) -> list[str]:
     built = [f"{build.get('library', '?')} {build.get('version', '?')}"]
     built += [f"opset {build['opset']}"] if "opset" in build else []
     built += [str(build["precision"])] if "precision" in build else []
-    built += _asked(build)
+    built += _requested(build)
     built += [str(flag) for flag in build.get("flags", [])]
-    built += ["adopted"] if build.get("adopted") is True else []
+    built += ["prebuilt"] if build.get("adopted") is True else []
     runs = [" or ".join(map(str, requires.get("device", ["any device"])))]
     if requires.get("compute_capabilities"):
         runs.append("compute capability " + ", ".join(map(str, requires["compute_capabilities"])))
@@ -91,15 +91,15 @@ def _engine_row(engine: Any) -> list[str]:
     ]
 
 
-def _asked(build: Any) -> list[str]:
-    """The precision that was asked for, where the engine has another one."""
-    asked = build.get("autocast")
-    name = asked.get("precision") if isinstance(asked, dict) else None
-    return [] if name in (None, build.get("precision")) else [f"{name} asked for"]
+def _requested(build: Any) -> list[str]:
+    """Name the requested precision, if the engine has another one."""
+    requested = build.get("autocast")
+    name = requested.get("precision") if isinstance(requested, dict) else None
+    return [] if name in (None, build.get("precision")) else [f"{name} requested"]
 
 
 def _tensorrt(requires: Any) -> list[str]:
-    """Which TensorRT runs it, and what that asks of whoever runs it."""
+    """Describe which TensorRT releases run it, and what they need."""
     if requires.get("version_compatible") is not True:
         return [f"tensorrt {requires['tensorrt']} alone"]
     lean = requires.get("lean_runtime") or "outside"
@@ -108,7 +108,7 @@ def _tensorrt(requires: Any) -> list[str]:
 
 
 def _bindings(build: Any, block: BlockInfo) -> list[str]:
-    """The plan's own names for the block's inputs and outputs, where they are others."""
+    """List the binding names of a plan that are not the block's names."""
     bindings = build.get("bindings")
     found = []
     for kind, specs in (("inputs", block.inputs), ("outputs", block.outputs)):
@@ -120,7 +120,10 @@ def _bindings(build: Any, block: BlockInfo) -> list[str]:
 
 
 def _checked(check: Any) -> str:
-    """The worst output, or why none was compared. From a file: anything can stand in it."""
+    """Describe the worst output, or why none was compared.
+
+    From a file, where any JSON may be in this field.
+    """
     if isinstance(check, dict) and isinstance(check.get("simulated"), list):
         return "simulated, " + _worst(check["simulated"])
     if not isinstance(check, dict) or not isinstance(check.get("outputs"), list):
@@ -134,6 +137,6 @@ def _worst(outputs: list[Any]) -> str:
     rows = [row for row in outputs if isinstance(row, dict)]
     wrong = [str(row.get("name")) for row in rows if row.get("ok") is not True]
     if wrong:
-        return f"other numbers in {', '.join(wrong)}"
+        return f"out of tolerance: {', '.join(wrong)}"
     found = [row["max_rel"] for row in rows if isinstance(row.get("max_rel"), (int, float))]
     return f"relative difference {max(found, default=0.0):.1e}"

@@ -1,4 +1,4 @@
-"""`portrt profile`: what each layer of a compiled file costs here."""
+"""`portrt profile`: times each layer of a compiled file here."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     type=click.Choice(["time", "execution"]),
     default="time",
     show_default=True,
-    help="Of the rows.",
+    help="Order of the rows.",
 )
-@click.option("--json", "json_path", type=click.Path(), help="Write JSON; - prints it alone.")
+@click.option("--json", "json_path", type=click.Path(), help="Write JSON; - prints only JSON.")
 @click.option("--html", "html_path", type=click.Path(), help="Write a page with bars.")
 def command(
     file: str,
@@ -46,8 +46,7 @@ def command(
 ) -> None:
     """Time every layer of FILE, and name the nodes of the model that it computes.
 
-    INPUTS as for `portrt run`; without them the inputs are random numbers of the sizes that the
-    engines are tuned for.
+    INPUTS as in `portrt run`; without them the inputs are random, of the opt sizes of the engines.
     """
     from portrt.files.profiling.measure import profile
     from portrt.files.read_inputs import read_inputs
@@ -104,22 +103,22 @@ def _row(block: BlockProfile, number: int, layer: LayerTime) -> list[str]:
 
 
 def _summary(block: BlockProfile) -> str:
-    told = [f"the layers take {milliseconds(block.layers_seconds)} ms"] if block.layers else []
+    facts = [f"the layers take {milliseconds(block.layers_seconds)} ms"] if block.layers else []
     if block.call_seconds is not None:
-        told.append(
+        facts.append(
             f"a plain call, with no layer timed, takes {milliseconds(block.call_seconds)} ms"
         )
     if block.layers and block.nodes:
-        told.append(f"{block.mapped:.0%} of the layers' time is mapped to nodes")
-    return "; ".join([*told, block.reason] if block.reason else told)
+        facts.append(f"{block.mapped:.0%} of the layers' time is mapped to nodes")
+    return "; ".join([*facts, block.reason] if block.reason else facts)
 
 
 def _inputs(found: FileProfile) -> str:
-    told = []
+    texts = []
     for item in found.inputs:
         sizes = "x".join(map(str, item["shape"] or [])) or item["dtype"]
-        told.append(f"{item['name']} {sizes}")
-    return ", ".join(told) or "no inputs"
+        texts.append(f"{item['name']} {sizes}")
+    return ", ".join(texts) or "no inputs"
 
 
 def _write(path: str, text: str) -> None:
@@ -130,5 +129,5 @@ def _write(path: str, text: str) -> None:
             file.write(text.encode())
     except OSError as err:
         raise SaveError(
-            f"{path!r} cannot be written: {err}", "a file in a folder that is there", "correct it"
+            f"{path!r} cannot be written: {err}", "a file in an existing folder", "correct the path"
         ) from err

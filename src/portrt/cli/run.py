@@ -1,4 +1,4 @@
-"""`portrt run`: a compiled file on given or random inputs."""
+"""`portrt run`: runs a compiled file on given or random inputs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path())
 @click.argument("inputs", nargs=-1, type=click.Path(exists=True))
 @click.option("--random", "use_random", is_flag=True, help="Random inputs from the signature.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
 @click.option("-o", "--output", type=click.Path(), help="Write the outputs: .npz or .safetensors.")
-@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
-@click.option("--engine", "engines", multiple=True, help="Allow this engine only; repeatable.")
-@click.option("--fallback", type=click.Choice(["eager", "error"]), help="Where no engine fits.")
+@click.option("--device", default="cpu", show_default=True, help="Device of the inputs.")
+@click.option("--engine", "engines", multiple=True, help="Allow this backend only; repeatable.")
+@click.option("--fallback", type=click.Choice(["eager", "error"]), help="If no engine can run.")
 @click.option(
-    "--trust", "trusts", multiple=True, help="What engines may do beside: host-code; repeatable."
+    "--trust", "trusts", multiple=True, help="Permission for engines: host-code; repeatable."
 )
 @click.option("--repeat", type=int, default=1, show_default=True, help="Calls to time.")
 def command(

@@ -1,4 +1,4 @@
-"""`portrt strip`: engines or sources out of a compiled file."""
+"""`portrt strip`: removes engines or sources from a compiled file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from portrt.files.strip_file import strip
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.option("--engine", "engines", multiple=True, help="Drop the engines of this backend.")
-@click.option("--source", is_flag=True, help="Drop the sources: no fallback then.")
-@click.option("--keep", multiple=True, help="Drop the engines of all other backends.")
-@click.option("--force", is_flag=True, help="Even where nothing is left that can run a block.")
+@click.option(
+    "--engine", "engines", multiple=True, help="Remove engines of this backend; repeatable."
+)
+@click.option("--source", is_flag=True, help="Remove the sources; no fallback is left.")
+@click.option("--keep", multiple=True, help="Keep the engines of this backend alone; repeatable.")
+@click.option("--force", is_flag=True, help="Allow blocks that nothing can run.")
 @click.option("-o", "--output", type=click.Path(), help="Write this file, in place of FILE.")
 def command(
     file: str,
@@ -25,7 +27,7 @@ def command(
     force: bool,
     output: str | None,
 ) -> None:
-    """Take engines, or the sources, out of FILE; needs no torch."""
+    """Remove engines, or the sources, from FILE; needs no torch."""
     before = Path(file).stat().st_size if Path(file).exists() else 0
     strip(file, engines, source, keep, output, force=force)
     target = output or file

@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def size_text(count: int | None) -> str:
-    """Bytes as a person reads them; "-" for None."""
+    """Format a number of bytes for people; "-" for None."""
     if count is None:
         return "-"
     size = float(count)
@@ -21,12 +21,12 @@ def size_text(count: int | None) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """With three decimals: whole microseconds."""
+    """Format with three decimals, down to microseconds."""
     return f"{seconds * 1e3:.3f}"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A table on standard output; long texts are folded, never cut."""
+    """Print a table on standard output; long texts are folded, never cut."""
     table = Table(title=title or None, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -1,4 +1,4 @@
-"""What `portrt bench` and `portrt profile` have in common: the file, its inputs, and what runs."""
+"""Options that `portrt bench` and `portrt profile` share: the file, its inputs, the engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def timing_options(command: Function) -> Function:
-    """Gives a command `file`, `inputs`, `engine`, `shapes`, `seed`, `device` and `trust`."""
+    """Give a command `file`, `inputs`, `engine`, `shapes`, `seed`, `device` and `trust`."""
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
@@ -22,10 +22,10 @@ def timing_options(command: Function) -> Function:
 def shapes_by_name(
     _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, list[int]]:
-    """Name -> sizes of texts such as "NAME=8x3x96x96"; a callback of click.
+    """Parse texts such as "NAME=8x3x96x96" to name -> sizes; a callback of click.
 
     Raises:
-        SettingsError: It is no such text.
+        SettingsError: A text has another form.
     """
     return dict(map(_shape, texts))
 
@@ -44,18 +44,18 @@ def _shape(text: str) -> tuple[str, list[int]]:
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("file", type=click.Path()),
     click.argument("inputs", nargs=-1, type=click.Path(exists=True)),
-    click.option(
-        "--engine", help="Run every block as this engine, or as eager; else as a call would."
-    ),
+    click.option("--engine", help="Backend for every block, or eager; default: as in any call."),
     click.option(
         "--shape",
         "shapes",
         multiple=True,
         callback=shapes_by_name,
         metavar="NAME=8x3x96x96",
-        help="Of a generated input.",
+        help="Shape of a generated input; repeatable.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs."),
-    click.option("--device", default="cpu", show_default=True, help="Where the inputs are put."),
-    click.option("--trust", multiple=True, help="As `portrt run` has it; repeatable."),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Seed of generated inputs."
+    ),
+    click.option("--device", default="cpu", show_default=True, help="Device of the inputs."),
+    click.option("--trust", multiple=True, help="As in `portrt run`; repeatable."),
 )

@@ -1,4 +1,4 @@
-"""`portrt verify`: the engines of a file against its sources."""
+"""`portrt verify`: compares the engines of a file with its sources."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from portrt.cli.tables import print_table
 @click.command()
 @click.argument("file", type=click.Path())
 @click.argument("inputs", nargs=-1, type=click.Path(exists=True))
-@click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
-@click.option("--device", default="cpu", show_default=True, help="Where the inputs are put.")
-@click.option("--trust", "trusts", multiple=True, help="As `portrt run` has it; repeatable.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of generated inputs.")
+@click.option("--device", default="cpu", show_default=True, help="Device of the inputs.")
+@click.option("--trust", "trusts", multiple=True, help="As in `portrt run`; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     file: str,
@@ -27,8 +27,8 @@ def command(
 ) -> None:
     """Run every engine of FILE that can run here, and compare it with its source in PyTorch.
 
-    INPUTS as for `portrt run`; without them each block is given random numbers. Exit code 0: no
-    engine was worse than its tolerance; 1: one was, or failed.
+    INPUTS as in `portrt run`; without them each block gets random inputs. Exit code 0: no engine
+    exceeded its tolerance; 1: one did, or failed.
     """
     from portrt.files.read_inputs import read_inputs
     from portrt.files.verify_engines import verify
@@ -46,8 +46,8 @@ def command(
     for block in found.blocks:
         for engine in block.engines:
             for row in engine.outputs:
-                told = [str(row[key]) for key in ("name", "max_abs", "max_rel", "tolerance")]
-                rows.append([block.name, engine.backend, *told, "ok" if row["ok"] else "WORSE"])
+                cells = [str(row[key]) for key in ("name", "max_abs", "max_rel", "tolerance")]
+                rows.append([block.name, engine.backend, *cells, "ok" if row["ok"] else "WORSE"])
             if not engine.outputs:
                 state = "FAILED" if engine.ran else "not run"
                 rows.append([block.name, engine.backend, *["-"] * 4, f"{state}: {engine.reason}"])

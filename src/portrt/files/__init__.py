@@ -1,8 +1,6 @@
-"""What can be done with a compiled file without the model.
+"""Tools for compiled files that need no model code.
 
-Ask, extend, reduce, take out, verify, profile.
-
-`check` and `strip` import no torch; the others do when they are called and need it.
+`check` and `strip` import no torch; the others import it when they are called.
 """
 
 from __future__ import annotations

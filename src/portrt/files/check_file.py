@@ -1,4 +1,4 @@
-"""check: will a file run on a machine? From its zip directory and JSON alone: no torch in here."""
+"""check: predicts from its zip directory and JSON whether a file runs on a machine. No torch."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ _SYSTEMS = ("linux", "windows", "darwin")
 
 @dataclass(frozen=True)
 class Target:
-    """A machine to judge for. What is None, or not among `versions`, is taken to fit.
+    """A machine to check for. What is None, or not in `versions`, causes no rejection.
 
     Attributes:
         os: "linux", "windows" or "darwin".
         arch: "x86_64", "aarch64" and so on.
-        compute_capability: Of its NVIDIA GPU, such as "8.9"; None for a machine without one.
-        device: Where the inputs will be, "cpu" or "cuda"; None takes what suits the file best.
+        compute_capability: Compute capability of its NVIDIA GPU, such as "8.9"; None for a machine
+            without one.
+        device: Device of the inputs, "cpu" or "cuda"; None takes the one with the best outcome.
         versions: Library -> version, such as "tensorrt_rtx": "1.7"; "none" where it is not
-            installed. Of the three that run TensorRT engines, those not named are not there where
-            one is.
-        cuda: The newest CUDA that the GPU's driver knows, such as "12.4".
-        lean_library: Release of a TensorRT lean library file there; "none" where there is none.
+            installed. Where one of the three that run TensorRT engines is named, the others count
+            as not installed.
+        cuda: The newest CUDA version that the GPU's driver supports, such as "12.4".
+        lean_library: Release of the TensorRT lean library file there; "none" where there is none.
     """
 
     os: str | None = None
@@ -56,10 +57,10 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """A target from "os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7".
+        """Parse text such as "os=linux,arch=x86_64,sm=89,tensorrt_rtx=1.7".
 
         Raises:
-            SettingsError: A key is unknown, stands twice, or has a value that it cannot have.
+            SettingsError: A key is unknown or repeated, or has an invalid value.
         """
         values: dict[str, str] = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -79,9 +80,9 @@ class Target:
         return cls(**fields, versions=values)
 
     def facts(self) -> Machine:
-        """What engines are judged by."""
+        """Return the machine that requirements are checked against."""
         versions = {name: "" if v == "none" else v for name, v in self.versions.items()}
-        gpu_reason = "no GPU was named for that machine (sm=...)"
+        gpu_reason = "the target has no GPU (sm=...)"
         lean = None if self.lean_library is None else self._lean_library
         return Machine(
             self.os, self.arch, self.compute_capability, gpu_reason, versions, self.cuda, lean
@@ -94,7 +95,7 @@ class Target:
         return Verdict.no(
             "library_missing" if there == "none" else "library_version",
             f"it needs a lean runtime library of tensorrt {built}, and {there} is there",
-            "put one there, and name it in PORTRT_TENSORRT_LEAN",
+            "install one there, and set PORTRT_TENSORRT_LEAN to its path",
         )
 
     def __str__(self) -> str:
@@ -174,8 +175,8 @@ class EngineVerdict:
     """One stored engine.
 
     Attributes:
-        backend: Its name.
-        verdict: Yes, or no with the reason and what would change it.
+        backend: Name of the backend.
+        verdict: Yes, or no with the reason and the remedy.
     """
 
     backend: str
@@ -187,7 +188,7 @@ class BlockVerdict:
     """One block.
 
     Attributes:
-        name: Its name.
+        name: Name of the block.
         outcome: "engine", "fallback" (its source runs in PyTorch) or "cannot".
         runs_as: Backend of the engine that runs it, "eager", or "".
         engines: Every stored engine, in order of preference.
@@ -206,9 +207,9 @@ class FileVerdict:
     """A file on one machine.
 
     Attributes:
-        path: The file.
-        target: The machine, in words.
-        device: Where the inputs are, "cpu" or "cuda".
+        path: Path of the file.
+        target: Description of the machine.
+        device: Device of the inputs, "cpu" or "cuda".
         outcome: The worst of its blocks: "engine", "fallback" or "cannot". A program without
             blocks runs in PyTorch: "fallback".
         blocks: In the order of their calls.
@@ -221,7 +222,7 @@ class FileVerdict:
     blocks: tuple[BlockVerdict, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
+        """Return plain values for `json.dumps`."""
         return dataclasses.asdict(self)
 
 
@@ -231,16 +232,16 @@ def check(
     *,
     trust: Sequence[str] | str | None = None,
 ) -> FileVerdict:
-    """Judge from a file alone whether it will run on a machine, and as what.
+    """Predict whether a file will run on a machine, and on which backends.
 
-    Reads the zip directory and JSON: not the engines, whatever their size. Nothing is opened or
-    run, so a yes says that nothing known is in the way.
+    Reads the zip directory and JSON, and not the engines, whatever their size. No engine is opened
+    or run: a yes means that no requirement is known to fail.
 
     Args:
         path: The file.
-        target: The machine, as a `Target` or as text for `Target.parse`; None is this machine, of
-            which environment variables such as PORTRT_FALLBACK are not asked.
-        trust: As `load` will be given it.
+        target: The machine, as a `Target` or as text for `Target.parse`; None is this machine,
+            without environment variables such as PORTRT_FALLBACK.
+        trust: The `trust` that `load` will be called with.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
@@ -262,7 +263,7 @@ def check(
 
 
 def _devices(facts: Machine) -> list[str]:
-    """Where inputs can be; the first of equals is told."""
+    """List the devices of inputs to try; of equal outcomes the first is reported."""
     return list(DEVICES) if facts.compute_capability else ["cpu"]
 
 
@@ -308,7 +309,7 @@ def _engine(
     if device in own:
         refused = engine.requires.get("host_code") and not trusted
         return NOT_TRUSTED if verdict and refused else verdict
-    # What is in the way on its own device says more than that this is another one.
+    # The reason on the engine's own device is more useful than that this device is another one.
     elsewhere = judge(engine.backend, engine.requires, facts, str(own[0]))
     return verdict if elsewhere else elsewhere
 

@@ -1,4 +1,4 @@
-"""What is in a file, by its zip directory and its JSON alone: no torch, no vendor library."""
+"""inspect: reads the contents of a file from its zip directory and JSON. No torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class BlockInfo:
     """One engine call.
 
     Attributes:
-        name: Of the block.
+        name: Name of the block.
         format: Version of the manifest's format.
-        node_count: Operators in it.
-        inputs: name, dtype and shape of each input; a size that varies is "min..opt..max".
-        outputs: Likewise; a size that follows from the inputs is an expression.
+        node_count: Number of operators in the block.
+        inputs: name, dtype and shape of each input; a dynamic size is "min..opt..max".
+        outputs: name, dtype and shape of each output; a size that follows from the inputs is an
+            expression.
         source_bytes: Size of the source, or None where it was stripped.
         engines: backend, bytes, sha256, build, requires and check of each, in order of preference.
-        policy: What the program asks of the place where it runs.
-        producer: Library -> version that wrote it.
+        policy: The policy that the file asks for where it runs.
+        producer: Library -> version that wrote the block.
     """
 
     name: str
@@ -45,11 +46,11 @@ class ProgramInfo:
     """A file.
 
     Attributes:
-        path: The file.
-        file_bytes: Its size.
+        path: Path of the file.
+        file_bytes: Size of the file.
         weights_bytes: Size of the weights image that all blocks share.
         blocks: The engine calls, in order.
-        report: What the compilation put into engines and what not, or None in a file without it.
+        report: Which nodes are in engines, and why the others are not; None in a file without it.
     """
 
     path: str
@@ -59,18 +60,18 @@ class ProgramInfo:
     report: CompileReport | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
+        """Return plain values for `json.dumps`."""
         return dataclasses.asdict(self)
 
 
 def inspect(path: str | Path) -> ProgramInfo:
-    """Read what a compiled program's file holds.
+    """Read the contents of a compiled program's file.
 
     Args:
         path: A file that `portrt.save` or `torch.export.save` wrote.
 
     Raises:
-        LoadError: It is no torch.export archive, or damaged.
+        LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest in it is malformed.
     """
     archive = Archive(path)
@@ -118,16 +119,16 @@ def _size(size: Any, manifest: Manifest) -> int | str:
     if isinstance(size, int):
         return size
     if isinstance(size, Dimension):
-        most = "" if size.max is None else size.max
-        return f"{size.symbol}: {size.min}..{size.opt}..{most}"
+        upper = "" if size.max is None else size.max
+        return f"{size.symbol}: {size.min}..{size.opt}..{upper}"
     if isinstance(size, DataDependentSize):
-        most = "" if size.max is None else f", at most {size.max}"
-        return f"{size.symbol}: by the data{most}"
+        upper = "" if size.max is None else f", at most {size.max}"
+        return f"{size.symbol}: data-dependent{upper}"
     return _text(size, manifest)
 
 
 def _text(tree: Any, manifest: Manifest) -> str:
-    """A tree as a person writes it; never read back."""
+    """Write an expression for people; it is never parsed."""
     if not isinstance(tree, list):
         return str(tree)
     name, *arguments = tree

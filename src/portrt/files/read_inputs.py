@@ -8,10 +8,14 @@ from portrt.errors import InputError
 
 
 def read_inputs(paths: tuple[str, ...], names: list[str]) -> list[Any]:
-    """The flat inputs, in the order of the signature.
+    """Read the flat inputs, in the order of the signature.
+
+    Args:
+        paths: One .npy file for each input, or one .npz or .safetensors file.
+        names: Names of the program's inputs.
 
     Raises:
-        InputError: They are not the inputs of the program.
+        InputError: The files do not have the inputs of the program.
     """
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""strip: take engines or sources out of a file. What stays is copied as it is. No torch in here."""
+"""strip: removes engines or sources from a file, and copies the rest unchanged. No torch."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ def strip(
     force: bool = False,
     progress: bool | None = None,
 ) -> None:
-    """Take engines, or the sources, out of a compiled file.
+    """Remove engines, or the sources, from a compiled file.
 
     Without its source a block has no fallback, and no engine can be added to it.
 
     Args:
         path: The file.
-        engine: Backends whose engines go, in every block.
-        source: Whether the sources go.
-        keep: Backends whose engines stay; all others go. Not together with `engine`.
+        engine: Backends whose engines are removed from every block.
+        source: Whether the sources are removed.
+        keep: Backends whose engines are kept; all others are removed. Not together with `engine`.
         output: The file to write; None replaces `path`, when the new file is complete.
-        force: Also leave blocks that nothing can run any more.
+        force: Allow blocks that are left with neither an engine nor a source.
         progress: Show a progress bar; None shows it on a terminal, for a large file.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest in it is malformed, or it calls no engine.
-        SettingsError: Nothing was named, a name is of no engine in the file, or a block would be
-            left with neither an engine nor its source.
+        SettingsError: Nothing is to be removed, the file has no engine of a name, or a block would
+            be left with neither an engine nor its source.
         SaveError: The file cannot be written; what was there is unchanged.
     """
     started = time.perf_counter()
     gone, kept = names_of(engine), names_of(keep)
     if (gone is None) == (kept is None) and not (source and gone is None):
         raise SettingsError(
-            "strip was told to drop and to keep engines" if gone else "strip was given nothing",
+            "strip got both engine and keep" if gone else "strip got nothing to remove",
             "engine, source or keep (engine or keep together with source)",
-            "leave one out" if gone else "name what is to be taken out",
+            "leave one out" if gone else "name what to remove",
         )
     draft = ProgramEditor(os.fspath(path))
     stored = {item["backend"] for call in draft.calls for item in call.entry["engines"]}
@@ -59,7 +59,7 @@ def strip(
             raise SettingsError(
                 f"no block of {str(path)!r} has an engine {name!r}",
                 f"one of {', '.join(map(repr, sorted(stored))) or 'none: no engine is stored'}",
-                "correct the name; `portrt inspect` lists what is in the file",
+                "correct the name; `portrt inspect` lists the engines of the file",
             )
     for call in draft.calls:
         _strip_call(call, gone, kept, source, force)
@@ -74,7 +74,7 @@ def strip(
 
 
 def names_of(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names given as one or several; None for none."""
+    """Normalize one name or several to a tuple; None if there are none."""
     if names is None or isinstance(names, str):
         return (names,) if names else None
     return tuple(names) or None

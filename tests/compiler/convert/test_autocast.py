@@ -435,7 +435,7 @@ def test_a_precision_that_one_backend_lacks_is_that_of_an_engine_of_another(
     (stored,) = compiled(path, engines="onnxruntime", precision="bf16")
     assert stored["build"]["precision"] == "fp32"
     shown = CliRunner(env={"COLUMNS": "300"}).invoke(cli, ["inspect", str(path)]).output
-    assert "bf16 asked for" in " ".join(shown.split())
+    assert "bf16 requested" in " ".join(shown.split())
     if RTX:
         portrt.files.add_engine(path, "tensorrt_rtx", check="accept")
         added = portrt.inspect(path).blocks[0].engines[1]

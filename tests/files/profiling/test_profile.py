@@ -381,7 +381,7 @@ def test_a_session_without_times(encoder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(measure, "seconds_per_call", lambda run, *_: (run(), 0.25)[1])
     (block,) = files.profile(encoder, calls=1).blocks
     assert block.layers == ()
-    assert block.reason == "onnxruntime does not tell the times of its layers"
+    assert block.reason == "onnxruntime does not report the times of its layers"
     assert block.call_seconds == 0.25
 
 

@@ -1,7 +1,7 @@
-"""bench: what a file's calls cost, beside its source in eager PyTorch and a bare session.
+"""bench: latency and throughput of a file, of its source in eager PyTorch, and of a bare session.
 
-Each contender runs in a process of its own, in turn, several times: what one leaves in memory, in
-threads or in caches does not change another's figures, and a slow minute meets all of them.
+Each candidate runs in its own process, in turn, several times: its memory, threads and caches do
+not affect the others, and a slow period of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,26 @@ _MAX_SECONDS = 3600
 
 
 def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
-    """Figures as plain values for `json.dumps`, seconds and calls a second.
+    """Measure a file beside its candidates.
 
     Args:
         job: "path", "inputs" (files, as `portrt run` takes them), "shapes" and "seed" (of random
-            inputs), "engine" (what every block must run as, or None), "device", "trust", "threads"
-            (that call at once for the throughput) and "seconds" (of each measurement).
-        rounds: Processes of each contender.
+            inputs), "engine" (backend that every block must run as, or None), "device", "trust",
+            "threads" (concurrent callers for the throughput) and "seconds" (per measurement).
+        rounds: Number of processes for each candidate.
+
+    Returns:
+        Plain values for `json.dumps`: seconds, and calls per second.
 
     Raises:
-        SettingsError: Less than one thread or round, no time, or more than an hour.
+        SettingsError: Fewer than one thread or round, or a time of 0 or above one hour.
         PortrtError: The program cannot run; the error is that of its call.
     """
     threads, seconds = job["threads"], job["seconds"]
     if threads < 1 or rounds < 1 or not 0 < seconds <= _MAX_SECONDS:
         raise SettingsError(
-            f"{threads} threads, {rounds} rounds and {seconds} seconds were asked for",
-            f"at least one thread and one round, and more than 0 to {_MAX_SECONDS} seconds",
+            f"threads is {threads}, rounds is {rounds} and seconds is {seconds}",
+            f"at least one thread and one round, and seconds above 0, up to {_MAX_SECONDS}",
             "give other numbers",
         )
     jobs = {"program": {**job, "bare": False}}
@@ -72,7 +75,7 @@ def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
 
 def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "portrt.files.bench.contender"],
+        [sys.executable, "-m", "portrt.files.bench.candidate"],
         input=json.dumps(job),
         capture_output=True,
         text=True,
@@ -82,20 +85,20 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        words = (f"the process crashed: {last}", "figures", "run the file with `portrt run`")
-        return {"error": [EngineError.__name__, *words]}
+        parts = (f"the process crashed: {last}", "figures", "run the file with `portrt run`")
+        return {"error": [EngineError.__name__, *parts]}
     return answer
 
 
-def _error(told: Sequence[str]) -> PortrtError:
-    """The error that the other process raised."""
-    kind, *words = told
+def _error(fields: Sequence[str]) -> PortrtError:
+    """Rebuild the error that the other process raised."""
+    kind, *parts = fields
     found: type[PortrtError] = getattr(errors, kind, EngineError)
-    return found(*words)
+    return found(*parts)
 
 
 def _summary(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each figure is the median over rounds of a round's own."""
+    """Summarize the rounds: each figure is the median over the rounds' figures."""
     if "error" in answers[-1]:
         return {"reason": answers[-1]["error"][1]}
     rounds = [sorted(answer["latencies"]) for answer in answers]

@@ -1,1 +1,1 @@
-"""profile: what each layer of a compiled file costs here, and which nodes it computes."""
+"""profile: times each layer of a compiled file here, and names the nodes that it computes."""

@@ -1,4 +1,4 @@
-"""profile: run a file on this machine, first as it is, then with every layer timed."""
+"""profile: times a file on this machine, first as it is, then layer by layer."""
 
 from __future__ import annotations
 
@@ -52,26 +52,26 @@ def profile(
 ) -> FileProfile:
     """Time the layers of every block of a compiled file, and the nodes between the blocks.
 
-    The policy in force holds, as in any call. Times are medians over calls, without those that warm
-    up. A plain call is timed apart, because the timing of layers has its own cost: the layers of a
-    block may take longer than its call, and where they take less, the rest is spent between them.
+    The active policy applies, as in any call. Times are medians over calls, without warm-up calls.
+    A plain call is timed separately, because timing layers has overhead: the layers of a block may
+    take longer than its call. Where they take less, the rest is spent between them.
 
     Args:
         path: The file.
-        inputs: The program's flat inputs, in call order; None makes random ones of the sizes that
-            the engines are tuned for.
-        engine: What every block must run as: the name of an engine, or "eager" for its source in
-            PyTorch; None chooses as any call of the program does.
+        inputs: The program's flat inputs, in call order; None generates random ones of the opt
+            sizes of the engines.
+        engine: Backend that every block must run as, or "eager" for its source in PyTorch; None
+            selects as in any call of the program.
         shapes: Input -> its shape, for random inputs of other sizes.
-        device: Where the inputs are put.
-        calls: Calls to time, at least 1.
-        seed: Of the random inputs.
+        device: Device of the inputs.
+        calls: Number of calls to time, at least 1.
+        seed: Seed of the random inputs.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest or a blob in it is damaged.
-        SettingsError: An unknown engine, or `calls` below 1.
-        InputError: The inputs or shapes are none of the program's.
+        SettingsError: The engine is unknown, or `calls` is below 1.
+        InputError: The inputs or shapes are not those of the program.
         NoUsableEngineError: A block cannot run as `engine` here, or not at all.
         EngineError: An engine failed, or its profiler did.
     """
@@ -109,7 +109,7 @@ def profile(
 
 @contextlib.contextmanager
 def only(engine: str | None) -> Iterator[None]:
-    """Allow one engine alone, or PyTorch alone."""
+    """Allow one backend alone, or PyTorch alone."""
     if engine is None:
         yield
     elif engine != EAGER:
@@ -183,7 +183,7 @@ class _Measurement:
                     "profile with another engine, or with engine='eager', and report it",
                 ) from err
         else:
-            reason = f"{selection.name} does not tell the times of its layers"
+            reason = f"{selection.name} does not report the times of its layers"
         nodes = _source(block.stored)
         if not nodes:
             reason = reason or "the source was stripped: no layer is mapped to nodes"
@@ -194,7 +194,7 @@ class _Measurement:
 
 
 def seconds_per_call(run: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Median time of a call, its work on the device included; the first calls do not count."""
+    """Return the median time of a call, with its work on the device, without warm-up calls."""
     found = []
     for _ in range(WARM_UP + calls):
         wait(device)
@@ -206,6 +206,7 @@ def seconds_per_call(run: Callable[[], Any], device: torch.device, calls: int) -
 
 
 def wait(device: torch.device) -> None:
+    """Wait for the device's work, if it is a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -217,7 +218,7 @@ def _source(block: StoredBlock) -> dict[str, SourceNode]:
 
 
 def _mapped(layer: LayerTime, nodes: Mapping[str, SourceNode]) -> LayerTime:
-    """The layer with nodes of this source alone, and texts that can be printed."""
+    """Restrict a layer to nodes of this source, and escape its texts."""
     known = tuple(name for name in layer.nodes if name in nodes)
     return replace(
         layer,
@@ -236,7 +237,7 @@ def _input(name: str, value: Any) -> dict[str, Any]:
 
 
 def _machine(device: torch.device, blocks: Sequence[BlockProfile]) -> dict[str, str]:
-    """The device, and the libraries that ran something."""
+    """Describe the device, and the libraries that ran a block."""
     cuda = device.type == "cuda"
     found = {
         "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),

@@ -1,4 +1,4 @@
-"""The time of a block by module of the model."""
+"""Sums the times of a block by module of the model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class ModuleTime:
     """A module of the model.
 
     Attributes:
-        path: Its path; empty for the model itself.
-        seconds: Of the layers whose nodes are all in it, the modules in it included.
-        inner: The modules in it that have layers of their own, slowest first.
+        path: Path of the module; empty for the model itself.
+        seconds: Time of the layers whose nodes are all in it, its submodules included.
+        inner: Its submodules that have layers, slowest first.
     """
 
     path: str
@@ -25,14 +25,14 @@ class ModuleTime:
 def module_times(block: Mapping[str, Any]) -> ModuleTime:
     """Sum the times of a block's layers by module.
 
-    A layer that computes nodes of several modules counts to the one that holds them all; one that
-    is not mapped, to the model.
+    A layer that computes nodes of several modules counts to their innermost common module; a layer
+    that is not mapped counts to the model.
 
     Args:
         block: A block in the JSON of a profile.
 
     Returns:
-        The model, with everything in it.
+        The model, with its submodules.
     """
     root = ModuleTime("")
     known = {"": root}

@@ -1,7 +1,7 @@
-"""The JSON of a profile as one HTML page: bars, no script, nothing from elsewhere.
+"""Renders the JSON of a profile as one HTML page: bars, without script or external resources.
 
-Names in it come from a file that may be hostile. Every text is escaped, and the page forbids itself
-to run or load anything. The rows change their order by CSS alone.
+Names in it come from a file that may be hostile. Every text is escaped, and the page's content
+security policy forbids scripts and external resources. The rows are reordered by CSS alone.
 """
 
 from __future__ import annotations

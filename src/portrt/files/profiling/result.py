@@ -1,4 +1,4 @@
-"""What a profile holds: frozen data, and its JSON."""
+"""The data of a profile, and its JSON."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ class BlockProfile:
     """One block, or the nodes of the program that are in none.
 
     Attributes:
-        name: Its name.
-        backend: What ran it: the name of an engine, or "eager".
+        name: Name of the block.
+        backend: The backend that ran it, or "eager".
         call_seconds: Median time of a plain call with no layer timed; None for the nodes that are
-            in no block, which are never called as one.
-        layers: In the order in which they ran. Their names come from the library that ran them,
-            and in part from the file; what cannot be printed is escaped.
-        nodes: Name of each node of its source -> what the node is.
-        reason: Why there are no layers, or none is mapped to nodes; empty where there is nothing
-            to say.
+            in no block, which have no call of their own.
+        layers: The layers in the order in which they ran. Their names come from the library that
+            ran them, and in part from the file; unprintable characters are escaped.
+        nodes: Name of a node of the source -> its operator, module and line.
+        reason: Why there are no layers, or none is mapped to nodes; else empty.
     """
 
     name: str
@@ -38,17 +37,17 @@ class BlockProfile:
 
     @property
     def layers_seconds(self) -> float:
-        """The sum over the layers."""
+        """Sum of the times of the layers."""
         return sum(layer.seconds for layer in self.layers)
 
     @property
     def mapped(self) -> float:
-        """The part of that sum that is mapped to nodes of the source, from 0 to 1."""
+        """Share of that sum that is mapped to nodes of the source, from 0 to 1."""
         known = sum(layer.seconds for layer in self.layers if layer.nodes)
         return known / self.layers_seconds if self.layers_seconds else 0.0
 
     def module_of(self, layer: LayerTime) -> str:
-        """Path of the innermost module of the model that all nodes of a layer are in."""
+        """Return the path of the innermost module that holds all nodes of a layer."""
         paths = [self.nodes[name].module.split(".") for name in layer.nodes if name in self.nodes]
         shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
         return ".".join(parts[0] for parts in shared)
@@ -59,11 +58,11 @@ class FileProfile:
     """A file on this machine.
 
     Attributes:
-        file: Its name, without folders.
-        device: Where the inputs were.
-        machine: What ran it: "device", and the versions of the libraries by name.
-        inputs: "name", "dtype" and "shape" of each input, and "random" where it was made up.
-        calls: Calls that each time is the median of.
+        file: Name of the file, without folders.
+        device: Device of the inputs.
+        machine: Name of the "device", and the versions of the libraries by name.
+        inputs: "name", "dtype", "shape" and "random" (whether it was generated) of each input.
+        calls: Number of timed calls; each time is the median over them.
         call_seconds: Median time of a plain call of the whole program.
         blocks: The blocks, in the order of their calls.
         outside: The nodes that run in PyTorch between the blocks.
@@ -80,11 +79,11 @@ class FileProfile:
 
     @property
     def sections(self) -> tuple[BlockProfile, ...]:
-        """The blocks, and what is outside of them where that has any node."""
+        """The blocks, and `outside` if it has any layer."""
         return (*self.blocks, self.outside) if self.outside.layers else self.blocks
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; docs/profiling.md describes them."""
+        """Return plain values for `json.dumps`; docs/profiling.md describes them."""
         plain = dataclasses.asdict(self)
         for block, entry in zip(
             (*self.blocks, self.outside), (*plain["blocks"], plain["outside"]), strict=True

@@ -1,4 +1,4 @@
-"""What is known of a node of a source: its operator, its module, the line of the user's code."""
+"""Reads operator, module and line of user code of the nodes of a source."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SourceNode:
     """A node of a source.
 
     Attributes:
-        target: Its operator.
-        module: Path of the module of the model that it was in; empty for the model itself.
-        line: "file.py:12: the line", without the file's folder; empty where the file keeps none.
-            Sources of blocks keep none.
+        target: Name of the operator.
+        module: Path of the module that it was in; empty for the model itself.
+        line: "file.py:12: the line", without the file's folder; empty where the file has none.
+            Sources of blocks have none.
     """
 
     target: str
@@ -30,7 +30,7 @@ class SourceNode:
 
 
 def source_nodes(graph: torch.fx.Graph) -> dict[str, SourceNode]:
-    """The calls in a graph by name, in the order of the graph."""
+    """Describe the calls in a graph by name, in the order of the graph."""
     return {
         printable(node.name): SourceNode(
             target=printable(_target(node.target)),
@@ -43,21 +43,24 @@ def source_nodes(graph: torch.fx.Graph) -> dict[str, SourceNode]:
 
 
 def printable(text: str) -> str:
-    """A text of a file without what could move a terminal's cursor, at most 300 characters."""
+    """Escape unprintable characters, such as those of terminal codes, and cut to 300 characters."""
     if len(text) > _MAX_CHARS:
         text = text[: _MAX_CHARS - 3] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _target(target: Any) -> str:
-    """ "aten.add.Tensor", or "mul" for Python's arithmetic on sizes."""
+    """Name an operator: "aten.add.Tensor", or "mul" for Python's arithmetic on sizes."""
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
     return str(getattr(target, "__name__", target))
 
 
 def _module(stack: Any) -> str:
-    """torch.export's stack: key -> (path, class), outermost first."""
+    """Read the path of the innermost module.
+
+    torch.export's stack is key -> (path, class), outermost first.
+    """
     entries = list(stack.values()) if isinstance(stack, dict) else []
     inner = entries[-1] if entries else None
     if not isinstance(inner, (tuple, list)) or not inner or not isinstance(inner[0], str):

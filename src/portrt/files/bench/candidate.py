@@ -1,4 +1,4 @@
-"""One contender of a benchmark, in a process of its own: a job as JSON in, figures as JSON out."""
+"""Measures one candidate of a benchmark in its own process: JSON job in, JSON figures out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WARM_UP_SECONDS = 0.3
 
 
 def main() -> None:
-    """Run the job on standard input."""
+    """Run the job on standard input, and print its figures."""
     job = json.load(sys.stdin)
     warnings.simplefilter("ignore")
     try:
@@ -75,7 +75,7 @@ def _blobs(program: torch.export.ExportedProgram, node: torch.fx.Node) -> list[t
 
 
 def _bare_session(program: torch.export.ExportedProgram, flat: list[Any]) -> Callable[[], Any]:
-    """`run` of a session made by hand of the stored engine, on numpy arrays of the inputs."""
+    """Return `run` of a plain ONNX Runtime session of the stored engine, on NumPy inputs."""
     import onnxruntime
 
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
@@ -109,7 +109,7 @@ def _bare_session(program: torch.export.ExportedProgram, flat: list[Any]) -> Cal
 
 
 def _latencies(call: Callable[[], Any], device: torch.device, seconds: float) -> list[float]:
-    """Seconds of each call of one thread, each until its work on the device is done."""
+    """Time each call of one thread, in seconds, until its work on the device is done."""
     found: list[float] = []
     begin = time.perf_counter()
     while len(found) < 3 or time.perf_counter() - begin < WARM_UP_SECONDS + seconds:
@@ -123,14 +123,14 @@ def _latencies(call: Callable[[], Any], device: torch.device, seconds: float) ->
 
 
 def _throughput(call: Callable[[], Any], device: torch.device, job: Mapping[str, Any]) -> float:
-    """Calls a second of several threads together, of those that ended in the time."""
+    """Count calls per second of several threads together, of those that end in the time."""
     threads = job["threads"]
     counts, errors = [0] * threads, []
     begin = threading.Barrier(threads + 1)
     stop = threading.Event()
 
     def work(index: int) -> None:
-        try:  # a policy holds in the thread that set it
+        try:  # a policy is local to the thread that set it
             with torch.no_grad(), policy(trust=job["trust"] or None), only(job["engine"]):
                 call()
                 begin.wait()
