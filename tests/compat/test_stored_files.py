@@ -70,7 +70,7 @@ def test_stored_file_with_unknown_sizes_runs(
     """By a fake: its plan is none that anything can run."""
     fake = FakeBackend()
     fake.answer = lambda x: [x[x[:, 0] > 0], x.sum(1)]
-    monkeypatch.setattr(registry, "backend", lambda _: fake)
+    monkeypatch.setattr(registry, "runtime", lambda _: fake)
     program = load(path)
     edit_program(program, lambda entry: entry["engines"][0]["requires"].update(device=["cpu"]))
     module = program.module()
