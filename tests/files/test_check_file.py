@@ -187,7 +187,7 @@ def test_the_backend_refuses_another_release(monkeypatch: pytest.MonkeyPatch) ->
     if backend.can_run("cuda"):
         spec = EngineSpec(backend="tensorrt_rtx", data=Blob(0, 0, "0" * 64), requires=RTX)
         verdict = backend.accepts(spec, torch.device("cuda"))
-        assert "1.7.1.116, and 1.6.0.2 is there" in verdict.reason
+        assert "1.7.1.116, and 1.6.0.2 is installed" in verdict.reason
 
 
 def test_a_file_of_5_gb_is_judged_at_once_and_without_torch(file: Path, tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def test_without_a_source_the_error_names_everything(tmp_path: Path) -> None:
     ("target", "reason"),
     [
         ("sm=90,tensorrt=8.6.0", ""),
-        ("sm=90,tensorrt=10.3", "built by tensorrt 8.6.0.12, and tensorrt 10.3 is there"),
+        ("sm=90,tensorrt=10.3", "built by tensorrt 8.6.0.12, and tensorrt 10.3 is installed"),
         ("sm=89,tensorrt=8.6.0", "built for compute capability 9.0, the GPU has 8.9"),
     ],
 )

@@ -118,7 +118,11 @@ def test_the_lean_runtime_alone() -> None:
         ({"cuda": "12.1"}, {"cuda": "13.0"}, ""),
         ({"cuda": "12.1"}, {}, ""),
         ({}, {"cuda": "11.0"}, ""),
-        ({"cuda": "12.1"}, {"cuda": "11.8"}, "driver is too old: it knows CUDA 11.8, the engine"),
+        (
+            {"cuda": "12.1"},
+            {"cuda": "11.8"},
+            "driver is too old: it supports CUDA 11.8, the engine",
+        ),
         ({"compute_capability_min": "8.0"}, {"compute_capability": "8.0"}, ""),
         ({"compute_capability_min": "8.0"}, {"compute_capability": "12.0"}, ""),
         (

@@ -1,1 +1,1 @@
-"""Which engine runs where: rules over data. Imports no torch."""
+"""Compatibility of engines with machines: rules over data. Imports no torch."""

@@ -1,8 +1,8 @@
-"""The backends, one row each: ours, and those that installed packages name.
+"""Registry of backends, one row each: portrt's own, and those of installed packages.
 
 Imports no torch and no vendor module. A package adds a backend by an entry point of the group
 `portrt.backends`, whose value is the "module:attribute" of a `BackendInfo`; importing that module
-must not import torch. Entry points are read at first need, once a process.
+must not import torch. Entry points are read at first use, once per process.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ logger = logging.getLogger(__name__)
 
 ENTRY_POINTS = "portrt.backends"
 
-# How the version of a library that runs an engine relates to the one that built it.
-#   exact: every number that both give is equal.
-#   same_release: the first three numbers are.
-#   at_least: it is the one that the engine asks for, or newer.
-#   tensorrt: as `targets.tensorrt_rules` has it.
+# Required relation between the version of a library that runs an engine and the one that built it.
+#   exact: every number that both versions have is equal.
+#   same_release: the first three numbers are equal.
+#   at_least: the required version or newer.
+#   tensorrt: the rules in `targets.tensorrt_rules`.
 VersionRule = Literal["exact", "same_release", "at_least", "tensorrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackendInfo:
-    """One backend: what it is called, what it needs, and where its code is.
+    """One backend: its name, its requirements, and the location of its code.
 
     Attributes:
-        name: As in `engines=`, and the key that files have.
+        name: Name in `engines=` and in files.
         runtime: "module:Class" of its `engines.base.EngineRuntime`.
-        builder: "module:Class" of its `compiler.backends.base.Builder`; "" for one that only runs.
-        options: "module:Class" of the `compiler.options.fields.BackendOptions` that it alone has,
-            for `compile`; "" for none.
-        libraries: Python modules of which one runs its engines, in order of preference. The first
-            is also the key of the version in an engine's `requires`. Without any, every version
-            fits.
-        distributions: Library -> the names under which package indexes have it, newest first; a
-            library that is not among them has its own name.
-        version_rule: Which versions of a library run an engine.
-        install: The command that installs the library.
+        builder: "module:Class" of its `compiler.backends.base.Builder`; "" if it only runs engines.
+        options: "module:Class" of its own `compiler.options.fields.BackendOptions` for `compile`;
+            "" for none.
+        libraries: Python modules, any of which runs its engines, in order of preference. The first
+            is also the key of the version in an engine's `requires`. If empty, every version is
+            accepted.
+        distributions: Library -> its names in package indexes, newest first; a library that is
+            missing here is distributed under its own name.
+        version_rule: Versions of a library that run an engine.
+        install: Command that installs the library.
         tf32: Whether it multiplies float32 in TF32 on a GPU, which widens the tolerance of checks.
         gpus_in_key: Whether engines depend on the GPUs of the machine that builds them.
-        documentation: Where its own documentation is.
+        documentation: URL of the library's documentation.
 
     Raises:
-        ValueError: The name or the version rule is none.
+        ValueError: The name or the version rule is invalid.
     """
 
     name: str
@@ -130,61 +130,61 @@ _ROWS = (
     ),
 )
 
-# In the order in which engines are preferred when the user names none.
+# In the default order of preference.
 BUILT_IN = {row.name: row for row in _ROWS}
 
-# The module that builds engines from stored sources, for rebuild="missing". The runtime looks it
-# up by name and does without it where it is not installed.
+# The module that builds engines from stored sources, for rebuild="missing". The runtime imports it
+# by name and works without it if it is not installed.
 REBUILDER = "portrt.compiler.building.rebuild"
 
 
 def known() -> Sequence[BackendInfo]:
-    """All backends, in the default order of preference: ours, then others by name."""
+    """Return all backends in the default order of preference: portrt's own, then others by name."""
     return (*BUILT_IN.values(), *_installed().values())
 
 
 def names() -> tuple[str, ...]:
-    """Names of all backends, in the default order of preference."""
+    """Return the names of all backends, in the default order of preference."""
     return tuple(row.name for row in known())
 
 
 def find(name: str) -> BackendInfo | None:
-    """The row of a backend, or None; entry points are read for names that are not built in."""
+    """Return the row of a backend, or None; reads entry points if the name is not built in."""
     return BUILT_IN.get(name) or _installed().get(name)
 
 
 def distributions() -> dict[str, tuple[str, ...]]:
-    """Every library that runs engines -> the names under which package indexes have it."""
+    """Return each library that runs engines -> its names in package indexes."""
     return {
         library: row.distributions.get(library, (library,))
-        for row in reversed(known())  # ours win
+        for row in reversed(known())  # portrt's own rows take precedence
         for library in row.libraries
     }
 
 
 def known_libraries() -> Sequence[str]:
-    """Libraries of which a target can name a version."""
+    """Return the libraries whose versions a target description may state."""
     return tuple(dict.fromkeys(library for row in known() for library in row.libraries))
 
 
 def resolve(path: str) -> Any:
-    """The object of a "module:attribute"."""
+    """Import and return the object at "module:attribute"."""
     module, _, attribute = path.partition(":")
     return getattr(import_module(module), attribute)
 
 
 @lru_cache
 def _installed() -> dict[str, BackendInfo]:
-    """The rows of installed packages; a broken one is left out with a warning."""
+    """Return the rows of installed packages; a broken one is skipped with a warning."""
     found: dict[str, BackendInfo] = {}
     entries = metadata.entry_points(group=ENTRY_POINTS)
     for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
         try:
             row = entry.load()
             _check(row, entry.name, found)
-        except Exception as err:  # of a package that is not ours
+        except Exception as err:  # code of another package
             logger.warning(
-                "the backend %r is left out: its entry point %r is broken: %s: %s",
+                "the backend %r is skipped: its entry point %r is broken: %s: %s",
                 entry.name,
                 entry.value,
                 type(err).__name__,

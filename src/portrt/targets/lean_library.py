@@ -1,4 +1,4 @@
-"""A TensorRT lean runtime as a library file, for engines that were built without one inside."""
+"""Lookup of a TensorRT lean runtime library, for engines that were built without one inside."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PACKAGES = ("tensorrt_lean", "tensorrt_lean_libs")
 
 
 def find_lean_library(built: str) -> str | Verdict:
-    """Path of a lean runtime library of the release that built an engine, or no with the reason.
+    """Return the path of a lean runtime library of the engine's release, or a no with the reason.
 
-    Looks in $PORTRT_TENSORRT_LEAN, in the packages `tensorrt_lean` and `tensorrt_lean_libs`, in
-    $LD_LIBRARY_PATH ($PATH on Windows), and then where the system's loader looks.
+    Searches $PORTRT_TENSORRT_LEAN, the packages `tensorrt_lean` and `tensorrt_lean_libs`,
+    $LD_LIBRARY_PATH ($PATH on Windows), and then the default folders of the system's loader.
 
     Args:
         built: Version of the TensorRT that built the engine, such as "8.6.0.12".
@@ -59,7 +59,7 @@ def _candidates(built: str) -> Iterator[str]:
             yield from _in_folder(Path(folder), names)
     for entry in _paths("PATH" if sys.platform == "win32" else "LD_LIBRARY_PATH"):
         yield from _in_folder(entry, names)
-    yield from names  # the loader knows its own folders
+    yield from names  # for the loader's default folders
 
 
 def _file_names(built: str) -> tuple[str, ...]:
@@ -87,24 +87,27 @@ def _folders_of(package: str) -> list[str]:
 
 @lru_cache
 def release_of(library: str) -> str | None:
-    """Major, minor and patch of a TensorRT library, or None for a file that is none.
+    """Return major.minor.patch of a TensorRT library, or None if the file is not one.
 
-    By the end of its real name, such as libnvinfer_lean.so.8.6.0, or else by what it says itself,
-    for which it is loaded; opening an engine loads it anyway.
+    The version is taken from the end of the resolved file name, such as libnvinfer_lean.so.8.6.0,
+    or else from the library itself, which is loaded for it; opening an engine loads it anyway.
     """
     named = re.search(r"\.so\.(\d+\.\d+\.\d+)$", str(Path(library).resolve()))
     if named and Path(library).is_file():
         return named[1]
     try:
-        said = int(ctypes.CDLL(library).getInferLibVersion())
+        version = int(ctypes.CDLL(library).getInferLibVersion())
     except (OSError, AttributeError, ValueError):
         return None
-    return _decoded(said)
+    return _decoded(version)
 
 
-def _decoded(said: int) -> str:
-    """8600 is 8.6.0 and 101601 is 10.16.1. Source: NV_TENSORRT_VERSION in NvInferVersion.h."""
-    unit = 1000 if said < 10000 else 10000
-    major, rest = divmod(said, unit)
+def _decoded(version: int) -> str:
+    """Decode an integer version: 8600 is 8.6.0 and 101601 is 10.16.1.
+
+    Source: NV_TENSORRT_VERSION in NvInferVersion.h.
+    """
+    unit = 1000 if version < 10000 else 10000
+    major, rest = divmod(version, unit)
     minor, patch = divmod(rest, 100)
     return f"{major}.{minor}.{patch}"

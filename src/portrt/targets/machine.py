@@ -1,4 +1,4 @@
-"""A machine, as far as it is known."""
+"""Description of a machine; it may be incomplete."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from portrt.verdict import Verdict
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine. What is None, or not among `versions`, is not known and holds nothing back.
+    """A machine. None, or a library missing in `versions`, means unknown and causes no rejection.
 
     Attributes:
         os: "linux", "windows" or "darwin".
         arch: "x86_64", "aarch64" and so on.
-        compute_capability: Of its NVIDIA GPU, such as "8.9"; None for a machine without one.
-        gpu_reason: Why there is no GPU to use, for messages.
+        compute_capability: Compute capability of its NVIDIA GPU, such as "8.9"; None for a machine
+            without a GPU.
+        gpu_reason: Reason why no GPU is available, for messages.
         versions: Library -> version; "" for a library that is not installed.
-        cuda: The newest CUDA that the GPU's driver knows, such as "12.4".
-        lean_library: Version of a TensorRT -> path of a lean runtime library of that release, or
-            no with the reason. Asked only where an engine needs one.
+        cuda: Newest CUDA version that the GPU's driver supports, such as "12.4".
+        lean_library: Function from a TensorRT version to the path of a lean runtime library of that
+            release, or a no with the reason. Called only if an engine needs one.
     """
 
     os: str | None = None

@@ -1,6 +1,6 @@
-"""The one rule for "may this stored engine run there?": what it needs against facts. No torch here.
+"""Check of a stored engine's requirements against a machine. Imports no torch.
 
-The backends apply it to the machine that they are on, `portrt check` to any machine.
+The backends apply it to the current machine, `portrt check` to any machine.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ UNKNOWN_BACKEND = Verdict.no(
     "install a newer version of portrt, or the package that adds this backend",
 )
 
-# Version rule -> how many numbers of a version must be equal.
+# Version rule -> number of version components that must be equal.
 _PARTS = {"same_release": 3, "exact": 99}
 
 
-def judge(backend: str, requires: Mapping[str, Any], facts: Machine, device: str) -> Verdict:
-    """Whether an engine may run on a machine, on tensors of a device type.
+def judge(backend: str, requires: Mapping[str, Any], machine: Machine, device: str) -> Verdict:
+    """Return whether an engine can run on a machine, on tensors of a device type.
 
     Args:
         backend: Name of the engine's backend.
-        requires: What its manifest entry says, checked: "device" is there.
-        facts: The machine.
-        device: "cpu" or "cuda": where the inputs are.
+        requires: `requires` of its manifest entry, checked: "device" is present.
+        machine: The machine.
+        device: Device type of the inputs: "cpu" or "cuda".
     """
     row = find(backend)
     if row is None:
         return UNKNOWN_BACKEND
     verdicts = (
         device_verdict(requires, device),
-        _platform(requires, facts),
-        _gpu(backend, requires, facts) if device == "cuda" else YES,
-        _library(row, requires, facts),
+        _platform(requires, machine),
+        _gpu(backend, requires, machine) if device == "cuda" else YES,
+        _library(row, requires, machine),
     )
     return next((verdict for verdict in verdicts if not verdict), YES)
 
 
 def device_verdict(requires: Mapping[str, Any], device: str) -> Verdict:
-    """Whether an engine takes tensors of a device type."""
+    """Return whether an engine takes tensors of a device type."""
     if device in requires["device"]:
         return YES
     wanted = " or ".join(map(str, requires["device"]))
     return Verdict.no("wrong_device", f"it takes {wanted} tensors, the inputs are on {device}")
 
 
-def _platform(requires: Mapping[str, Any], facts: Machine) -> Verdict:
-    for key, found in (("os", facts.os), ("arch", facts.arch)):
+def _platform(requires: Mapping[str, Any], machine: Machine) -> Verdict:
+    for key, found in (("os", machine.os), ("arch", machine.arch)):
         wanted = requires.get(key)
         if wanted and found is not None and found not in wanted:
             return Verdict.no(
@@ -65,10 +65,10 @@ def _platform(requires: Mapping[str, Any], facts: Machine) -> Verdict:
     return YES
 
 
-def _gpu(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdict:
-    found = facts.compute_capability
+def _gpu(backend: str, requires: Mapping[str, Any], machine: Machine) -> Verdict:
+    found = machine.compute_capability
     if found is None:
-        return Verdict.no("no_gpu", facts.gpu_reason, "use a machine with such a GPU")
+        return Verdict.no("no_gpu", machine.gpu_reason, "use a machine with such a GPU")
     wanted = requires.get("compute_capabilities")
     if wanted and found not in wanted:
         return Verdict.no(
@@ -76,47 +76,50 @@ def _gpu(backend: str, requires: Mapping[str, Any], facts: Machine) -> Verdict:
             f"built for compute capability {', '.join(map(str, wanted))}, the GPU has {found}",
             _remedy_for_gpu(backend, found),
         )
-    least = requires.get("compute_capability_min")
-    if least is not None and not at_least(str(least), found):
+    oldest = requires.get("compute_capability_min")
+    if oldest is not None and not at_least(str(oldest), found):
         return Verdict.no(
             "wrong_gpu",
-            f"built for compute capability {least} or newer, the GPU has {found}",
+            f"built for compute capability {oldest} or newer, the GPU has {found}",
             "use a machine with a newer GPU",
         )
-    return _driver(requires, facts)
+    return _driver(requires, machine)
 
 
 def _remedy_for_gpu(backend: str, capability: str) -> str:
-    """Source: TensorRT-RTX documentation, "Support matrix": it has no engines for data centers."""
+    """Return the remedy for an engine that was built for other GPUs.
+
+    Source: TensorRT-RTX documentation, "Support matrix": data-center GPUs are not supported.
+    """
     if backend == "tensorrt_rtx" and capability.partition(".")[0] in ("9", "10"):
         return f"portrt add-engine --engine tensorrt: TensorRT-RTX builds none for {capability}"
-    return f"portrt add-engine --target {capability}, if its builder knows that GPU"
+    return f"portrt add-engine --target {capability}, if its builder supports that GPU"
 
 
-def _driver(requires: Mapping[str, Any], facts: Machine) -> Verdict:
-    """Whether the driver knows the CUDA that an engine was built with.
+def _driver(requires: Mapping[str, Any], machine: Machine) -> Verdict:
+    """Check that the driver supports the CUDA version that an engine was built with.
 
-    Source: CUDA compatibility guide, "Minor version compatibility": a driver runs what was built
-    with any CUDA of its own major version, or of an older one.
+    Source: CUDA compatibility guide, "Minor version compatibility": a driver runs code that was
+    built with any CUDA version of its own major version or an older one.
     """
-    wanted, found = requires.get("cuda"), facts.cuda
+    wanted, found = requires.get("cuda"), machine.cuda
     if not isinstance(wanted, str) or found is None:
         return YES
     if numbers(found)[:1] >= numbers(wanted)[:1]:
         return YES
     return Verdict.no(
         "driver_too_old",
-        f"the GPU's driver is too old: it knows CUDA {found}, the engine was built with CUDA "
+        f"the GPU's driver is too old: it supports CUDA {found}, the engine was built with CUDA "
         f"{wanted}",
         "update the driver",
     )
 
 
-def _library(row: BackendInfo, requires: Mapping[str, Any], facts: Machine) -> Verdict:
+def _library(row: BackendInfo, requires: Mapping[str, Any], machine: Machine) -> Verdict:
     if row.version_rule == "tensorrt":
-        runtime = runtime_for(requires, facts)
+        runtime = runtime_for(requires, machine)
         return runtime if isinstance(runtime, Verdict) else YES
-    known = {name: facts.versions[name] for name in row.libraries if name in facts.versions}
+    known = {name: machine.versions[name] for name in row.libraries if name in machine.versions}
     if not known:
         return YES
     library, found = next(((name, v) for name, v in known.items() if v), (row.libraries[0], ""))
@@ -135,7 +138,7 @@ def _library(row: BackendInfo, requires: Mapping[str, Any], facts: Machine) -> V
 def _older(library: str, wanted: str, found: str) -> Verdict:
     return Verdict.no(
         "library_version",
-        f"needs {library} {wanted} or newer, and {found} is there",
+        f"needs {library} {wanted} or newer, and {found} is installed",
         f"update {library}",
     )
 
@@ -143,6 +146,6 @@ def _older(library: str, wanted: str, found: str) -> Verdict:
 def _other_release(library: str, wanted: str, found: str) -> Verdict:
     return Verdict.no(
         "library_version",
-        f"built by {library} {wanted}, and {found} is there",
+        f"built by {library} {wanted}, and {found} is installed",
         f"install {library} {wanted}, or portrt add-engine where {found} is installed",
     )

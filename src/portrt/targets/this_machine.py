@@ -1,4 +1,4 @@
-"""Facts about this machine, found without importing torch or a vendor library."""
+"""Detection of this machine's properties, without importing torch or a vendor library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAJOR, _MINOR = 75, 76
 
 
 def this_machine() -> Machine:
-    """Facts about the machine, and the Python, that this code runs on."""
+    """Describe the machine and the Python environment that this code runs in."""
     driver = _driver()
     capability, gpu_reason = _gpu(driver)
     return Machine(
@@ -35,13 +35,13 @@ def this_machine() -> Machine:
 
 
 def arch_name(machine: str) -> str:
-    """One name for each CPU: Windows says AMD64, macOS says arm64."""
+    """Normalize a CPU name: Windows reports AMD64, macOS reports arm64."""
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower())
 
 
 def _version(module: str, distributions: Sequence[str]) -> str:
-    """Version of an installed library; "" where it is not installed."""
-    if not _is_there(module):
+    """Return the version of an installed library; "" if it is not installed."""
+    if not _is_installed(module):
         return ""
     for distribution in distributions:
         try:
@@ -51,7 +51,7 @@ def _version(module: str, distributions: Sequence[str]) -> str:
     return "unknown"
 
 
-def _is_there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -59,7 +59,7 @@ def _is_there(module: str) -> bool:
 
 
 def _driver() -> ctypes.CDLL | None:
-    """The CUDA driver, which every use of the GPU goes through."""
+    """Load the CUDA driver library; None if there is none."""
     try:
         return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -67,7 +67,7 @@ def _driver() -> ctypes.CDLL | None:
 
 
 def _cuda_of(driver: ctypes.CDLL | None) -> str | None:
-    """The newest CUDA that the driver knows."""
+    """Return the newest CUDA version that the driver supports."""
     version = ctypes.c_int()
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)):
         return None
@@ -75,7 +75,7 @@ def _cuda_of(driver: ctypes.CDLL | None) -> str | None:
 
 
 def _gpu(driver: ctypes.CDLL | None) -> tuple[str | None, str]:
-    """Compute capability of the first GPU, or why torch could use none here."""
+    """Return the compute capability of the first GPU, or the reason why torch cannot use a GPU."""
     capability = None if driver is None else _capability(driver)
     if capability is None:
         return None, "there is no NVIDIA GPU here"
@@ -95,7 +95,7 @@ def _capability(driver: ctypes.CDLL) -> str | None:
 
 
 def _torch_is_without_cuda() -> bool:
-    """What torch.version.cuda says, read as text: importing torch takes seconds."""
+    """Read torch.version.cuda from the source text, because importing torch takes seconds."""
     try:
         spec = importlib.util.find_spec("torch")
         text = (Path(str(spec and spec.origin)).parent / "version.py").read_text(encoding="utf-8")

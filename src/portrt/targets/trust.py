@@ -7,7 +7,7 @@ from portrt.verdict import Verdict
 NOT_TRUSTED = Verdict.no(
     "untrusted_code",
     "it carries host code: refused unless trust='host-code'",
-    "load it with trust='host-code' if you trust whoever made the file",
+    "load it with trust='host-code' if you trust the source of the file",
 )
 
 
