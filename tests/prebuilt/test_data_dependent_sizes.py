@@ -192,7 +192,7 @@ def test_a_meta_tensor_has_no_such_size() -> None:
     ],
 )
 def test_arithmetic_on_them_is_refused(outputs: Any) -> None:
-    with pytest.raises(SettingsError, match="computed from one that the data decides"):
+    with pytest.raises(SettingsError, match="computed from a data-dependent one"):
         adopted(lambda x: outputs(x, torch.library.get_ctx().new_dynamic_size()))
 
 

@@ -1,1 +1,1 @@
-"""adopt: a program of an engine that somebody else built."""
+"""from_plan: wraps an engine that was built elsewhere into a program."""

@@ -1,4 +1,4 @@
-"""The inputs and the names that the user gives for a plan's bindings."""
+"""Checks the inputs and names that the user gives for a plan's bindings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from portrt.format.json_fields import MAX_TEXT_CHARS
 
 
 def named_inputs(inputs: Any, names: Sequence[str] | None) -> dict[str, torch.Tensor | Input]:
-    """Binding name -> what it takes, in call order.
+    """Map each binding name to its example or `Input`, in call order.
 
     Args:
-        inputs: A mapping, or a list where there are names.
-        names: Names of the source's arguments, or None where there is no source.
+        inputs: A mapping; or a list, if there are names.
+        names: Names of the source's arguments, or None without a source.
 
     Raises:
-        SettingsError: They are of another kind, or not as many as the names.
+        SettingsError: The inputs have another type, or their number is not that of the names.
     """
     if isinstance(inputs, Mapping):
         found = dict(inputs)
@@ -47,7 +47,7 @@ def named_inputs(inputs: Any, names: Sequence[str] | None) -> dict[str, torch.Te
             raise SettingsError(
                 f"input {name!r} is a {type(value).__module__}.{type(value).__qualname__}",
                 "a tensor or a portrt.Input",
-                "give an example, or the shapes that the plan takes",
+                "give an example, or the shapes that the plan accepts",
             )
     if not found:
         raise SettingsError("inputs is empty", "at least one binding", "name the plan's inputs")
@@ -56,10 +56,10 @@ def named_inputs(inputs: Any, names: Sequence[str] | None) -> dict[str, torch.Te
 
 
 def check_names(names: Iterable[Any], kind: str) -> list[str]:
-    """The names, as a list.
+    """Check names and return them as a list.
 
     Raises:
-        SettingsError: One is no text that a manifest can hold, or stands twice.
+        SettingsError: A name is no text that a manifest can hold, or is repeated.
     """
     found = [names] if isinstance(names, str) else list(names)
     for name in found:
@@ -81,7 +81,7 @@ def check_names(names: Iterable[Any], kind: str) -> list[str]:
 
 
 def argument_names(names: Iterable[str]) -> list[str]:
-    """Python names, distinct, that look like the binding names: `input_1` for "input.1"."""
+    """Make distinct Python names from binding names: `input_1` for "input.1"."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)

@@ -1,4 +1,4 @@
-"""A plan without a source: its outputs' shapes, traced from a function that makes them empty."""
+"""Plans without a source: traces output shapes from a function that returns empty outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from portrt.prebuilt.bindings import argument_names, check_names
 
 BLOCK = "block_0"
 
-_SCHEMA = "adopted_plan(Tensor[] inputs) -> Tensor[]"
+_SCHEMA = "prebuilt_plan(Tensor[] inputs) -> Tensor[]"
 _register_lock = threading.Lock()
 _library: Any = None
 
@@ -37,7 +37,7 @@ Function = Callable[..., Any]
 
 
 class _Outputs:
-    """What the user's function gave when it was traced."""
+    """Calls the user's function while it is traced, and keeps the names of its outputs."""
 
     def __init__(self, function: Function, names: Sequence[str] | None) -> None:
         self.function = function
@@ -66,7 +66,7 @@ class _Outputs:
         return [self._plain(name, t, inputs) for name, t in zip(self.names, tensors, strict=True)]
 
     def _plain(self, name: str, tensor: torch.Tensor, inputs: Sequence[Any]) -> torch.Tensor:
-        """Contiguous, and no alias of an input."""
+        """Return a contiguous tensor that is no alias of an input."""
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in DTYPES:
             raise SettingsError(
@@ -75,11 +75,11 @@ class _Outputs:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=inputs[0].device)
 
 
-_current: ContextVar[_Outputs] = ContextVar("portrt_adopted_outputs")
+_current: ContextVar[_Outputs] = ContextVar("portrt_prebuilt_outputs")
 
 
 def _register() -> None:
-    """Define the operator that stands for the plan while it is traced, once in a process."""
+    """Define the operator that represents the plan in the trace, once in a process."""
     global _library
     with _register_lock:
         if _library is None:
@@ -87,7 +87,7 @@ def _register() -> None:
             library = untyped("portrt", "FRAGMENT")
             library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
             torch.library.register_fake(
-                "portrt::adopted_plan", lambda inputs: _current.get()(inputs), lib=library
+                "portrt::prebuilt_plan", lambda inputs: _current.get()(inputs), lib=library
             )
             _library = library
 
@@ -98,7 +98,7 @@ def plan_without_source(
     output_names: Sequence[str] | None,
     dynamic_shapes: Any,
 ) -> tuple[ExportedProgram, Plan, list[str]]:
-    """A program that is one block, whose source is unknown.
+    """Make a program of one block without a source.
 
     Args:
         inputs: Binding name -> example or range, in call order.
@@ -112,23 +112,23 @@ def plan_without_source(
 
     Raises:
         SettingsError: `outputs` cannot be used.
-        CaptureError: `outputs` fails, or asks for the value of a size that varies.
+        CaptureError: `outputs` fails, or uses the value of a dynamic size.
     """
     _register()
     made = _Outputs(*_function(outputs, output_names))
     token = _current.set(made)
     module, values = _module(argument_names(inputs)), list(inputs.values())
     try:
-        # An output that happens to be of size 1 for the example is of any size all the same.
+        # A size that is 1 in the example only may be any size.
         with torch_internals.oblivious_to_size_one():
             captured = capture(module, values, dynamic_shapes=dynamic_shapes)
     except CaptureError as err:
         raise _cause(err) from err
     finally:
         _current.reset(token)
-    best = sizes_to_tune_for(captured, values, None)
+    ranges = sizes_to_tune_for(captured, values, None)
     assert made.names is not None
-    return captured, _plan(captured, list(inputs), made.names, best), made.names
+    return captured, _plan(captured, list(inputs), made.names, ranges), made.names
 
 
 def _function(outputs: Any, names: Sequence[str] | None) -> tuple[Function, Sequence[str] | None]:
@@ -149,10 +149,10 @@ def _function(outputs: Any, names: Sequence[str] | None) -> tuple[Function, Sequ
 
 
 def _module(names: Sequence[str]) -> torch.nn.Module:
-    """Calls the operator; its arguments have these names."""
+    """Make a module that calls the operator; its arguments have these names."""
 
     def forward(*inputs: torch.Tensor) -> Any:
-        results = torch.ops.portrt.adopted_plan(list(inputs))
+        results = torch.ops.portrt.prebuilt_plan(list(inputs))
         return results[0] if len(results) == 1 else tuple(results)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -164,7 +164,7 @@ def _module(names: Sequence[str]) -> torch.nn.Module:
 
 
 def _cause(err: CaptureError) -> CaptureError | SettingsError:
-    """What the user's function did wrong, out of what torch.export says."""
+    """Find the error of the user's function in that of torch.export."""
     cause: BaseException | None = err
     while cause is not None:
         if isinstance(cause, SettingsError):
@@ -173,21 +173,21 @@ def _cause(err: CaptureError) -> CaptureError | SettingsError:
     return CaptureError(
         f"outputs=... cannot be traced: {err.happened.partition(': ')[2]}",
         "a function of the inputs' shapes, as for torch.library.register_fake",
-        "compute sizes from x.shape alone, and do not compare those that vary with numbers; a size "
-        "that only the data decides is torch.library.get_ctx().new_dynamic_size()",
+        "compute sizes from x.shape alone, and do not compare dynamic ones with numbers; for a "
+        "data-dependent size use torch.library.get_ctx().new_dynamic_size()",
     )
 
 
 def _plan(
-    captured: ExportedProgram, inputs: list[str], outputs: list[str], best: ProfileRanges
+    captured: ExportedProgram, inputs: list[str], outputs: list[str], ranges: ProfileRanges
 ) -> Plan:
-    """The operator as a call of a block."""
+    """Replace the operator by the call of a block."""
     graph_module = captured.graph_module
     graph = graph_module.graph
-    (call,) = (n for n in graph.nodes if n.target is torch.ops.portrt.adopted_plan.default)
+    (call,) = (n for n in graph.nodes if n.target is torch.ops.portrt.prebuilt_plan.default)
     arguments: Any = call.args[0]
     known = symbols.dimensions_of(arguments)
-    specs = input_specs(arguments, known, captured, best)
+    specs = input_specs(arguments, known, captured, ranges)
     block = Block(
         name=BLOCK,
         program=captured,
@@ -205,7 +205,7 @@ def _plan(
     node.meta = dict(call.meta)
     call.replace_all_uses_with(node)
     graph.erase_node(call)
-    for item in graph.nodes:  # where this file lies on the user's disk is nobody's business
+    for item in graph.nodes:  # their stack traces name folders of the user's machine
         for key in META_TO_DROP:
             item.meta.pop(key, None)
     return Plan(captured, graph_module, (block,), {}, ())
@@ -225,9 +225,9 @@ def _output_size(name: str, size: Any, known: symbols.Dimensions, captured: Expo
     symbol = torch_internals.expression_of(size)
     if not symbol.is_symbol:
         raise SettingsError(
-            f"output {name!r} has the size {symbol}, computed from one that the data decides",
-            "a size of the inputs, arithmetic on those, or a size of its own",
+            f"output {name!r} has the size {symbol}, computed from a data-dependent one",
+            "a size of the inputs, arithmetic on those, or a new size",
             "use get_ctx().new_dynamic_size() for this size, too",
         )
-    _, most = symbols.range_of(size, captured.range_constraints)
-    return DataDependentSize(most, str(symbol))
+    _, upper = symbols.range_of(size, captured.range_constraints)
+    return DataDependentSize(upper, str(symbol))

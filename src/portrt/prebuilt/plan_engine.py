@@ -1,4 +1,4 @@
-"""An engine that is given as bytes: what its header, and the user, say that it needs."""
+"""Derives an engine's requirements from its header and from what the user declares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from portrt.format.plan_header import PlanHeader, read_plan_header
 
 LEAN_RUNTIMES = ("inside", "outside")
 
-# Beside those that an engine can be asked to have.
+# Beside those that `compile` can request.
 _QUANTIZED = ("int8", "fp8")
 
 # What "hardware compatible" means. Source: NvInfer.h, HardwareCompatibilityLevel::kAMPERE_PLUS.
@@ -27,14 +27,14 @@ _OLDEST_COMPATIBLE = "8.0"
 
 @dataclass(frozen=True)
 class DeclaredRequirements:
-    """What the user says of an engine, because its header may not.
+    """Requirements of an engine that the user declares, because its header may not have them.
 
     Attributes:
-        compute_capabilities: GPUs that it was built for.
-        hardware_compatible: It runs on other GPUs than the one that it was built on.
-        version_compatible: Later versions of TensorRT can run it.
-        lean_runtime: "inside" or "outside".
-        precision: What it computes in, where that is lower than the types of its outputs.
+        compute_capabilities: Compute capabilities of the GPUs that it was built for.
+        hardware_compatible: Whether it runs on other GPUs than the one that it was built on.
+        version_compatible: Whether later versions of TensorRT can run it.
+        lean_runtime: Location of its lean runtime, "inside" or "outside".
+        precision: Precision that it computes in, if lower than the types of its outputs.
     """
 
     compute_capabilities: Sequence[str] | str | None = None
@@ -45,14 +45,14 @@ class DeclaredRequirements:
 
 
 def plan_bytes_of(plan: bytes | bytearray | memoryview | torch.Tensor | str | Any) -> bytes:
-    """The bytes of an engine.
+    """Return the bytes of an engine.
 
     Args:
         plan: The bytes, a uint8 tensor of them, or the path of a file.
 
     Raises:
         LoadError: The file cannot be read.
-        SettingsError: It is none of these.
+        SettingsError: `plan` is none of these.
     """
     if isinstance(plan, torch.Tensor):
         if plan.dtype == torch.uint8 and plan.dim() == 1:
@@ -77,34 +77,34 @@ def _no_bytes(fact: str) -> SettingsError:
     return SettingsError(
         f"the plan is {fact}",
         "bytes, a path, or a 1-D uint8 tensor",
-        "give what the builder's build_serialized_network made, or the file that it is in",
+        "give the result of the builder's build_serialized_network, or a file of it",
     )
 
 
-def adopted_engine(
-    data: bytes, said: DeclaredRequirements, inputs: Sequence[str], outputs: Sequence[str]
+def prebuilt_engine(
+    data: bytes, declared: DeclaredRequirements, inputs: Sequence[str], outputs: Sequence[str]
 ) -> Engine:
-    """The engine, with its entry for the manifest.
+    """Make the engine, with its entry for the manifest.
 
     Args:
-        data: The plan.
-        said: What the header may not tell.
+        data: The serialized engine.
+        declared: Requirements that the header may not have.
         inputs: Names of its input bindings, in the order of the block's inputs.
-        outputs: Likewise.
+        outputs: Names of its output bindings, in the order of the block's outputs.
 
     Raises:
-        PackageError: The bytes are no plan.
-        SettingsError: The user says what cannot be, or what the header contradicts.
+        PackageError: The bytes are no serialized engine.
+        SettingsError: The declared requirements are impossible, or the header contradicts them.
     """
     header = read_plan_header(data, len(data))
     requires: dict[str, Any] = {"device": ["cuda"], header.backend: header.version}
-    requires |= _gpus(header, said)
+    requires |= _gpus(header, declared)
     if header.backend == "tensorrt":
-        requires |= _versions(header, said)
-    elif said.version_compatible or said.lean_runtime:
+        requires |= _versions(header, declared)
+    elif declared.version_compatible or declared.lean_runtime:
         raise SettingsError(
-            "the plan is of TensorRT-RTX, and was said to be version compatible",
-            "nothing said: TensorRT-RTX runs engines of its own release alone",
+            "the plan is of TensorRT-RTX, and was declared version compatible",
+            "no such declaration: TensorRT-RTX runs engines of its own release alone",
             "leave version_compatible and lean_runtime out",
         )
     return Engine(
@@ -115,7 +115,7 @@ def adopted_engine(
             "version": header.version,
             "adopted": True,
             "bindings": {"inputs": list(inputs), "outputs": list(outputs)},
-            **_precision(said.precision),
+            **_precision(declared.precision),
         },
         requires=requires,
     )
@@ -126,11 +126,11 @@ def _precision(value: Any) -> dict[str, str]:
     return {} if name is None else {"precision": name}
 
 
-def _gpus(header: PlanHeader, said: DeclaredRequirements) -> dict[str, Any]:
-    given = said.compute_capabilities
-    told = None if given is None else tuple(map(compute_capability, _listed(given)))
-    if said.hardware_compatible:
-        if header.backend != "tensorrt" or told:
+def _gpus(header: PlanHeader, declared: DeclaredRequirements) -> dict[str, Any]:
+    given = declared.compute_capabilities
+    named = None if given is None else tuple(map(compute_capability, _listed(given)))
+    if declared.hardware_compatible:
+        if header.backend != "tensorrt" or named:
             raise SettingsError(
                 "hardware_compatible was given with compute_capabilities, or for TensorRT-RTX",
                 "a TensorRT plan, and one of the two: such a plan runs on every GPU from "
@@ -138,11 +138,11 @@ def _gpus(header: PlanHeader, said: DeclaredRequirements) -> dict[str, Any]:
                 "leave one of them out",
             )
         return {"compute_capability_min": _OLDEST_COMPATIBLE}
-    if header.hardware_compatible and not told:
+    if header.hardware_compatible and not named:
         return {"compute_capability_min": _OLDEST_COMPATIBLE}
-    if told and header.compute_capabilities and set(told) != set(header.compute_capabilities):
-        raise _contradiction("compute_capabilities", told, header.compute_capabilities)
-    found = told or header.compute_capabilities
+    if named and header.compute_capabilities and set(named) != set(header.compute_capabilities):
+        raise _contradiction("compute_capabilities", named, header.compute_capabilities)
+    found = named or header.compute_capabilities
     return {"compute_capabilities": list(found)} if found else {}
 
 
@@ -150,40 +150,41 @@ def _listed(value: Sequence[str] | str) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple, set, frozenset)) else [value]
 
 
-def _versions(header: PlanHeader, said: DeclaredRequirements) -> dict[str, Any]:
-    """What is said nowhere is taken for what the builder does unasked: not version compatible."""
-    if said.lean_runtime not in (None, *LEAN_RUNTIMES):
+def _versions(header: PlanHeader, declared: DeclaredRequirements) -> dict[str, Any]:
+    """Require the plan's own version, unless header or user make it version compatible."""
+    if declared.lean_runtime not in (None, *LEAN_RUNTIMES):
         raise SettingsError(
-            f"lean_runtime is {said.lean_runtime!r}",
+            f"lean_runtime is {declared.lean_runtime!r}",
             f"one of {', '.join(map(repr, LEAN_RUNTIMES))}",
-            "say where the lean runtime of the plan is, or leave it out",
+            "correct lean_runtime, or leave it out",
         )
-    if header.version_compatible and said.version_compatible is False:
+    if header.version_compatible and declared.version_compatible is False:
         raise _contradiction("version_compatible", False, True)
-    compatible = bool(header.version_compatible or said.version_compatible)
+    compatible = bool(header.version_compatible or declared.version_compatible)
     if not compatible:
-        if said.lean_runtime:
+        if declared.lean_runtime:
             raise SettingsError(
-                f"lean_runtime is {said.lean_runtime!r}, and the plan is not version compatible",
-                "version_compatible=True beside it",
+                f"lean_runtime is {declared.lean_runtime!r}, and the plan is not "
+                "version compatible",
+                "version_compatible=True together with it",
                 "give both, or neither",
             )
         return {"version_compatible": False, "lean_runtime": None, "host_code": False}
-    if header.lean_runtime == "inside" and said.lean_runtime == "outside":
+    if header.lean_runtime == "inside" and declared.lean_runtime == "outside":
         raise _contradiction("lean_runtime", "outside", "inside")
-    lean = said.lean_runtime or header.lean_runtime
+    lean = declared.lean_runtime or header.lean_runtime
     if lean is None:
         raise SettingsError(
-            "the plan's header does not tell where its lean runtime is",
-            "lean_runtime='inside', as the builder does unasked, or 'outside'",
+            "the plan's header does not have the location of its lean runtime",
+            "lean_runtime='inside', the builder's default, or 'outside'",
             "give lean_runtime",
         )
     return {"version_compatible": True, "lean_runtime": lean, "host_code": True}
 
 
-def _contradiction(name: str, said: Any, header: Any) -> SettingsError:
+def _contradiction(name: str, declared: Any, header: Any) -> SettingsError:
     return SettingsError(
-        f"{name} is {said!r}, and the plan's header says {header!r}",
+        f"{name} is {declared!r}, and the plan's header has {header!r}",
         "what the plan was built with",
-        f"leave {name} out: the header tells it",
+        f"leave {name} out: the header has it",
     )

@@ -1,4 +1,4 @@
-"""from_plan: the bytes of an engine -> a program that saves, loads and runs like any other."""
+"""from_plan: makes a program that saves, loads and runs like any other, of a built engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from portrt.compiler.plan import Engine, Plan
 from portrt.errors import SettingsError
 from portrt.prebuilt.bindings import check_names, named_inputs
 from portrt.prebuilt.outputs import plan_without_source
-from portrt.prebuilt.plan_engine import DeclaredRequirements, adopted_engine, plan_bytes_of
+from portrt.prebuilt.plan_engine import DeclaredRequirements, plan_bytes_of, prebuilt_engine
 from portrt.prebuilt.source import (
     argument_names_of,
     input_bindings,
@@ -63,58 +63,60 @@ def from_plan(
     Args:
         plan_bytes: The serialized engine of TensorRT (8.6 or newer) or TensorRT-RTX: bytes, a 1-D
             uint8 tensor, or the path of a file.
-        inputs: Binding name -> example tensor or `Input`, in the order in which the program is
-            called; a list with a source, whose argument names then are the binding names. Dtypes
-            are what the program takes; where the engine has INT32, int64 is converted at each call.
+        inputs: Binding name -> example tensor or `Input`, in call order; or, with a source, a list,
+            where the source's argument names are the binding names. Dtypes are those of the
+            program; where the engine has INT32, int64 is converted in each call.
         outputs: Without a source: a function of tensors like the inputs that returns empty tensors
-            like the outputs, as for `torch.library.register_fake`, as a mapping from binding names
-            or in the order of `output_names`; or, where no shape varies, a mapping from binding
-            names to example tensors. With a source None, or a mapping from binding names in the
-            order of what the source returns.
-        source: Computes the same as the engine. It is stored in the program: what runs in PyTorch
-            where the engine cannot, and what `portrt verify` compares with. None stores none.
-        output_names: Names of the output bindings, in order, where `outputs` does not give them.
-        dynamic_shapes: As `torch.export.export` takes it, instead of dynamic `Input`s.
-        compute_capabilities: GPUs that the engine was built for, such as "9.0", where its header
-            does not tell; without them only opening it shows whether it fits.
-        hardware_compatible: It was built for every GPU from compute capability 8.0; its header may
-            tell that, too.
-        version_compatible: It was built for later versions of TensorRT too. None takes what the
-            header tells, and where it tells nothing False: then its own version alone runs it.
-        lean_runtime: Where the lean runtime of a version-compatible engine is: "inside" it, or
-            "outside", where the header does not tell.
-        precision: "fp16", "bf16", "int8" or "fp8" where its builder was allowed to compute in that
-            and its outputs are float32: it is compared with the source by the tolerance for that.
-        trust: "host-code" where you trust whoever made the engine: a version-compatible one brings
-            code for the CPU along. In this process, and in no file.
-        output_format: "module" or "exported_program", as for `compile`.
-        fallback: "eager" or "error", as for `compile`; None leaves it to where the program runs.
-        check: "error", "accept", "first-open" or "off", as for `compile`: the engine is compared
-            with the source where it can run here, on the device of `inputs`; with "first-open" else
-            where it is opened first.
+            like the outputs, as in `torch.library.register_fake`, as a mapping from binding names
+            or in the order of `output_names`; or, if all shapes are static, a mapping from binding
+            names to example tensors. With a source: None, or a mapping from binding names in the
+            order of the source's results.
+        source: A model that computes the same as the engine. It is stored in the program: it runs
+            in PyTorch where the engine cannot, and `portrt verify` compares with it. None stores
+            none.
+        output_names: Names of the output bindings, in order, if `outputs` does not give them.
+        dynamic_shapes: Dynamic shapes as in `torch.export.export`, instead of dynamic `Input`s.
+        compute_capabilities: GPUs that the engine was built for, such as "9.0", if its header does
+            not have them; otherwise only opening the engine shows whether it fits.
+        hardware_compatible: Whether it was built for every GPU from compute capability 8.0; its
+            header may have that, too.
+        version_compatible: Whether it was built for later versions of TensorRT, too. None takes the
+            header's value, or False: then its own version alone runs it.
+        lean_runtime: Location of the lean runtime of a version-compatible engine, "inside" or
+            "outside" of it, if the header does not have it.
+        precision: "fp16", "bf16", "int8" or "fp8", if the builder was allowed to compute in it and
+            the outputs are float32: the tolerance for comparing with the source depends on it.
+        trust: "host-code" if you trust the author of the engine: a version-compatible one carries
+            host (CPU) code. It holds in this process, and is not stored.
+        output_format: "module" or "exported_program", as in `compile`.
+        fallback: "eager" or "error", as in `compile`; None leaves it to the machine that runs the
+            program.
+        check: "error", "accept", "first-open" or "off", as in `compile`: the engine is compared
+            with the source if it can run here, on the device of `inputs`; with "first-open"
+            otherwise where it is first opened.
 
     Returns:
         What `compile` returns: a module, or an ExportedProgram for `torch.export.save`. Without a
         source it returns one tensor, or a tuple in the order of the names.
 
     Raises:
-        PackageError: The bytes are no plan, or cut off.
+        PackageError: The bytes are no serialized engine, or truncated.
         LoadError: The file cannot be read.
-        SettingsError: Names are missing, or something given contradicts the rest.
+        SettingsError: Names are missing, or arguments contradict each other or the header.
         CaptureError: The source cannot be captured, or `outputs` cannot be traced.
         PartitionError: A part of the source can be in no engine.
         BuildError: The engine fails on the sample inputs.
-        CheckError: The engine gives other numbers than the source.
+        CheckError: The engine's outputs differ from those of the source.
     """
     settings = Settings.from_options(
         {"output_format": output_format, "fallback": fallback, "check": check}
     )
     trusted = HOST_CODE in (Policy(trust=as_names(trust, "trust")).trust or ())
     data = plan_bytes_of(plan_bytes)
-    said = DeclaredRequirements(
+    declared = DeclaredRequirements(
         compute_capabilities, hardware_compatible, version_compatible, lean_runtime, precision
     )
-    adopted_engine(data, said, (), ())  # what is no plan is refused first
+    prebuilt_engine(data, declared, (), ())  # raises for what is no plan, before capturing
     if check == "first-open" and source is None:
         raise SettingsError(
             "check is 'first-open', and there is no source to compare with",
@@ -134,7 +136,7 @@ def from_plan(
             in_names = input_bindings(plan, captured, list(given))
             out_names = output_bindings(plan, captured, outputs, output_names)
         check_names([*in_names, *out_names], "input or output")
-        engine = adopted_engine(data, said, in_names, out_names)
+        engine = prebuilt_engine(data, declared, in_names, out_names)
         _warn_of_names(data, [*in_names, *out_names])
         image = image_from_tensors(plan.tensors)
         if trusted:
@@ -148,7 +150,10 @@ def from_plan(
             with_sources=source is not None,
         )
         logger.info(
-            "adopted a plan of %s %s, %d bytes", engine.backend, engine.build["version"], len(data)
+            "made a program of a plan of %s %s, %d bytes",
+            engine.backend,
+            engine.build["version"],
+            len(data),
         )
         return program if output_format == "exported_program" else module_of(program)
 
@@ -159,17 +164,17 @@ def _policy(settings: Settings) -> dict[str, Any]:
 
 
 def _warn_of_names(data: bytes, names: Sequence[str]) -> None:
-    """A plan holds the names of its bindings; a wrong one would show only where it is opened."""
+    """Warn of names that the plan does not contain: else they fail only when it is opened."""
     for name in names:
         if name.encode() not in data:
-            logger.warning("the plan does not hold the name %r: is it that of a binding?", name)
+            logger.warning("the plan does not contain the name %r: is it that of a binding?", name)
 
 
 def _needed(outputs: Outputs | None) -> Outputs:
     if outputs is None:
         raise SettingsError(
             "neither outputs nor source was given",
-            "outputs=..., from which the shapes of the results are known, or a source",
+            "outputs=..., which gives the shapes of the outputs, or a source",
             "write outputs=lambda x: {'y': x.new_empty(x.shape[0], 10)}",
         )
     return outputs
@@ -184,7 +189,7 @@ def _check(
     trusted: bool,
     has_source: bool,
 ) -> Mapping[str, Any] | None:
-    """How its numbers compare with the source's, or why that is not known."""
+    """Compare the engine with its source; return the result, or why it was skipped."""
     if settings.check == "off":
         return None
     if not has_source:

@@ -1,4 +1,4 @@
-"""A plan with a source: the source as one block, and which binding is which of its values."""
+"""Plans with a source: captures it as one block, and matches its values with the bindings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ Source = torch.nn.Module | ExportedProgram
 
 
 def argument_names_of(source: Source) -> list[str]:
-    """Names of the source's arguments, in call order."""
+    """Return the names of the source's arguments, in call order.
+
+    Raises:
+        SettingsError: The source is no module and no program.
+    """
     if isinstance(source, ExportedProgram):
         return flat_signature(source)
     if not isinstance(source, torch.nn.Module):
@@ -45,17 +49,20 @@ def argument_names_of(source: Source) -> list[str]:
 def plan_of_source(
     source: Source, inputs: Mapping[str, torch.Tensor | Input], dynamic_shapes: Any
 ) -> tuple[ExportedProgram, Plan]:
-    """The source as captured, and as one block that holds all of it.
+    """Capture the source, and make it one block.
 
     Args:
-        source: Computes the same as the plan.
-        inputs: Binding name -> what the source takes, in call order.
-        dynamic_shapes: As `torch.export.export` takes it.
+        source: A model that computes the same as the plan.
+        inputs: Binding name -> example tensor or `Input`, in call order.
+        dynamic_shapes: Dynamic shapes as in `torch.export.export`.
+
+    Returns:
+        The program as captured, and its plan.
 
     Raises:
         SettingsError: The inputs are not those of the source.
         CaptureError: torch.export cannot capture the source.
-        PartitionError: A part of the source can be in no engine, so that no plan computes it all.
+        PartitionError: A part of the source can be in no engine: no plan computes all of it.
     """
     values = list(inputs.values())
     captured = capture(source, values, dynamic_shapes=dynamic_shapes)
@@ -67,13 +74,13 @@ def plan_of_source(
             "name a binding of the plan for each input of the source",
         )
     settings = Settings(min_block_size=1, require_full_compilation=True)
-    best = sizes_to_tune_for(captured, values, None)
+    ranges = sizes_to_tune_for(captured, values, None)
 
     def supports(node: torch.fx.Node) -> Verdict:
-        """No for sizes that the data decides: they are stated for a plan without a source."""
+        """Reject data-dependent sizes: they are supported for plans without a source alone."""
         return data_sizes.REFUSED if data_sizes.any_data_dependent(tensors_of(node)) else YES
 
-    plan = partition(lower(captured), settings, supports, profile_ranges=best)
+    plan = partition(lower(captured), settings, supports, profile_ranges=ranges)
     if len(plan.blocks) != 1:
         raise PartitionError(
             f"the source is {len(plan.blocks)} blocks",
@@ -84,15 +91,15 @@ def plan_of_source(
 
 
 def input_bindings(plan: Plan, captured: ExportedProgram, names: Sequence[str]) -> list[str]:
-    """The binding of each input of the block.
+    """Find the binding of each input of the block.
 
     Args:
-        plan: Of one block.
+        plan: A plan of one block.
         captured: The program before it was lowered.
-        names: The binding of each input of the program.
+        names: Binding of each input of the program.
 
     Raises:
-        SettingsError: The source does not use an input, or the block needs what is no input.
+        SettingsError: The source does not use an input, or needs a value that is no input.
     """
     binding = dict(zip(flat_signature(captured), names, strict=True))
     arguments: Any = _call(plan).args  # all of them nodes
@@ -117,10 +124,10 @@ def input_bindings(plan: Plan, captured: ExportedProgram, names: Sequence[str]) 
 def output_bindings(
     plan: Plan, captured: ExportedProgram, outputs: Any, names: Sequence[str] | None
 ) -> list[str]:
-    """The binding of each output of the block.
+    """Find the binding of each output of the block.
 
     Args:
-        plan: Of one block.
+        plan: A plan of one block.
         captured: The program before it was lowered.
         outputs: None, or a mapping from binding names, in the order of the source's outputs.
         names: Binding names, in the same order; None takes the mapping's, or the keys of a dict
@@ -174,7 +181,7 @@ def _output_names(
 
 
 def _check_examples(plan: Plan, results: Mapping[str, int], outputs: Mapping[str, Any]) -> None:
-    """Examples that were given beside a source are like what it returns."""
+    """Check that examples given with a source have the dtypes and ranks of its results."""
     for name, example in outputs.items():
         spec = plan.blocks[0].outputs[results[name]]
         if not isinstance(example, torch.Tensor):
@@ -184,7 +191,7 @@ def _check_examples(plan: Plan, results: Mapping[str, int], outputs: Mapping[str
             raise SettingsError(
                 f"output {name!r} is {dtype} of rank {example.dim()} in outputs, and "
                 f"{spec.dtype} of rank {len(spec.shape)} in the source",
-                "a source that gives what the plan gives",
+                "a source that returns what the plan returns",
                 "correct one of them",
             )
 
@@ -202,7 +209,7 @@ def _results(plan: Plan) -> list[Any]:
 
 
 def _block_output(plan: Plan, result: Any) -> int:
-    """Which output of the block it is; -1 for what the block does not compute."""
+    """Return the index of a result in the block's outputs; -1 if the block does not compute it."""
     if not isinstance(result, torch.fx.Node) or result.target is not operator.getitem:
         return -1
     value, index = result.args
