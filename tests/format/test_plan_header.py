@@ -81,7 +81,7 @@ def edited(plan: bytes, offset: int, data: bytes) -> bytes:
         (b"not a plan at all", "begin with b'not a pl'"),
         (b"\x10\0\0\0" + b'{"stride": 32}' + PLAN, "begin with"),
         (b"ptrt" + PLAN[4:], "older than 8.6"),
-        (PLAN[:27], "cut off after 27 bytes"),
+        (PLAN[:27], "truncated after 27 bytes"),
         (edited(PLAN, 4, b"\1\0\0\0"), "serialization version 1"),
         (edited(PLAN, 24, b"\0"), "version is 0"),
     ],
@@ -96,7 +96,7 @@ def test_what_is_no_plan(plan: bytes, words: str) -> None:
 def test_a_plan_that_is_cut_off() -> None:
     (size,) = struct.unpack_from("<Q", PLAN, 16)
     assert read_plan_header(PLAN, size).version == "8.6.0.12"
-    with pytest.raises(PackageError, match=f"has {size - 1} bytes and says that it has {size}"):
+    with pytest.raises(PackageError, match=f"has {size - 1} bytes, and its header states {size}"):
         read_plan_header(PLAN, size - 1)
 
 

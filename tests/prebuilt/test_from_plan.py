@@ -501,9 +501,9 @@ def test_forms_of_the_bytes(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "error", "words"),
     [
-        (b"", PackageError, "no bytes of a plan"),
+        (b"", PackageError, "are not a usable plan"),
         (b"onnx model", PackageError, "begin with b'onnx mod'"),
-        (tensorrt_plan()[:-1], PackageError, "says that it has"),
+        (tensorrt_plan()[:-1], PackageError, "its header states"),
         ("/no/such.plan", LoadError, "'/no/such.plan' cannot be read: No such file"),
         (torch.zeros(3), SettingsError, "a tensor of torch.float32"),
         (3, SettingsError, "the plan is a builtins.int"),

@@ -129,8 +129,8 @@ OTHER_MARK = (0, b"vtrt")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (OTHER_VERSION, "said to be of tensorrt 8.6.0.12, and is of tensorrt 11.4.1.9"),
-        (OTHER_MARK, "said to be of tensorrt 8.6.0.12, and is of tensorrt_rtx 8.6.0.12"),
+        (OTHER_VERSION, "declared as tensorrt 8.6.0.12, and is of tensorrt 11.4.1.9"),
+        (OTHER_MARK, "declared as tensorrt 8.6.0.12, and is of tensorrt_rtx 8.6.0.12"),
     ],
 )
 def test_a_plan_whose_header_denies_its_manifest_is_not_opened(
@@ -211,7 +211,7 @@ def test_versions_are_text(key: str, value: Any) -> None:
 def test_a_plan_cut_off_is_not_adopted() -> None:
     (size,) = struct.unpack_from("<Q", PLAN, 16)
     assert size == len(PLAN)
-    with pytest.raises(PackageError, match="says that it has"):
+    with pytest.raises(PackageError, match="its header states"):
         adopted(PLAN[:-1])
 
 

@@ -121,7 +121,7 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_file_that_is_no_zip(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt2").write_bytes(content)
-    with pytest.raises(LoadError, match="is no zip file, or is cut short"):
+    with pytest.raises(LoadError, match="is not a zip file, or is truncated"):
         portrt.load(tmp_path / "a.pt2")
 
 
@@ -263,7 +263,7 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("format", 999), "format version 999"),
         (_set("format", None), "format version None"),
         (_set("weights.size", 7), "has 1168 bytes"),
-        (_set("source.blob", 55), "is said to be blob 55"),
+        (_set("source.blob", 55), "refers to blob 55"),
         (_set("engines.0.data.blob", 0), "are one blob"),
         (_set("engines.0.data.size", 10**15), "bytes"),
         (_set("blob_count", 2), "blob"),

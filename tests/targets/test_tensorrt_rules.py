@@ -104,7 +104,7 @@ def test_the_lean_runtime_alone() -> None:
     assert runtime_for(INSIDE, facts(lean="10.16.1")) == "tensorrt_lean"
     refused = runtime_for(OUTSIDE, facts(lean="10.16.1"))
     assert isinstance(refused, Verdict)
-    assert "runs such engines of its own release alone" in refused.reason
+    assert "runs such engines of its own release only" in refused.reason
     assert "10.3.0.26" in refused.reason
     assert "10.16.1" in refused.reason
     both = facts(True, lean="10.16.1", dispatch="10.16.1")

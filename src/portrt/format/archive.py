@@ -1,4 +1,4 @@
-"""A .pt2 archive as a zip file: where its records lie, and its engine calls. No torch in here."""
+"""Reader of .pt2 archives as zip files: records and engine calls. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REMEDY = "get the file again from where it was made, or compile the model again
 
 @dataclass(frozen=True)
 class Record:
-    """Where one record lies in the file, in bytes, and its CRC-32 as the zip directory has it."""
+    """Offset and size of a record in the file, in bytes, and its CRC-32 from the zip directory."""
 
     offset: int
     size: int
@@ -38,11 +38,11 @@ class Record:
 
 @dataclass(frozen=True)
 class EngineCall:
-    """One `execute_engine` call as the file has it.
+    """One `execute_engine` call in a file.
 
     Attributes:
-        text: The manifest as it stands in the graph.
-        manifest: The same, checked.
+        text: Text of the manifest in the graph.
+        manifest: The decoded and checked manifest.
         blobs: Record of each blob of the call, in order.
     """
 
@@ -55,16 +55,16 @@ class Archive:
     """The records of a .pt2 file by name, without the archive's root folder, which is `root`.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
-        LoadError: It is not there, not a zip file, cut short, or not a torch.export archive.
+        LoadError: The file is missing, not a zip file, truncated, or not a torch.export archive.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.records = self._read_records()
-        if self.read("archive_format", most=16) != b"pt2":
+        if self.read("archive_format", max_bytes=16) != b"pt2":
             raise self._error(
                 "is not a torch.export archive", "a file that torch.export.save wrote"
             )
@@ -84,7 +84,7 @@ class Archive:
             ) from err
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as err:
             raise self._error(
-                f"is no zip file, or is cut short: {err}", "a complete .pt2 file"
+                f"is not a zip file, or is truncated: {err}", "a complete .pt2 file"
             ) from err
         self._check_directory(infos)
         found: dict[str, Record] = {}
@@ -96,7 +96,7 @@ class Archive:
                     raise self._error(f"has the record {name!r:.80} compressed", "stored records")
                 if not root or name in found:
                     raise self._error(f"has the record {info.filename!r:.80} twice", "one of each")
-                found[name] = self._place(file, info, name)
+                found[name] = self._locate(file, info, name)
         return found
 
     def _check_directory(self, infos: list[zipfile.ZipInfo]) -> None:
@@ -111,12 +111,12 @@ class Archive:
                 "use torch.jit.load" if script else _REMEDY,
             )
         if min(info.header_offset for info in infos) != 0:
-            # A source lies in the file as an archive of its own: in a file that is cut short behind
-            # it, its directory is the last one.
+            # A source is stored as a nested archive: if the file is truncated after it, the last
+            # zip directory in the file is that of the nested archive.
             raise self._error("does not begin with its first record", "a complete .pt2 file")
 
-    def _place(self, file: Any, info: zipfile.ZipInfo, name: str) -> Record:
-        """Behind the local header, whose length only the file itself tells."""
+    def _locate(self, file: Any, info: zipfile.ZipInfo, name: str) -> Record:
+        """Locate a record's data after its local header, whose length is stored in the header."""
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) != _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
@@ -131,10 +131,10 @@ class Archive:
         return LoadError(f"{str(self.path)!r} {fact}", expected, remedy)
 
     def record(self, name: str) -> Record:
-        """Where a record lies.
+        """Return the record of a name.
 
         Raises:
-            LoadError: There is none of that name.
+            LoadError: There is no record of that name.
         """
         try:
             return self.records[name]
@@ -143,11 +143,11 @@ class Archive:
                 f"has no record {name!r:.80}", "a file of torch.export.save"
             ) from None
 
-    def read(self, name: str, most: int = _MAX_JSON_BYTES) -> bytes:
-        """The bytes of a small record."""
+    def read(self, name: str, max_bytes: int = _MAX_JSON_BYTES) -> bytes:
+        """Read the bytes of a record that is at most `max_bytes` long, and check its CRC-32."""
         record = self.record(name)
-        if record.size > most:
-            raise self._error(f"has {record.size} bytes in {name!r}", f"at most {most}")
+        if record.size > max_bytes:
+            raise self._error(f"has {record.size} bytes in {name!r}", f"at most {max_bytes}")
         with self.path.open("rb") as file:
             file.seek(record.offset)
             content = file.read(record.size)
@@ -155,12 +155,12 @@ class Archive:
         return content
 
     def check_crc(self, name: str, content: Any) -> None:
-        """Raise LoadError unless these bytes of a record are those that were written."""
+        """Raise LoadError unless these bytes of a record match its CRC-32."""
         if zlib.crc32(content) != self.record(name).crc:
             raise self._error(f"has a damaged record {name!r:.80}", "the bytes that were written")
 
     def json(self, name: str) -> Any:
-        """A record as JSON.
+        """Parse a record as JSON.
 
         Raises:
             LoadError: It is not JSON.
@@ -172,7 +172,7 @@ class Archive:
 
 
 def engine_calls(archive: Archive) -> list[EngineCall]:
-    """The engine calls of the program in a file, with their manifests and blob sizes checked.
+    """Return the engine calls of the program in a file; checks manifests and blob sizes.
 
     Raises:
         LoadError: The file is damaged.
@@ -198,7 +198,7 @@ def engine_calls(archive: Archive) -> list[EngineCall]:
             records = tuple(constants[names[outer.get(name, name)]] for name in blob_names)
         except KeyError as err:
             raise PackageError(
-                f"a blob of block {manifest.name!r:.80} is no constant of the program: {err}",
+                f"a blob of block {manifest.name!r:.80} is not a constant of the program: {err}",
                 "a uint8 constant",
                 _REMEDY,
             ) from err
@@ -210,14 +210,14 @@ def engine_calls(archive: Archive) -> list[EngineCall]:
 def graph_nodes(
     graph: Any, outer: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Any, Mapping[str, str]]]:
-    """The nodes of a graph as torch.export writes it, and of those that nodes are called with.
+    """Iterate over the nodes of a graph in torch.export's JSON and of its nested subgraphs.
 
     Args:
         graph: The graph's JSON.
-        outer: Name in this graph -> name in the program's own; none for the program's own.
+        outer: Name in this graph -> name in the program's top graph; None for the top graph.
 
     Yields:
-        Each node, and `outer` of its graph.
+        Each node, with the name mapping of its graph.
     """
     for node in graph["nodes"]:
         yield node, outer or {}
@@ -246,7 +246,7 @@ def _is_graph(item: Any) -> bool:
 
 
 def _operand_names(argument: Any) -> Iterator[str]:
-    """The name of each operand in an argument; "" for a number."""
+    """Yield the name of each operand in an argument; "" for a number."""
     for value in argument.values():
         for item in value if isinstance(value, list) else [value]:
             named = next(iter(item.values()), None) if isinstance(item, dict) else None
@@ -257,7 +257,7 @@ def _operand_names(argument: Any) -> Iterator[str]:
 
 
 def _constant_records(archive: Archive) -> Mapping[str, Record]:
-    """Name of each constant -> its record."""
+    """Return the name of each constant -> its record."""
     config = archive.json(CONSTANTS_CONFIG)
     try:
         entries = {name: str(entry["path_name"]) for name, entry in config["config"].items()}
@@ -271,7 +271,7 @@ def _constant_records(archive: Archive) -> Mapping[str, Record]:
 
 
 def _constant_names(specs: Any) -> dict[str, str]:
-    """Graph name of each tensor constant -> its name in the program."""
+    """Return the graph name of each tensor constant -> its name in the program."""
     found = {}
     for spec in specs:
         if "tensor_constant" in spec:
@@ -281,7 +281,7 @@ def _constant_names(specs: Any) -> dict[str, str]:
 
 
 def _arguments(node: Any) -> tuple[str, list[str]]:
-    """Manifest and blob names of a serialized call."""
+    """Return the manifest and the blob names of a serialized call."""
     values = {item["name"]: item["arg"] for item in node["inputs"]}
     blobs = values["blobs"].get("as_tensors") or []
     return _text(values["manifest"]["as_string"]), [_text(blob["name"]) for blob in blobs]
@@ -289,5 +289,5 @@ def _arguments(node: Any) -> tuple[str, list[str]]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.60} is no text")
+        raise TypeError(f"{value!r:.60} is not a string")
     return value

@@ -1,8 +1,8 @@
-"""A .pt2 archive record by record, in the very form that torch writes. No torch in here.
+"""Writer of .pt2 archives, byte-compatible with torch's writer. Imports no torch.
 
-What torch's own writer does (PyTorchStreamWriter, caffe2/serialize/inline_container.cc): stored
-records, each at a multiple of 64 bytes by an extra field "FB" in its local header, sizes and CRC-32
-behind the data in a descriptor, Zip64 where a size or an offset needs it, times and attributes 0.
+torch's writer (PyTorchStreamWriter, caffe2/serialize/inline_container.cc) uses stored records, each
+aligned to 64 bytes by an extra field "FB" in its local header, sizes and CRC-32 in a data
+descriptor after the data, Zip64 if a size or an offset requires it, and zero times and attributes.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class _Entry:
 
 
 class ArchiveWriter:
-    """Writes records one after the other to a file that is at its start; `close` completes it.
+    """Writes records sequentially from the start of a file; `close` writes the directory.
 
     Args:
-        file: Open for writing, in binary. What it may buffer is flushed before a record is copied
-            into its file descriptor; a file without one is written to in chunks.
-        root: The folder in the archive that all records are in. torch calls it by the file's name.
-        on_bytes: Called with the number of data bytes that were just written.
+        file: Binary file, open for writing. It is flushed before a record is copied into its file
+            descriptor; a file without a descriptor is written in chunks.
+        root: Root folder of all records in the archive. torch uses the name of the file.
+        on_bytes: Called with the number of data bytes after each write.
     """
 
     def __init__(self, file: IO[bytes], root: str, on_bytes: OnBytes = lambda _count: None) -> None:
@@ -68,14 +68,14 @@ class ArchiveWriter:
         self._names: set[str] = set()
 
     def write(self, name: str, data: Any) -> Record:
-        """One record from bytes, or from any contiguous buffer, which is not copied.
+        """Write a record from any contiguous buffer, which is not copied.
 
         Args:
-            name: Without the root folder.
-            data: Its bytes; read in chunks, so that of a mapped file little is in memory.
+            name: Name of the record, without the root folder.
+            data: Bytes of the record; read in chunks, so that little of a mapped file is resident.
 
         Raises:
-            ValueError: There is a record of that name already.
+            ValueError: The archive has a record of that name already.
         """
         view = memoryview(data)
         view = view.cast("B") if view.nbytes else memoryview(b"")
@@ -91,16 +91,16 @@ class ArchiveWriter:
         return Record(offset, view.nbytes, crc)
 
     def copy(self, name: str, source: IO[bytes], record: Record) -> Record:
-        """One record from another file, byte for byte; the kernel copies it where it can.
+        """Copy a record from another file, inside the kernel if possible.
 
         Args:
-            name: Without the root folder.
-            source: Open for reading; its position is changed.
-            record: Where the bytes lie in it, and the CRC-32 that they are said to have. They are
-                not looked at: damage stays, and is found by whoever reads the copy.
+            name: Name of the record, without the root folder.
+            source: File open for reading; its position is changed.
+            record: Offset, size and CRC-32 of the bytes in `source`. The CRC-32 is not verified
+                here: damaged bytes are detected when the copy is read.
 
         Raises:
-            ValueError: There is a record of that name already.
+            ValueError: The archive has a record of that name already.
             OSError: The source ends within the record, or the file cannot be written.
         """
         header = self._begin(name, record.size)
@@ -111,16 +111,16 @@ class ArchiveWriter:
         return Record(offset, record.size, record.crc)
 
     def serialization_id(self) -> str:
-        """40 digits that follow from the names and the CRC-32 of what was written so far.
+        """Return 40 digits derived from the names and CRC-32 values of the records so far.
 
-        torch writes such a record last, so that equal contents have one; its own hash function is
-        none that can be had here, and nothing reads more than equality from it.
+        torch writes such a record last, so that equal contents have equal ids. torch's own hash
+        function is not available here, and readers only compare ids for equality.
         """
         text = repr([(entry.name, entry.crc) for entry in self._entries])
         return f"{int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10**40:040d}"
 
     def close(self) -> None:
-        """Write the directory. The file is complete then; it is not closed."""
+        """Write the zip directory, which completes the archive; the file is not closed."""
         start = self._position
         for entry in self._entries:
             self._put(_central_header(entry))
@@ -128,7 +128,7 @@ class ArchiveWriter:
         self._file.flush()
 
     def _begin(self, name: str, size: int) -> int:
-        """The local header, with the padding after which the data begins; where it stands."""
+        """Write the local header and the padding before the data; return the header's offset."""
         if name in self._names:
             raise ValueError(f"the archive has a record {name!r} already")
         self._names.add(name)
@@ -138,7 +138,7 @@ class ArchiveWriter:
         begin = header_offset + _LOCAL.size + len(encoded) + len(extra) + 4
         padding = -begin % _ALIGNMENT
         extra += b"FB" + struct.pack("<H", padding) + b"Z" * padding
-        # Sizes in the header are 0 where the descriptor has them, but with Zip64 they are marked.
+        # Sizes in the header are 0 if they are in the descriptor, and all ones with Zip64.
         mark = _MAX_32 if size >= _MAX_32 else 0
         fields = (0, _FLAGS, 0, 0, 0, 0, mark, mark, len(encoded), len(extra))
         self._put(_LOCAL.pack(b"PK\x03\x04", *fields) + encoded + extra)
@@ -170,11 +170,11 @@ def _central_header(entry: _Entry) -> bytes:
 
 
 def _end_records(start: int, size: int, count: int) -> bytes:
-    """The end of the directory: its Zip64 form, which torch writes always, and the old one."""
+    """Return the end-of-directory records: Zip64, which torch always writes, and the old form."""
     end_64 = _END_64.pack(b"PK\x06\x06", 44, 0x031E, 45, 0, 0, count, count, size, start)
     locator = _LOCATOR_64.pack(b"PK\x06\x07", 0, start + size, 1)
-    few = min(count, _MAX_16)
-    end = _END.pack(b"PK\x05\x06", 0, 0, few, few, min(size, _MAX_32), min(start, _MAX_32), 0)
+    shown = min(count, _MAX_16)
+    end = _END.pack(b"PK\x05\x06", 0, 0, shown, shown, min(size, _MAX_32), min(start, _MAX_32), 0)
     return end_64 + locator + end
 
 
@@ -182,12 +182,12 @@ def _end_records(start: int, size: int, count: int) -> bytes:
 def replacing_archive(
     target: Path, root: str, on_bytes: OnBytes = lambda _count: None
 ) -> Iterator[ArchiveWriter]:
-    """A writer of an archive that takes the place of `target` when it is complete, or not at all.
+    """Write an archive that atomically replaces `target` when the `with` block succeeds.
 
     Args:
-        target: The file; what is there stays until the block has ended without error.
-        root: Folder of the records in the archive.
-        on_bytes: As `ArchiveWriter` takes it.
+        target: Path of the file; an existing file is unchanged until the block ends without error.
+        root: Root folder of the records in the archive.
+        on_bytes: Called with the number of data bytes after each write.
     """
     with replacing(target) as file:
         writer = ArchiveWriter(file, root, on_bytes)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, and bytes copied between files. No torch in here."""
+"""Atomic replacement of files, and copying of bytes between files. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 _CHUNK_BYTES = 8 << 20
 
-# What is called with the number of bytes after each step; a progress bar.
+# Called with the number of bytes after each step; a progress bar.
 OnBytes = Callable[[int], None]
 # Writes a whole file, and reports the bytes of each step.
 Write = Callable[[IO[bytes], OnBytes], None]
@@ -20,10 +20,10 @@ Write = Callable[[IO[bytes], OnBytes], None]
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `target` that takes its place when the block ends without error.
+    """Open a temporary file next to `target` and replace it when the block ends without error.
 
-    A process that is killed within the block leaves the temporary file, `.NAME.*.part`, behind. The
-    next one that writes to `target` removes it.
+    A process that is killed within the block leaves the temporary file `.NAME.*.part`. The next
+    process that writes to `target` removes it.
     """
     _remove_abandoned(target)
     handle, partial = _partial_file(target)
@@ -41,19 +41,19 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 def _partial_file(target: Path) -> tuple[int, Path]:
-    """A new temporary file, locked as long as it is open: the lock ends with the process."""
+    """Create a temporary file, locked while it is open: the lock ends with the process."""
     while True:
         handle, name = tempfile.mkstemp(
             prefix=f".{target.name}.", suffix=".part", dir=target.parent
         )
-        # Between these two lines another process can take it for abandoned, and remove it.
+        # Before the lock is taken, another process may consider the file abandoned and remove it.
         if not _lock(handle) or Path(name).exists():
             return handle, Path(name)
         os.close(handle)
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove what killed processes left of files for `target`: what nobody holds a lock on."""
+    """Remove temporary files for `target` that no process holds a lock on."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
@@ -65,10 +65,10 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Whether this process holds the lock now; False also where there are no such locks."""
+    """Try to lock a file; return whether it is locked now, False if locks are unsupported."""
     try:
         import fcntl
-    except ImportError:  # Windows: what is open there cannot be removed; what is not, stays
+    except ImportError:  # Windows: open files cannot be removed; abandoned ones stay
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ def _lock(handle: int) -> bool:
 
 
 def _mode_for(target: Path) -> int:
-    """The permissions that the file has, or that a new file would get."""
+    """Return the permissions of the file, or those that a new file would get."""
     if target.exists():
         return target.stat().st_mode & 0o7777
     umask = os.umask(0)
@@ -93,14 +93,14 @@ def copy_bytes(
     target: IO[bytes],
     on_bytes: OnBytes = lambda _count: None,
 ) -> None:
-    """Append a range of one file to another; the kernel copies it where it can.
+    """Append a range of one file to another, inside the kernel if possible.
 
     Args:
-        source: Open for reading; its position is changed.
+        source: File open for reading; its position is changed.
         offset: First byte of the range.
         size: Number of bytes.
-        target: Open for writing. What it buffers is flushed first; a file without a descriptor is
-            written to in chunks.
+        target: File open for writing. It is flushed first; a file without a descriptor is written
+            in chunks.
         on_bytes: Called with the number of bytes after each step.
 
     Raises:
@@ -119,7 +119,7 @@ def copy_bytes(
 
 
 def write_all(file: IO[bytes], data: Any) -> int:
-    """Write all of a buffer, and say how much that was: a raw file may take less at a time."""
+    """Write all of a buffer, in several steps for a raw file; return its number of bytes."""
     view = memoryview(data)
     total = view.nbytes
     while view.nbytes:
@@ -130,11 +130,11 @@ def write_all(file: IO[bytes], data: Any) -> int:
 def _copy_in_kernel(
     source: IO[bytes], offset: int, size: int, target: IO[bytes], on_bytes: OnBytes
 ) -> int:
-    """How many bytes could be copied without being read; the rest is for a loop."""
+    """Copy inside the kernel; return the number of bytes copied, which may be too few."""
     copy_file_range: Any = getattr(os, "copy_file_range", None)
     copied = 0
-    # Refused where one of them has no descriptor (ValueError), for two file systems by old
-    # kernels, and by some file systems. A full disk is met again by the loop, and reported.
+    # Fails if a file has no descriptor (ValueError), across file systems with old kernels, and on
+    # some file systems. If the disk is full, the caller's loop fails again and reports it.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         into, out_of = target.fileno(), source.fileno()
         while copy_file_range is not None and copied < size:

@@ -1,4 +1,4 @@
-"""What a compilation put into engines, and what it left to PyTorch and why. No torch in here."""
+"""Report of a compilation: what is in engines, and what stays in PyTorch. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from portrt.format.json_fields import Fields
 
 @dataclass(frozen=True)
 class BlockCoverage:
-    """One block.
+    """Size of one block.
 
     Attributes:
-        name: Its name.
-        nodes: Operator calls in it.
-        flops: Its floating-point operations, see `CompileReport`.
+        name: Name of the block.
+        nodes: Number of operator calls in the block.
+        flops: Number of its floating-point operations, see `CompileReport`.
     """
 
     name: str
@@ -30,14 +30,14 @@ class Fallback:
     """Calls of one operator that stay in PyTorch for one reason, from one line of the model.
 
     Attributes:
-        operator: Such as "aten.nonzero.default".
-        count: How many calls.
-        flops: Their floating-point operations.
-        reason: Why.
-        remedy: What would change it; "" where nothing would, or nobody knows.
-        source: "FILE:LINE in FUNCTION: CODE" of the model, or "" where torch kept none.
-        module: Path of the module of the first of them.
-        asked: Whether an option of the user's keeps it in PyTorch.
+        operator: Name of the operator, such as "aten.nonzero.default".
+        count: Number of calls.
+        flops: Number of their floating-point operations.
+        reason: Reason why they stay in PyTorch.
+        remedy: What would change it; "" if there is no known remedy.
+        source: "FILE:LINE in FUNCTION: CODE" of the model, or "" if torch recorded none.
+        module: Module path of the first call.
+        asked: Whether an option of the user keeps it in PyTorch.
     """
 
     operator: str
@@ -52,7 +52,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class MissingEngine:
-    """An engine that was asked for and could not be built for a block that has another."""
+    """An engine that was requested and could not be built, for a block that has another one."""
 
     block: str
     backend: str
@@ -67,13 +67,13 @@ class CompileReport:
     inputs, as `torch.utils.flop_counter` counts them; other operators count none.
 
     Attributes:
-        nodes: Operator calls of the lowered model that compute tensors.
-        nodes_in_engines: Those of them in blocks.
-        flops: Floating-point operations of the model.
-        flops_in_engines: Those of them in blocks.
-        blocks: In the order of their calls.
-        fallbacks: What stays in PyTorch, most operations first.
-        missing_engines: Engines that some blocks lack.
+        nodes: Number of operator calls of the lowered model that compute tensors.
+        nodes_in_engines: Number of these calls in blocks.
+        flops: Number of floating-point operations of the model.
+        flops_in_engines: Number of these operations in blocks.
+        blocks: The blocks, in the order of their calls.
+        fallbacks: Operators that stay in PyTorch, by descending number of operations.
+        missing_engines: Engines that could not be built for some blocks.
     """
 
     nodes: int
@@ -85,7 +85,7 @@ class CompileReport:
     missing_engines: tuple[MissingEngine, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
+        """Return plain values for `json.dumps`."""
         found = dataclasses.asdict(self)
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -94,10 +94,10 @@ class CompileReport:
 
     @classmethod
     def from_json(cls, raw: Any) -> CompileReport:
-        """The report that a file holds.
+        """Read the report of a file.
 
         Raises:
-            PackageError: It is none.
+            PackageError: It is not a valid report.
         """
         top = Fields(raw, "the report", "/report")
         numbers = ("nodes", "nodes_in_engines", "flops", "flops_in_engines")
@@ -109,7 +109,7 @@ class CompileReport:
         )
 
     def summary(self) -> str:
-        """Coverage in one line."""
+        """Return the coverage in one line."""
         return (
             f"{self.nodes_in_engines} of {self.nodes} operators in {len(self.blocks)} "
             f"block{'' if len(self.blocks) == 1 else 's'} "
@@ -119,7 +119,7 @@ class CompileReport:
         )
 
     def lines(self) -> Iterator[str]:
-        """The report as text, a line each."""
+        """Yield the lines of the report as text."""
         yield self.summary()
         for block in self.blocks:
             yield f"  {block.name}: {block.nodes} operators, {block.flops / 1e6:,.3f} million"
@@ -132,7 +132,7 @@ class CompileReport:
 
 
 def fallback_lines(item: Fallback, total_flops: int) -> Iterator[str]:
-    """One fallback as text."""
+    """Yield the lines of one fallback as text."""
     share = f", {_percent(item.flops, total_flops)} of the operations" if item.flops else ""
     times = f" x {item.count}" if item.count > 1 else ""
     yield f"{item.operator}{times}{share}: {item.reason}"
@@ -165,5 +165,5 @@ def _item(kind: Any, raw: Any, path: str) -> Any:
 
 
 def report_of_manifest(raw: Mapping[str, Any]) -> CompileReport | None:
-    """The report of a manifest, where it has one."""
+    """Return the report of a manifest, or None."""
     return CompileReport.from_json(raw["report"]) if raw.get("report") is not None else None

@@ -1,4 +1,4 @@
-"""Sizes in the shapes of a manifest. No torch in here."""
+"""Sizes in the shapes of a manifest. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ MAX_RANK = 64
 
 @dataclass(frozen=True)
 class Dimension:
-    """A size that varies between calls: its range, what engines are tuned for, its symbol.
+    """A dynamic size of an input.
 
     Attributes:
-        profiles: (smallest, best, largest) in each optimization profile; empty where there is one,
-            which is the range.
+        min: Smallest size.
+        opt: Size that engines are tuned for.
+        max: Largest size, or None if unbounded.
+        symbol: Name of the size; equal symbols are equal sizes.
+        profiles: (min, opt, max) in each optimization profile; empty if there is only one, with
+            the whole range.
     """
 
     min: int
@@ -29,7 +33,7 @@ class Dimension:
     profiles: tuple[tuple[int, int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in a manifest."""
+        """Return its entry in a manifest."""
         entry = {"min": self.min, "opt": self.opt, "max": self.max, "symbol": self.symbol}
         if self.profiles:
             return {**entry, "profiles": [list(profile) for profile in self.profiles]}
@@ -44,16 +48,16 @@ class DataDependentSize:
     symbol: str
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in a manifest."""
+        """Return its entry in a manifest."""
         return {"unknown": self.max, "symbol": self.symbol}
 
 
 def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
-    """The shape of an input.
+    """Read the shape of an input.
 
     Args:
-        part: Its entry.
-        ranks: Of the inputs before it, which trees may refer to, as to itself.
+        part: Manifest entry of the input.
+        ranks: Ranks of the inputs before it; size expressions may refer to these and to itself.
 
     Raises:
         PackageError: A size is malformed.
@@ -67,11 +71,11 @@ def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
 
 
 def output_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
-    """The shape of an output.
+    """Read the shape of an output.
 
     Args:
-        part: Its entry.
-        ranks: Of the inputs.
+        part: Manifest entry of the output.
+        ranks: Ranks of the inputs.
 
     Raises:
         PackageError: A size is malformed.
@@ -83,7 +87,7 @@ def output_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
 
 
 def has_data_dependent_sizes(outputs: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether an output, as JSON, has a size that the data decides."""
+    """Return whether an output, given as JSON, has a data-dependent size."""
     return any(isinstance(size, dict) for entry in outputs for size in entry["shape"])
 
 
@@ -100,42 +104,44 @@ def _input_size(size: Any, ranks: Sequence[int], where: str, path: str) -> Any:
     if not isinstance(size, dict):
         return _size(size, ranks, where, path)
     part = Fields(size, f"a dimension of {where}", path)
-    least, best = part.integer("min"), part.integer("opt")
-    most = None if part.is_null("max") else part.integer("max")
-    if not (least <= best and (most is None or best <= most)):
+    minimum, opt = part.integer("min"), part.integer("opt")
+    maximum = None if part.is_null("max") else part.integer("max")
+    if not (minimum <= opt and (maximum is None or opt <= maximum)):
         raise PackageError(
-            f"a dimension of {where} has min {least}, opt {best}, max {most}",
+            f"a dimension of {where} has min {minimum}, opt {opt}, max {maximum}",
             "min <= opt <= max",
             REMEDY,
             path,
         )
-    return Dimension(least, best, most, part.text("symbol"), _profiles(part, least, most))
+    profiles = _profiles(part, minimum, maximum)
+    return Dimension(minimum, opt, maximum, part.text("symbol"), profiles)
 
 
-def _rises(sizes: list[int], most: int | None) -> bool:
-    return sizes == sorted(sizes) and sizes[-1] <= (size_expr.MAX_SIZE if most is None else most)
+def _is_ascending(sizes: list[int], maximum: int | None) -> bool:
+    limit = size_expr.MAX_SIZE if maximum is None else maximum
+    return sizes == sorted(sizes) and sizes[-1] <= limit
 
 
-def _profiles(part: Fields, least: int, most: int | None) -> tuple[tuple[int, int, int], ...]:
+def _profiles(part: Fields, minimum: int, maximum: int | None) -> tuple[tuple[int, int, int], ...]:
     found = part.items("profiles") if "profiles" in part.raw else []
     for index, item in enumerate(found):
         is_range = isinstance(item, list) and [type(size) for size in item] == [int] * 3
-        if not is_range or not _rises([least, *item], most):
+        if not is_range or not _is_ascending([minimum, *item], maximum):
             raise PackageError(
                 f"a profile of {part.where} is {brief(item)}",
                 "three integers in its range, min <= opt <= max",
                 REMEDY,
                 part.at("profiles", index),
             )
-    return tuple((low, best, high) for low, best, high in found)
+    return tuple((low, opt, high) for low, opt, high in found)
 
 
 def _output_size(size: Any, ranks: Sequence[int], where: str, path: str) -> Any:
     if not isinstance(size, dict):
         return _size(size, ranks, where, path)
     part = Fields(size, f"a dimension of {where}", path)
-    most = None if part.is_null("unknown") else part.integer("unknown")
-    return DataDependentSize(most, part.text("symbol"))
+    maximum = None if part.is_null("unknown") else part.integer("unknown")
+    return DataDependentSize(maximum, part.text("symbol"))
 
 
 def _size(size: Any, ranks: Sequence[int], where: str, path: str) -> Any:

@@ -1,7 +1,7 @@
-"""A file's program as JSON, to be changed and written again: no torch, nothing deserialized.
+"""Editor of a file's program as JSON. Imports no torch and deserializes nothing.
 
-What a call of an engine is made of stands in four places of the archive: its node (the manifest and
-the list of blobs), the graph's inputs with their sizes, the signature, and the list of constants.
+An engine call is stored in four places of the archive: its node (the manifest and the list of
+blobs), the graph's inputs with their sizes, the signature, and the list of constants.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class CallEditor:
     """One engine call: its manifest as plain values, and its blobs by their names in the graph.
 
     Attributes:
-        entry: The manifest, without "blob_count", which is that of `blobs`.
+        entry: The manifest; its "blob_count" is replaced by the length of `blobs` when written.
         blobs: Graph name of each blob.
-        records: Where each blob that the file had lies in it, by graph name.
+        records: Graph name -> record of each blob that the file had.
         node: The call in the graph's JSON.
     """
 
@@ -48,50 +48,50 @@ class CallEditor:
 
     @property
     def name(self) -> str:
-        """Of the block."""
+        """Return the name of the block."""
         return str(self.entry["name"])
 
     def record(self, blob: Mapping[str, Any]) -> Record:
-        """Where a blob lies in the file."""
+        """Return the record of a blob in the file."""
         return self.records[self.blobs[blob["blob"]]]
 
     def stored_blobs(self) -> list[Record]:
-        """Where each blob lies in the file, in order; none may have been added."""
+        """Return the record of each blob, in order; no blob may have been added."""
         return [self.records[name] for name in self.blobs]
 
     def text(self) -> str:
-        """The manifest as it is now."""
+        """Return the current text of the manifest."""
         return manifests.encode({**self.entry, "blob_count": len(self.blobs)})
 
     def manifest(self) -> Manifest:
-        """The same, checked."""
+        """Return the current manifest, checked."""
         return manifests.decode(self.text())
 
     def blob_entries(self) -> Iterator[dict[str, Any]]:
-        """The manifest's entry of every blob."""
-        held = [self.entry["weights"], self.entry["source"]]
-        held += [engine["data"] for engine in self.entry["engines"]]
-        yield from (blob for blob in held if blob is not None)
+        """Yield the manifest's entry of every blob."""
+        entries = [self.entry["weights"], self.entry["source"]]
+        entries += [engine["data"] for engine in self.entry["engines"]]
+        yield from (blob for blob in entries if blob is not None)
 
     def keep_engines(self, kept: Iterable[dict[str, Any]]) -> None:
-        """Drop all engines but these."""
+        """Remove all engines except these."""
         self.entry["engines"] = list(kept)
-        self._tidy()
+        self._renumber()
 
     def drop_source(self) -> None:
-        """Drop the source, and with it the names of the weights that it took."""
+        """Remove the source, and with it the names of the weights that it took."""
         self.entry["source"] = None
         self.entry["source_weights"] = []
-        self._tidy()
+        self._renumber()
 
     def add_engine(self, engine: Mapping[str, Any], blob: str, data: bytes, *, first: bool) -> None:
-        """Put an engine whose bytes are the new blob `blob` behind the others, or before them."""
+        """Add an engine whose bytes are the new blob `blob`, after the others or before them."""
         self.blobs.append(blob)
-        whole = {**engine, "data": Blob.of(len(self.blobs) - 1, data).to_json()}
-        self.entry["engines"].insert(0 if first else len(self.entry["engines"]), whole)
+        added = {**engine, "data": Blob.of(len(self.blobs) - 1, data).to_json()}
+        self.entry["engines"].insert(0 if first else len(self.entry["engines"]), added)
 
-    def _tidy(self) -> None:
-        """Drop the weights where nothing takes them any more, and number what is left."""
+    def _renumber(self) -> None:
+        """Remove the weights if nothing takes them any more, and renumber the remaining blobs."""
         engines = self.entry["engines"]
         takes = self.entry["source_weights"] or any(engine["weights"] for engine in engines)
         if self.entry["source"] is None and not takes:
@@ -107,10 +107,10 @@ class ProgramEditor:
     """A program that is being edited.
 
     Args:
-        path: The file; it is read, and never written.
+        path: Path of the file, which is never modified.
 
     Raises:
-        LoadError: It is no torch.export archive, or damaged.
+        LoadError: The file is not a torch.export archive, or is damaged.
         PackageError: A manifest in it is malformed.
     """
 
@@ -134,7 +134,7 @@ class ProgramEditor:
         self._new: dict[str, bytes] = {}  # name of a record -> its bytes
 
     def call(self, name: str) -> CallEditor:
-        """The call of a block.
+        """Return the call of a block.
 
         Raises:
             PackageError: There is no block of that name.
@@ -146,7 +146,7 @@ class ProgramEditor:
         raise PackageError(f"there is no block {name!r}", f"one of {known}", "correct the name")
 
     def check_editable(self) -> None:
-        """Raise PackageError where engines are called in branches, by operands of those."""
+        """Raise PackageError if engines are called inside branches of control flow."""
         own = sum(node["target"] == OPERATOR for node in self._graph["nodes"])
         if own != len(self.calls):
             raise PackageError(
@@ -156,7 +156,7 @@ class ProgramEditor:
             )
 
     def add_blob(self, call: CallEditor, label: str, data: bytes) -> str:
-        """A new constant of the program; its name in the graph."""
+        """Add a constant to the program, and return its name in the graph."""
         taken = {*self._graph["tensor_values"], *self._config["config"], *self.archive.records}
         constant = _free(f"portrt_{call.name}_{label}", taken, prefix="c_")
         graph_name = f"c_{constant}"
@@ -176,10 +176,10 @@ class ProgramEditor:
         return graph_name
 
     def write(self, target: Path, progress: bool | None) -> None:
-        """Write the program as it is now; what is at `target` is replaced whole or not at all.
+        """Write the edited program; an existing file at `target` is replaced atomically.
 
         Raises:
-            PackageError: An edit left a manifest that cannot be read; a fault of portrt.
+            PackageError: An edit produced an invalid manifest, which is a bug in portrt.
             SaveError: The file cannot be written.
         """
         self.check_editable()
@@ -212,12 +212,12 @@ class ProgramEditor:
             raise cannot_write(target, total, err) from err
 
     def _constant_names(self) -> dict[str, str]:
-        """Graph name of each tensor constant -> its name in the program."""
+        """Return the graph name of each tensor constant -> its name in the program."""
         specs = (spec.get("tensor_constant") for spec in self._module["signature"]["input_specs"])
         return {spec["arg"]["name"]: spec["tensor_constant_name"] for spec in specs if spec}
 
     def _drop_unused(self) -> set[str]:
-        """Drop the blobs that no call has any more; the names of their records."""
+        """Remove the blobs that no call has any more, and return the names of their records."""
         names = self._constant_names()
         used = set(_names_in([self._graph["nodes"], self._graph["outputs"]]))
         had = {blob for call in self.calls for blob in call.records}
@@ -239,11 +239,11 @@ class ProgramEditor:
 
 
 def cannot_write(target: Path, size: int, err: OSError) -> SaveError:
-    """The error for a file that could not be written."""
+    """Return the error for a file that could not be written."""
     return SaveError(
         f"{str(target)!r} could not be written: {err}",
-        f"a folder that is there and writable, with about {size} bytes free",
-        "correct the path or make room; a file that was there is unchanged",
+        f"an existing, writable folder with about {size} bytes free",
+        "correct the path or free disk space; an existing file is unchanged",
     )
 
 
@@ -254,8 +254,8 @@ def _call(node: dict[str, Any], text: str, records: tuple[Record, ...]) -> CallE
 
 
 def _store(call: CallEditor) -> None:
-    """Put manifest and blobs into the node."""
-    call.manifest()  # what is written can be read
+    """Store manifest and blobs in the node."""
+    call.manifest()  # checks that the result can be read
     text = call.text()
     for item in call.node["inputs"]:
         if item["name"] == "manifest":
@@ -265,12 +265,12 @@ def _store(call: CallEditor) -> None:
 
 
 def _sized(meta: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The description of a blob, for another number of bytes."""
+    """Copy the description of a blob, with another number of bytes."""
     return {**copy.deepcopy(dict(meta)), "sizes": [{"as_int": count}]}
 
 
 def _free(name: str, taken: set[str], prefix: str = "") -> str:
-    """`name_0`, `name_1`, ...: the first that is not taken, with the prefix and without."""
+    """Return the first of `name_0`, `name_1`, ... that is free, with and without the prefix."""
     index = 0
     while f"{name}_{index}" in taken or f"{prefix}{name}_{index}" in taken:
         index += 1
@@ -278,7 +278,7 @@ def _free(name: str, taken: set[str], prefix: str = "") -> str:
 
 
 def _names_in(value: Any) -> Iterator[str]:
-    """Every "name" within a JSON value."""
+    """Yield every "name" within a JSON value."""
     if isinstance(value, dict):
         if isinstance(value.get("name"), str):
             yield value["name"]

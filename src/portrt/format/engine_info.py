@@ -1,4 +1,4 @@
-"""What describes an engine, wherever its bytes are. No torch in here."""
+"""Description of an engine without its bytes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class EngineInfo:
 
     Attributes:
         backend: Name of the backend that built it and that runs it.
-        build: What it was built with: library, version, flags, opset, precision, profiles, seconds.
-        requires: What it needs to run: device type, and, where they matter, operating system, CPU,
-            compute capabilities.
+        build: Build parameters: library, version, flags, opset, precision, profiles, seconds.
+        requires: Requirements to run it: device type, and, if relevant, operating system, CPU
+            architecture and compute capabilities.
         weights: Names of the tensors of the weights image that it takes when it is opened.
-        check: How its numbers compared with eager, or why they could not be compared.
+        check: Comparison of its outputs with PyTorch's, or the reason why there is none.
     """
 
     backend: str
@@ -27,7 +27,7 @@ class EngineInfo:
     check: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in a manifest, without "data"."""
+        """Return its entry in a manifest, without "data"."""
         return {
             "backend": self.backend,
             "build": dict(self.build),

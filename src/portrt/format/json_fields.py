@@ -1,4 +1,4 @@
-"""Strict JSON, and typed fields out of it: what a hostile file can hold ends in a PackageError."""
+"""Strict JSON with typed fields: whatever a hostile file contains raises a PackageError."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ REMEDY = "get the file again from where it was made, or compile the model again"
 
 
 def strict_json(text: str) -> Any:
-    """The value of a JSON text, in which no key stands twice and every number is finite.
+    """Parse JSON; duplicate keys and numbers that are not finite are errors.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The text is not such JSON.
         RecursionError: It is nested too deep.
     """
     return json.loads(
@@ -37,14 +37,14 @@ def strict_json(text: str) -> Any:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text:.40} is no number that can be kept")
+        raise ValueError(f"{text:.40} is not a finite number")
     return number
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("an object has a duplicate key")
     return found
 
 
@@ -53,7 +53,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _is_deeper_than(tree: Any, levels: int) -> bool:
-    """Whether lists and objects lie in each other more than so many times."""
+    """Return whether lists and objects are nested deeper than `levels`."""
     layer = [tree]
     for _ in range(levels + 1):
         layer = [
@@ -66,18 +66,18 @@ def _is_deeper_than(tree: Any, levels: int) -> bool:
 
 
 def pointer(parent: str, *keys: str | int) -> str:
-    """The JSON pointer (RFC 6901) of something in what `parent` points at."""
+    """Return the JSON pointer (RFC 6901) of a value below the one that `parent` points at."""
     escaped = (str(key).replace("~", "~0").replace("/", "~1") for key in keys)
     return "/".join([parent, *escaped])
 
 
 class Fields:
-    """Takes typed fields out of one JSON object; every error names the object and the field.
+    """Reads typed fields of one JSON object; every error names the object and the field.
 
     Args:
-        raw: The object.
-        where: What it is, for messages.
-        path: Its JSON pointer.
+        raw: The JSON object.
+        where: Description of the object, for messages.
+        path: JSON pointer of the object.
     """
 
     def __init__(self, raw: Any, where: str, path: str = "") -> None:
@@ -88,11 +88,11 @@ class Fields:
         self.path = path
 
     def at(self, *keys: str | int) -> str:
-        """The JSON pointer of a field, or of something in it."""
+        """Return the JSON pointer of a field, or of a value below it."""
         return pointer(self.path, *keys)
 
     def bad(self, key: str, fact: str, expected: str) -> PackageError:
-        """The error that a field is at fault: `fact` follows its name."""
+        """Return the error for an invalid field; `fact` follows its name in the message."""
         return PackageError(f"{key!r} of {self.where} {fact}", expected, REMEDY, self.at(key))
 
     def take(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
@@ -102,13 +102,13 @@ class Fields:
         return value
 
     def part(self, key: str) -> Fields:
-        """The fields of an object in this one."""
+        """Return the fields of a nested object."""
         return Fields(
             self.take(key, dict, "a JSON object"), f"{key!r} of {self.where}", self.at(key)
         )
 
     def text(self, key: str) -> str:
-        """A string that can stand in a message: printable, of one line, not long."""
+        """Return a string that can be part of a message: printable, one line, bounded length."""
         value = str(self.take(key, str, "a string"))
         if len(value) > MAX_TEXT_CHARS or not value.isprintable():
             raise self.bad(
@@ -117,7 +117,7 @@ class Fields:
         return value
 
     def is_null(self, key: str) -> bool:
-        """Whether a field that must be there is null."""
+        """Return whether a required field is null."""
         if key not in self.raw:
             raise PackageError(
                 f"{self.where} has no {key!r}", "a value, or null", REMEDY, self.at(key)

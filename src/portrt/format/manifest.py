@@ -1,4 +1,4 @@
-"""The manifest: what one engine call of a program holds, as canonical JSON. No torch in here.
+"""The manifest of an engine call, as canonical JSON. Imports no torch.
 
 docs/format.md describes every field; `FORMAT_HISTORY` below is its version history.
 """
@@ -23,12 +23,12 @@ from portrt.format.signature import InputSpec as InputSpec
 from portrt.format.signature import OutputSpec as OutputSpec
 from portrt.format.signature import Signature as Signature
 
-# Readers refuse what is newer. What needs no newer version is written in the first.
+# Readers reject newer versions. The writer uses the oldest version that can express a program.
 FORMAT = 2
 OLDEST_FORMAT = 1
 FORMAT_HISTORY = {
     1: "2026-11-24: first version",
-    2: "2026-11-24: sizes of outputs that the data decides",
+    2: "2026-11-24: data-dependent output sizes",
 }
 
 MAX_MANIFEST_CHARS = 16 << 20
@@ -40,10 +40,10 @@ DTYPES = (
 
 
 def encode(manifest: Mapping[str, Any]) -> str:
-    """Canonical JSON: sorted keys, no spaces, ASCII, no NaN.
+    """Encode a manifest as canonical JSON: sorted keys, no spaces, ASCII, no NaN.
 
-    A reader takes any order of keys and any spaces between them: the canonical form is there so
-    that equal contents are equal texts, and checking it would protect nothing.
+    Readers accept any order of keys and any whitespace: the canonical form only makes equal
+    contents equal texts.
     """
     return json.dumps(
         manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -51,7 +51,7 @@ def encode(manifest: Mapping[str, Any]) -> str:
 
 
 def compose(**fields: Any) -> str:
-    """The text of a manifest with these fields, and nothing in the others."""
+    """Compose the text of a manifest from these fields, with empty values for the others."""
     empty: dict[str, Any] = {
         "format": 2 if has_data_dependent_sizes(fields["outputs"]) else 1,
         "producer": {},
@@ -68,7 +68,7 @@ def compose(**fields: Any) -> str:
 
 @dataclass(frozen=True)
 class Blob:
-    """Where the bytes of something are: which blob of the call, how long, and its SHA-256."""
+    """Reference to a blob: its index in the call, its size in bytes, and its SHA-256."""
 
     index: int
     size: int
@@ -76,11 +76,11 @@ class Blob:
 
     @classmethod
     def of(cls, index: int, data: Any) -> Blob:
-        """The blob of this index that holds `data`, a bytes-like object."""
+        """Describe the blob of this index that holds `data`, a bytes-like object."""
         return cls(index, memoryview(data).nbytes, sha256_of(data))
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in a manifest."""
+        """Return its entry in a manifest."""
         return {"blob": self.index, "size": self.size, "sha256": self.sha256}
 
 
@@ -89,14 +89,14 @@ class EngineSpec(EngineInfo):
     """One stored engine.
 
     Attributes:
-        data: Where its bytes are.
+        data: Blob with its bytes.
     """
 
     data: Blob
 
     @classmethod
     def of(cls, engine: EngineInfo, data: Blob) -> EngineSpec:
-        """The entry of an engine whose bytes are at `data`."""
+        """Return the entry of an engine whose bytes are in the blob `data`."""
         shared = {item.name: getattr(engine, item.name) for item in fields(EngineInfo)}
         return cls(data=data, **shared)
 
@@ -116,8 +116,8 @@ class Manifest:
         source_weights: Names of the weights that the source takes after its inputs.
         node_count: Operator calls in the source.
         engines: In order of preference.
-        policy: What the program asks of the place where it runs: "fallback" and "engines".
-        blob_count: How many blobs the call must have.
+        policy: Policy stored in the program: "fallback" and "engines".
+        blob_count: Number of blobs that the call must have.
     """
 
     format: int
@@ -135,7 +135,7 @@ class Manifest:
 
     @property
     def signature(self) -> Signature:
-        """What the block takes and returns."""
+        """Return the inputs and outputs of the block."""
         return Signature(self.name, self.inputs, self.outputs)
 
 
@@ -144,17 +144,17 @@ def decode(text: str) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        PackageError: It is not JSON, of an unknown format version, or inconsistent in itself.
+        PackageError: It is not JSON, has an unknown format version, or is inconsistent.
     """
     return _decode(parse(text))
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The JSON of a manifest as plain values; only its shape as JSON and its version are checked.
+    """Parse a manifest into plain values; checks only that it is strict JSON, and its version.
 
     Raises:
-        PackageError: It is too long, not strict JSON (a key that stands twice, NaN, a float beyond
-            all bounds), or of a format version that this portrt does not read.
+        PackageError: It is too long, not strict JSON (a duplicate key, NaN, an infinite float), or
+            of a format version that this version of portrt does not read.
     """
     if len(text) > MAX_MANIFEST_CHARS:
         raise PackageError(
@@ -236,7 +236,7 @@ def _inputs(top: Fields) -> tuple[InputSpec, ...]:
 
 
 def _check_profile_counts(inputs: Iterable[InputSpec], top: Fields) -> None:
-    """All dimensions that have profiles have equally many: a call runs in one of them."""
+    """Check that all dimensions with profiles have the same number of them."""
     count = 0
     for index, spec in enumerate(inputs):
         for axis, size in enumerate(spec.shape):
@@ -289,7 +289,7 @@ def _engine(item: Any, block: str, path: str) -> EngineSpec:
 
 
 def _requires(engine: Fields) -> Mapping[str, Any]:
-    """What backends read without asking again what it is."""
+    """Check the types of the requirements, which backends read without further checks."""
     engine.mapping("requires")
     part = engine.part("requires")
     if not part.names("device"):
@@ -317,7 +317,7 @@ def _policy(top: Fields) -> Mapping[str, Any]:
 
 
 def _blobs(manifest: Manifest) -> Iterable[tuple[str, Blob, str]]:
-    """Each blob with its label for messages, and the JSON pointer of its entry."""
+    """Yield each blob's label for messages, the blob, and the JSON pointer of its entry."""
     for label, blob, path in (
         ("the weights", manifest.weights, "/weights"),
         ("the source", manifest.source, "/source"),
@@ -329,13 +329,13 @@ def _blobs(manifest: Manifest) -> Iterable[tuple[str, Blob, str]]:
 
 
 def _check_blobs(manifest: Manifest) -> None:
-    """Every blob that is named exists, is named once, and none is left without a name."""
+    """Check that the manifest refers to every blob of the call exactly once."""
     block = f"block {manifest.name!r:.80}"
     owner: dict[int, str] = {}
     for label, blob, path in _blobs(manifest):
         if blob.index >= manifest.blob_count:
             raise PackageError(
-                f"{label} of {block} is said to be blob {blob.index}",
+                f"{label} of {block} refers to blob {blob.index}",
                 f"an index below the {manifest.blob_count} blobs of the call",
                 _REMEDY,
                 f"{path}/blob",
@@ -363,16 +363,16 @@ def _check_blobs(manifest: Manifest) -> None:
 
 
 def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
-    """Raise PackageError unless the call has the blobs, of the sizes, that the manifest says.
+    """Raise PackageError unless number and sizes of the blobs match the manifest.
 
     Args:
         manifest: A checked manifest.
-        sizes: Bytes of each blob that the call really has.
+        sizes: Actual number of bytes of each blob of the call.
     """
     if len(sizes) != manifest.blob_count:
         raise PackageError(
             f"the call of block {manifest.name!r:.80} has {len(sizes)} blobs",
-            f"{manifest.blob_count}, as its manifest says",
+            f"{manifest.blob_count}, as in its manifest",
             _REMEDY,
             "/blob_count",
         )
@@ -380,25 +380,25 @@ def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
         if sizes[blob.index] != blob.size:
             raise PackageError(
                 f"{label} of block {manifest.name!r:.80} has {sizes[blob.index]} bytes",
-                f"{blob.size}, as its manifest says",
+                f"{blob.size}, as in its manifest",
                 _REMEDY,
                 f"{path}/size",
             )
 
 
 def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
-    """Every blob of a call with a name for messages."""
+    """Return every blob of a call, with a label for messages."""
     labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
     labelled += [(f"engine {engine.backend}", engine.data) for engine in manifest.engines]
     return [(label, blob) for label, blob in labelled if blob is not None]
 
 
 def check_digest(data: Any, blob: Blob, label: str) -> None:
-    """Raise PackageError unless the bytes of `data` have the digest that the manifest says."""
+    """Raise PackageError unless the bytes of `data` match the digest in the manifest."""
     found = sha256_of(data)
     if found != blob.sha256:
         raise PackageError(
             f"{label} is damaged: its SHA-256 is {found[:16]}...",
-            f"{blob.sha256[:16]}..., as its manifest says",
+            f"{blob.sha256[:16]}..., as in its manifest",
             _REMEDY,
         )

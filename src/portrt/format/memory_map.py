@@ -1,8 +1,8 @@
-"""Files in memory: mapped, known by their addresses, and let go of. No torch in here.
+"""Memory-mapped files, registered by address. Imports no torch.
 
-A mapped file is read where it is touched, and what was read stays in the process's memory. What was
-only passed over, as for a digest, is let go of again; and a library that can map a file itself is
-told which file some memory is of, so that it need not copy it.
+Pages of a mapped file are read on access and stay resident. Pages that are only read once, as for a
+digest, are dropped again. A library that can map a file itself gets path and offset of the memory,
+so that it need not copy it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Region:
     """Memory that a file is mapped to.
 
     Attributes:
-        address: Of its first byte.
-        size: Number of bytes, from the beginning of the file on.
-        path: The file, without symbolic links.
-        identity: Tells the file that was mapped from any other, and from a changed one.
+        address: Address of its first byte.
+        size: Number of bytes, from the beginning of the file.
+        path: Path of the file, with symbolic links resolved.
+        identity: Device, inode, size and modification time of the file when it was mapped.
         memory: The mapping; dead when nothing uses it any more.
     """
 
@@ -40,7 +40,7 @@ class Region:
     memory: weakref.ref[mmap.mmap]
 
     def is_there(self) -> bool:
-        """Whether the path still leads to the very file that is mapped, unchanged."""
+        """Return whether the path still refers to the mapped file, unmodified."""
         try:
             return _identity(self.path.stat()) == self.identity
         except OSError:
@@ -51,11 +51,11 @@ _regions: dict[int, Region] = {}
 
 
 def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
-    """A file as memory, private to this process: what is written to it never reaches the file."""
+    """Map a file copy-on-write: writes to the memory never reach the file."""
     with Path(path).open("rb") as file:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         identity = _identity(os.fstat(file.fileno()))
-    address, size = _place(memory) or (0, 0)
+    address, size = _extent(memory) or (0, 0)
     real = Path(path).resolve()
     _regions[address] = Region(address, size, real, identity, weakref.ref(memory, _forget))
     return memory
@@ -63,12 +63,12 @@ def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
 
 def _forget(dead: weakref.ref[mmap.mmap]) -> None:
     for address, region in list(_regions.items()):
-        if region.memory is dead:  # another may have been mapped to that address already
+        if region.memory is dead:  # the address may be in use by a newer mapping
             del _regions[address]
 
 
 def region_at(address: int, size: int) -> Region | None:
-    """The mapped file that these bytes of memory are of, or None."""
+    """Return the mapped file that contains these bytes of memory, or None."""
     for region in list(_regions.values()):
         if region.address <= address and address + size <= region.address + region.size:
             return region
@@ -76,25 +76,26 @@ def region_at(address: int, size: int) -> Region | None:
 
 
 def drop_pages(buffer: Any) -> None:
-    """Take what a buffer has of a mapped file out of memory; it is read again when it is used.
+    """Drop the resident pages of a buffer in a mapped file; they are read again on access.
 
-    Nothing happens to other memory. Only for what is never written: that would be lost.
+    Has no effect on other memory. Must not be used for memory that was written: the changes would
+    be lost.
     """
-    place = _place(buffer)
-    region = None if place is None else region_at(*place)
+    extent = _extent(buffer)
+    region = None if extent is None else region_at(*extent)
     memory = None if region is None else region.memory()
-    if place is None or region is None or memory is None or not hasattr(memory, "madvise"):
+    if extent is None or region is None or memory is None or not hasattr(memory, "madvise"):
         return
-    start = place[0] - region.address
+    start = extent[0] - region.address
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (start + place[1]) // mmap.PAGESIZE * mmap.PAGESIZE
+    end = (start + extent[1]) // mmap.PAGESIZE * mmap.PAGESIZE
     if first < end:
         with contextlib.suppress(OSError, ValueError):
             memory.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def sha256_of(buffer: Any) -> str:
-    """The digest of a buffer, in hexadecimal; of a mapped file, little is in memory at a time."""
+    """Return the hexadecimal SHA-256 of a buffer; pages of a mapped file are dropped again."""
     view = memoryview(buffer)
     view = view.cast("B") if view.nbytes else memoryview(b"")
     digest = hashlib.sha256()
@@ -106,13 +107,13 @@ def sha256_of(buffer: Any) -> str:
 
 
 def when_unused(memory: mmap.mmap, call: Callable[[], Any]) -> None:
-    """Call something when nothing uses a mapping any more, or the process ends."""
+    """Call a function when nothing uses a mapping any more, or the process ends."""
     owner = os.getpid()
     weakref.finalize(memory, lambda: call() if os.getpid() == owner else None)
 
 
-def _place(buffer: Any) -> tuple[int, int] | None:
-    """Address and size of a buffer; None where it cannot be a mapping, which can be written."""
+def _extent(buffer: Any) -> tuple[int, int] | None:
+    """Return address and size of a buffer; None if it is read-only, which no mapping is."""
     view = memoryview(buffer)
     if view.readonly or not view.nbytes:
         return None

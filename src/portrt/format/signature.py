@@ -1,4 +1,4 @@
-"""What a block takes and returns: names, dtypes and shapes. No torch in here."""
+"""Signature of a block: names, dtypes and shapes of inputs and outputs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class InputSpec:
     """One input of a block.
 
     Attributes:
-        name: Of the input.
+        name: Name of the input.
         dtype: torch's name of its dtype, without "torch.".
-        shape: Each size is an integer, a Dimension, or a tree over earlier dimensions.
+        shape: Sizes; each is an integer, a Dimension, or an expression over earlier dimensions.
     """
 
     name: str
@@ -24,7 +24,7 @@ class InputSpec:
     shape: tuple[Any, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in a manifest."""
+        """Return its entry in a manifest."""
         return {"name": self.name, "dtype": self.dtype, "shape": _shape_entry(self.shape)}
 
 
@@ -33,9 +33,10 @@ class OutputSpec:
     """One output of a block.
 
     Attributes:
-        name: Of the output.
+        name: Name of the output.
         dtype: torch's name of its dtype, without "torch.".
-        shape: Each size is an integer, a tree over the inputs' dimensions, or a DataDependentSize.
+        shape: Sizes; each is an integer, an expression over the inputs' dimensions, or a
+            DataDependentSize.
     """
 
     name: str
@@ -43,18 +44,18 @@ class OutputSpec:
     shape: tuple[Any, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Its entry in a manifest."""
+        """Return its entry in a manifest."""
         return {"name": self.name, "dtype": self.dtype, "shape": _shape_entry(self.shape)}
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a block takes and returns.
+    """Inputs and outputs of a block.
 
     Attributes:
-        name: Of the block.
-        inputs: In call order.
-        outputs: In order.
+        name: Name of the block.
+        inputs: Inputs in call order.
+        outputs: Outputs in order.
     """
 
     name: str

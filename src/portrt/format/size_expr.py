@@ -1,7 +1,7 @@
-"""Sizes as small expression trees over input dimensions, in plain JSON values.
+"""Size expressions: small trees over input dimensions, as plain JSON values.
 
 A tree is an integer, a float inside an expression, or a list: ["dim", input, axis] or
-[operator, argument, ...]. Nothing in it is ever evaluated as Python text.
+[operator, argument, ...]. It is never evaluated as Python source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_TERMS = 4096
 MAX_EXPONENT = 16
 MAX_SIZE = 2**62  # also of every step on the way to a size: torch's sizes are 64 bits
 
-# name -> (fewest arguments, most arguments; 0 means no limit, meaning on plain numbers)
+# name -> (minimum and maximum number of arguments, 0 for no maximum; implementation on numbers)
 OPERATORS: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "add": (2, 0, operator.add),
     "mul": (2, 0, operator.mul),
@@ -44,15 +44,16 @@ def evaluate(
     dim: Callable[[int, int], Any],
     meaning: Mapping[str, Callable[..., Any]] = NUMBERS,
 ) -> Any:
-    """The value of a checked tree.
+    """Evaluate a checked tree.
 
     Args:
-        tree: Checked by `check`.
-        dim: (input, axis) -> size.
-        meaning: What the operators do; `NUMBERS` for plain numbers.
+        tree: Expression that `check` accepted.
+        dim: Function from (input, axis) to the size.
+        meaning: Implementation of each operator; `NUMBERS` for plain numbers.
 
     Raises:
-        ArithmeticError: A division by zero, or a step beyond +-MAX_SIZE: so its time is bounded.
+        ArithmeticError: Division by zero, or an intermediate value beyond +-MAX_SIZE, which bounds
+            the time of the evaluation.
     """
     if isinstance(tree, (int, float)):
         return tree
@@ -69,29 +70,29 @@ def evaluate(
 
 
 def _bounded(value: Any) -> Any:
-    """The value; symbolic ones have no size yet, and NaN is within no bounds."""
+    """Raise OverflowError for a number beyond MAX_SIZE or NaN; symbolic values pass."""
     if isinstance(value, (int, float)) and not -MAX_SIZE <= value <= MAX_SIZE:
         raise OverflowError(f"a size is beyond {MAX_SIZE}")
     return value
 
 
 def check(tree: Tree, ranks: Sequence[int], where: str, path: str = "") -> None:
-    """Raise PackageError unless `tree` is an integer, and refers to dimensions that exist.
+    """Raise PackageError unless `tree` is a well-formed integer expression over known dimensions.
 
     Args:
-        tree: From a file; anything at all.
+        tree: Any value read from a file.
         ranks: Rank of each input that the tree may refer to.
-        where: What the tree is, for the message.
-        path: Its JSON pointer.
+        where: Description of the tree, for the message.
+        path: JSON pointer of the tree.
     """
     _Check(ranks, where, path).check(tree, ())
-    if not _is_whole(tree):
+    if not _is_integral(tree):
         fact = f"{where} is the fraction {brief(tree)}"
         raise PackageError(fact, "an integer: floor, ceil or trunc", _REMEDY, path)
 
 
-def _is_whole(tree: Tree) -> bool:
-    """Whether the value of a well-formed tree is an int: so that it is one as a symbol, too."""
+def _is_integral(tree: Tree) -> bool:
+    """Return whether a well-formed tree evaluates to an int, also with symbolic sizes."""
     if not isinstance(tree, list):
         return isinstance(tree, int)
     name, *arguments = tree
@@ -99,11 +100,11 @@ def _is_whole(tree: Tree) -> bool:
         return True
     if name == "truediv":
         return False
-    return all(map(_is_whole, arguments))
+    return all(map(_is_integral, arguments))
 
 
 class _Check:
-    """One walk over a tree, with what is left of its limits."""
+    """One traversal of a tree, which counts its terms."""
 
     def __init__(self, ranks: Sequence[int], where: str, path: str) -> None:
         self._ranks = ranks
@@ -115,18 +116,18 @@ class _Check:
         """Raise PackageError unless a tree is well-formed.
 
         Args:
-            tree: Anything at all.
-            at: Its place in the whole tree.
+            tree: Any value read from a file.
+            at: Indices that lead to it from the root.
         """
         self._terms -= 1
         if len(at) > MAX_DEPTH or self._terms < 0:
             raise self._bad((), "is too large", f"at most {MAX_DEPTH} levels and {MAX_TERMS} terms")
         if isinstance(tree, bool) or not isinstance(tree, (int, float, list)):
-            raise self._bad(at, f"holds {brief(tree)}", "numbers and lists")
+            raise self._bad(at, f"contains {brief(tree)}", "numbers and lists")
         if isinstance(tree, list):
             self._check_call(tree, at)
         elif not -MAX_SIZE <= tree <= MAX_SIZE:  # NaN is not, either
-            raise self._bad(at, f"holds {brief(tree)}", f"numbers within +-{MAX_SIZE}")
+            raise self._bad(at, f"contains {brief(tree)}", f"numbers within +-{MAX_SIZE}")
 
     def _check_call(self, tree: list[Any], at: tuple[int, ...]) -> None:
         name = tree[0] if tree else None
@@ -136,17 +137,17 @@ class _Check:
             return
         if not isinstance(name, str) or name not in OPERATORS:
             raise self._bad(at, f"uses {brief(name)}", f"dim, {', '.join(OPERATORS)}")
-        fewest, most, _ = OPERATORS[name]
+        minimum, maximum, _ = OPERATORS[name]
         count = len(tree) - 1
-        if count < fewest or (most and count > most):
-            limit = f"at least {fewest}" if most == 0 else f"{fewest}"
+        if count < minimum or (maximum and count > maximum):
+            limit = f"at least {minimum}" if maximum == 0 else f"{minimum}"
             raise self._bad(at, f"gives {name} {count} arguments", limit)
         if name == "pow" and not (type(tree[2]) is int and 0 <= tree[2] <= MAX_EXPONENT):
             raise self._bad(
                 (*at, 2), f"raises to {brief(tree[2])}", f"an integer exponent up to {MAX_EXPONENT}"
             )
-        for place, argument in enumerate(tree[1:], 1):
-            self.check(argument, (*at, place))
+        for index, argument in enumerate(tree[1:], 1):
+            self.check(argument, (*at, index))
 
     def _bad(self, at: tuple[int, ...], fact: str, expected: str) -> PackageError:
         field = "/".join([self._path, *map(str, at)])

@@ -1,4 +1,4 @@
-"""Large data in a temporary file that goes when nothing uses it any more. No torch in here."""
+"""Large data in a temporary file that is removed when nothing uses it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from portrt.format.memory_map import map_file, when_unused
 
 logger = logging.getLogger(__name__)
 
-# What is left free on the disk: others write there too.
+# Space that is left free on the disk for other processes.
 _MARGIN_BYTES = 64 << 20
 
 
 def scratch_file(size: int, parts: Iterable[Any]) -> mmap.mmap | None:
-    """A new file of these parts, mapped; None where it cannot be written.
+    """Write these parts to a temporary file and map it; return None if it cannot be written.
 
     Args:
-        size: Bytes of all parts.
-        parts: Buffers, one after the other.
+        size: Total number of bytes of all parts.
+        parts: Buffers, written one after the other.
     """
     folder = None
     try:
         if shutil.disk_usage(tempfile.gettempdir()).free < size + _MARGIN_BYTES:
-            raise OSError(f"{tempfile.gettempdir()} has no room for {size} bytes")
+            raise OSError(f"{tempfile.gettempdir()} has less than {size} bytes free")
         folder = Path(tempfile.mkdtemp(prefix="portrt-weights-"))
         path = folder / "weights.safetensors"
         with path.open("wb", buffering=0) as file:
