@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -284,3 +285,16 @@ def test_a_builder_of_programs_takes_nodes_that_onnx_lacks(monkeypatch: pytest.M
     assert blocks("onnx") == 0
     assert blocks("program") == 1
     assert blocks("program", "onnx") == 0
+
+
+def test_a_builder_of_programs_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision is lowered in the ONNX model, which such a builder does not read."""
+    from portrt.compiler.building import precision
+    from portrt.targets.backends import BackendInfo
+
+    row = BackendInfo(name="fake", runtime="nowhere:Runtime")
+    monkeypatch.setitem(BUILT_IN, "fake", row)
+    for reads, kept in (("program", True), ("onnx", False)):
+        monkeypatch.setattr(precision, "builder", lambda _, r=reads: SimpleNamespace(input=r))
+        assert bool(precision.reason_for_float32("fake", "fp16")) is kept
+        assert precision.reason_for_float32("fake", None) == ""

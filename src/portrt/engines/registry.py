@@ -53,8 +53,10 @@ def row_of(name: str) -> BackendInfo:
 def unavailable(row: BackendInfo, path: str, err: Exception) -> Verdict:
     """No: a part of a backend cannot be imported. Logs the error with its traceback."""
     logger.warning("%s of the backend %s cannot be imported", path, row.name, exc_info=err)
+    text = (str(err).splitlines() or [""])[0]
+    remedy = " or see ".join(part for part in (row.install, row.documentation) if part)
     return Verdict.no(
-        "library_missing", f"{path} cannot be imported: {type(err).__name__}: {err}", row.install
+        "library_missing", f"{path} cannot be imported: {type(err).__name__}: {text}", remedy
     )
 
 

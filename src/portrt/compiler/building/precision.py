@@ -19,6 +19,7 @@ from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import (
     widen_bfloat16,
     widen_float16,
 )
+from portrt.compiler.backends.registry import builder
 from portrt.compiler.building.check import Sample, check_engine
 from portrt.compiler.building.stored_precision import autocast_entry
 from portrt.compiler.convert import OnnxModel
@@ -26,6 +27,7 @@ from portrt.compiler.convert.autocast import AutocastRules, autocast
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Block, Engine
 from portrt.errors import BuildError
+from portrt.targets.backends import find
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +170,11 @@ KEPT_IN_FLOAT32 = {
 
 def reason_for_float32(backend: str, precision: str | None) -> str:
     """Why an engine of this backend stays in float32 although it was asked for less, or ""."""
-    return "" if precision is None else KEPT_IN_FLOAT32.get((backend, precision), "")
+    if precision is None:
+        return ""
+    if find(backend) is not None and builder(backend).input == "program":
+        return "its builder reads the exported program; a lower precision is written into ONNX"
+    return KEPT_IN_FLOAT32.get((backend, precision), "")
 
 
 def precision_of_block(block: Block) -> str:
