@@ -1,4 +1,4 @@
-"""Which options belong to which backend: found by name, from the rows of the backends."""
+"""Options of single backends, found through the registry of backends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 @lru_cache
 def options_class(backend: str) -> type[BackendOptions] | None:
-    """The options of a backend; None if it has none, is unknown, or cannot be imported."""
+    """Return a backend's class of options; None if it has none, is unknown, or fails to import."""
     row = backends.find(backend)
     if row is None or not row.options:
         return None
     try:
         found: type[BackendOptions] = backends.resolve(row.options)
         options_of(found)
-    except Exception as err:  # of a package that is not ours
+    except Exception as err:  # code of another package
         logger.warning(
             "the options of the backend %s are left out: %s cannot be used: %s: %s",
             backend,
@@ -36,13 +36,13 @@ def options_class(backend: str) -> type[BackendOptions] | None:
 
 
 def option_classes() -> tuple[type[BackendOptions], ...]:
-    """The options of all backends; a class that several backends share is there once."""
+    """Return the classes of options of all backends, each class once."""
     found = (options_class(name) for name in backends.names())
     return tuple(dict.fromkeys(cls for cls in found if cls is not None))
 
 
 def built_in_owners() -> dict[type[BackendOptions], list[str]]:
-    """The options of portrt's own backends -> the names of the backends."""
+    """Return each class of options of portrt's own backends -> the names of its backends."""
     found: dict[type[BackendOptions], list[str]] = {}
     for name in backends.BUILT_IN:
         cls = options_class(name)
@@ -52,14 +52,14 @@ def built_in_owners() -> dict[type[BackendOptions], list[str]]:
 
 
 def route(given: Iterable[BackendOptions], values: Mapping[str, Any]) -> tuple[BackendOptions, ...]:
-    """Options of backends with some values changed, each wherever an option of its name is.
+    """Set values in all backend options that have an option of that name.
 
     Args:
-        given: Options; of two of one class the later one counts.
+        given: Options of backends; of two instances of one class the later one is used.
         values: Name of an option -> value.
 
     Returns:
-        Those that differ from the defaults, in a fixed order.
+        The options that differ from the defaults, in a fixed order.
     """
     found = {type(item): item for item in given}
     for cls in option_classes() if values else ():

@@ -1,7 +1,7 @@
 """Types of the options of `compile` and `files.add_engine`, for editors and type checkers.
 
-Tests keep their names equal to the fields that declare the options. Options of backends that other
-packages bring are not here: they have a place in the mappings of `engines`.
+A test checks that the names equal the fields that declare the options. Options of other packages'
+backends are not included; they are given in the mappings of `engines`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TensorRTKeywords(TypedDict, total=False):
 
 
 class EngineKeywords(TensorRTKeywords, total=False):
-    """What one engine can have for itself."""
+    """Options that can be set for a single engine."""
 
     precision: Literal["fp16", "bf16", "fp32"] | torch.dtype | None
     autocast_excluded_modules: str | Collection[str]
@@ -48,13 +48,13 @@ class EngineKeywords(TensorRTKeywords, total=False):
 
 
 class EngineEntry(EngineKeywords, total=False):
-    """An engine with options of its own, in `engines`."""
+    """An entry of `engines` with its own options."""
 
     backend: str
 
 
 class OneEngineKeywords(EngineKeywords, total=False):
-    """The fields that also make sense where one engine is built."""
+    """The fields that also apply when a single engine is built."""
 
     min_block_size: int
     torch_executed_ops: Operators
@@ -80,7 +80,7 @@ class SettingsKeywords(OneEngineKeywords, total=False):
 
 
 class TorchTensorRTKeywords(TypedDict, total=False):
-    """Options of Torch-TensorRT that are accepted: for a precision, or without a meaning here."""
+    """Options of Torch-TensorRT that are accepted: for a precision, or without an effect here."""
 
     enabled_precisions: object
     enable_autocast: bool
@@ -105,8 +105,8 @@ class TorchTensorRTKeywords(TypedDict, total=False):
 
 
 class CompileOptions(SettingsKeywords, TorchTensorRTKeywords, total=False):
-    """Keyword arguments of `compile` beside those that its signature names."""
+    """Keyword arguments of `compile` in addition to those in its signature."""
 
 
 class AddEngineOptions(OneEngineKeywords, TorchTensorRTKeywords, total=False):
-    """Keyword arguments of `files.add_engine` beside those that its signature names."""
+    """Keyword arguments of `files.add_engine` in addition to those in its signature."""

@@ -1,4 +1,4 @@
-"""Fields that declare options: a default, a check, a line of help, and what the option affects."""
+"""Declaration of options as dataclass fields: default, check, help text, and cache behavior."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-# (name of the option, value) -> the value in the one form that is stored. Raises SettingsError for
-# a value that cannot be used, and returns a value that it returned before unchanged.
+# (name of the option, value) -> the normalized value. Raises SettingsError for an invalid value;
+# idempotent.
 Parse = Callable[[str, Any], Any]
 
 _Class = TypeVar("_Class", bound=type)
@@ -19,12 +19,12 @@ class Option:
     """One option.
 
     Attributes:
-        name: Its name.
-        default: The value where none is given.
-        help: What it does, in one line.
-        unset: What the default comes to, if it does not show that itself.
-        rebuilds: Whether another value gives another engine.
-        per_engine: Whether one engine can have it for itself.
+        name: Name of the option.
+        default: Value that is used if none is given.
+        help: Description in one line.
+        unset: Meaning of the default, if the value alone does not show it.
+        rebuilds: Whether a change of the value requires a new engine.
+        per_engine: Whether it can be set for a single engine.
         parse: Normalizes and checks a value.
     """
 
@@ -38,13 +38,13 @@ class Option:
 
     @property
     def line(self) -> str:
-        """Name, help and default, for docstrings."""
+        """Return name, help and default, for docstrings."""
         unset = f" ({self.unset})" if self.unset else ""
         return f"{self.name}: {self.help} Default: {default_text(self.default)}{unset}."
 
 
 def as_given(name: str, value: Any) -> Any:  # noqa: ARG001  (a `Parse`)
-    """Keep any value as it is."""
+    """Return any value unchanged."""
     return value
 
 
@@ -60,13 +60,14 @@ def setting(
     """Declare an option as a field of a frozen dataclass.
 
     Args:
-        default: The value where none is given.
-        help: One line, for docstrings, the command line and docs/options.md.
-        rebuilds: Whether another value gives another engine; the value is then in its cache key.
-        unset: What the default comes to, if it does not show that itself.
+        default: Value that is used if none is given.
+        help: Description in one line, for docstrings, the command line and docs/options.md.
+        rebuilds: Whether a change of the value requires a new engine; if so, the value is part of
+            the cache key.
+        unset: Meaning of the default, if the value alone does not show it.
         parse: Normalizes and checks a value.
-        per_engine: Whether a mapping in `engines` may have it. All options of a backend may be
-            there without this mark.
+        per_engine: Whether a mapping in `engines` may set it. Options of a backend may always be
+            set there.
     """
     metadata = {"help": help, "unset": unset, "rebuilds": rebuilds}
     metadata |= {"parse": parse, "per_engine": per_engine}
@@ -74,7 +75,7 @@ def setting(
 
 
 def options_of(cls: type) -> Mapping[str, Option]:
-    """The options that fields of a dataclass declare, by name."""
+    """Return the options that fields of a dataclass declare, by name."""
     return {
         item.name: Option(item.name, item.default, **item.metadata)
         for item in dataclasses.fields(cls)
@@ -83,12 +84,12 @@ def options_of(cls: type) -> Mapping[str, Option]:
 
 
 def default_text(value: Any) -> str:
-    """A default as it reads in a text: without the type of an empty collection."""
+    """Format a default for text: "empty" for every empty collection."""
     return "empty" if value in ((), frozenset()) else repr(value)
 
 
 def documented(cls: _Class) -> _Class:
-    """Class decorator: list the options of a dataclass in its docstring."""
+    """List the options of a dataclass in its docstring; a class decorator."""
     if cls.__doc__ is not None:  # python -OO has none
         head, _, rest = cls.__doc__.rstrip().partition("    Attributes:\n")
         section = docstring_section("Attributes", options_of(cls).values())
@@ -97,16 +98,16 @@ def documented(cls: _Class) -> _Class:
 
 
 def docstring_section(title: str, options: Iterable[Option]) -> str:
-    """A section of a docstring, one line for each option."""
+    """Format a section of a docstring, one line for each option."""
     return "".join([f"    {title}:\n", *(f"        {option.line}\n" for option in options)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
-    """Options of one backend, or of several that share them: the base of such a dataclass.
+    """Base class for the options of one backend, or of several that share them.
 
-    Every field is made by `setting`. The row of a backend in `portrt.targets.backends` has the
-    name of its class.
+    Every field is declared with `setting`. The backend's row in `portrt.targets.backends` names the
+    class.
     """
 
     def __post_init__(self) -> None:
@@ -114,5 +115,5 @@ class BackendOptions:
             object.__setattr__(self, name, option.parse(name, getattr(self, name)))
 
     def key_parts(self) -> dict[str, Any]:
-        """Parts of an engine's cache key beyond the marked fields, such as digests of files."""
+        """Return parts of the cache key in addition to the marked fields, such as file digests."""
         return {}

@@ -22,10 +22,10 @@ _SPELLINGS = {
 
 
 def precision_name(value: Any) -> str | None:
-    """ "fp16" or "bf16" for these names, torch's dtypes and torch_tensorrt's; None for float32.
+    """Return "fp16" or "bf16" for a name or a dtype of torch or torch_tensorrt; None for float32.
 
     Raises:
-        SettingsError: It is none of these.
+        SettingsError: The value is none of these.
     """
     name = spelled(value)
     if value is not None and name not in (*PRECISIONS, "fp32"):
@@ -38,20 +38,21 @@ def precision_name(value: Any) -> str | None:
 
 
 def precision_option(name: str, value: Any) -> str | None:  # noqa: ARG001  (a `Parse`)
-    """`precision_name` as the check of an option."""
+    """Parse the value of a precision option; see `precision_name`."""
     return precision_name(value)
 
 
 def spelled(value: Any) -> str | None:
-    """ "fp16", "bf16" or "fp32" for a dtype of torch or of torch_tensorrt, or a name; else None."""
+    """Return "fp16", "bf16" or "fp32" for a name or a dtype of torch or torch_tensorrt, or None."""
     text = str(value).rpartition(".")[2].lower()
     return next((name for name, ways in _SPELLINGS.items() if text in ways), None)
 
 
 def precision_of_enabled(enabled: Any) -> str | None:
-    """What Torch-TensorRT's `enabled_precisions` comes to here: the lowest one, if any.
+    """Convert Torch-TensorRT's `enabled_precisions` to a precision: the lowest one, or None.
 
-    There the builder chooses among them; here what is not excluded is computed in the lowest.
+    In Torch-TensorRT the builder chooses among them; here every operator that is not excluded is
+    computed in the lowest.
     """
     items: Iterable[Any] = (
         enabled if isinstance(enabled, (set, frozenset, list, tuple)) else [enabled]

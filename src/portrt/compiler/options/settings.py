@@ -1,4 +1,4 @@
-"""The options of `compile` that all engines share, and the way to those of single backends."""
+"""Settings: the options of `compile` shared by all engines, and access to those of backends."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _logged_once: set[str] = set()
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """One engine to build: a backend, and the options in which it differs from the others.
+    """One engine to build: a backend, and the options set for this engine only.
 
     Attributes:
-        backend: Its name.
-        options: (name, value) of options that one engine can have for itself.
+        backend: Name of the backend.
+        options: (name, value) of the options set for this engine.
     """
 
     backend: str
     options: tuple[tuple[str, Any], ...] = ()
 
     def settings(self, common: Settings) -> Settings:
-        """The settings of this engine."""
+        """Return the settings of this engine."""
         cls = options_class(self.backend)
         names = {} if cls is None else options_of(cls)
         shared = {name: value for name, value in self.options if name not in names}
@@ -70,7 +70,7 @@ def _engine_requests(name: str, value: Any) -> tuple[EngineRequest, ...] | None:
         raise SettingsError(
             f"{name} is empty",
             "at least one engine name, or None for every backend that can build here",
-            "leave the option out, or name an engine such as 'onnxruntime'",
+            "omit the option, or name an engine such as 'onnxruntime'",
         )
     return tuple(dict.fromkeys(_engine_request(name, item) for item in items))
 
@@ -81,36 +81,37 @@ def _engine_request(name: str, item: Any) -> EngineRequest:
     given = dict(item) if isinstance(item, Mapping) else {"backend": item}
     backend = given.pop("backend", None)
     own = options_class(backend) if isinstance(backend, str) else None
-    able = {key: option for key, option in options_of(Settings).items() if option.per_engine}
-    able |= {} if own is None else options_of(own)
-    others = {key for cls in option_classes() for key in options_of(cls)} - able.keys()
-    unknown = [key for key in given if key not in able and key not in others]
+    allowed = {key: option for key, option in options_of(Settings).items() if option.per_engine}
+    allowed |= {} if own is None else options_of(own)
+    others = {key for cls in option_classes() for key in options_of(cls)} - allowed.keys()
+    unknown = [key for key in given if key not in allowed and key not in others]
     if not isinstance(backend, str) or unknown:
         raise SettingsError(
             f"{name} has the entry {item!r}",
-            f"a backend's name, or a mapping with 'backend' and any of {', '.join(able)}",
+            f"a backend's name, or a mapping with 'backend' and any of {', '.join(allowed)}",
             f"leave out {', '.join(map(str, unknown))}" if unknown else "name the backend",
         )
     for key in given.keys() & others:
         _log_once(key, f"it is not an option of {backend}")
-    parsed = {key: able[key].parse(key, given[key]) for key in given if key in able}
+    parsed = {key: allowed[key].parse(key, given[key]) for key in given if key in allowed}
     return EngineRequest(backend, tuple(sorted(parsed.items())))
 
 
 @documented
 @dataclass(frozen=True, kw_only=True, init=False)
 class Settings:
-    """What `compile` was called with.
+    """Options of a `compile` call.
 
-    Options of single backends are given by their names as well, such as `optimization_level`. They
-    are fields of classes of their own, such as `TensorRTOptions`, and attributes here.
+    Options of single backends, such as `optimization_level`, are given by name as well. They are
+    fields of separate classes, such as `TensorRTOptions`, and attributes of this one.
     docs/options.md lists all options.
 
     Attributes:
-        backend_options: Options of backends in which they differ from the defaults.
+        backend_options: Options of backends that differ from the defaults.
     """
 
-    # What only decides which operators are in a block is not marked: the key has the block itself.
+    # Options that only affect which operators are in a block are not marked with `rebuilds`: the
+    # cache key contains the block itself.
     engines: tuple[EngineRequest, ...] | None = setting(
         None,
         help="Backends to build for, best first: names, or mappings with options of one engine.",
@@ -254,7 +255,7 @@ class Settings:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "backend_options", route(backend_options, given))
 
-    if not TYPE_CHECKING:  # our own code names the class of an option
+    if not TYPE_CHECKING:  # portrt's own code uses `of` with the class of the option
 
         def __getattr__(self, name: str) -> Any:
             for cls in option_classes():
@@ -264,11 +265,11 @@ class Settings:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Settings:
-        """Settings from the keyword arguments of a `compile` call.
+        """Create settings from the keyword arguments of a `compile` call.
 
         Raises:
-            SettingsError: An option is unknown (the nearest known one is named) or its value is
-                not usable.
+            SettingsError: An option is unknown (the message names the closest known one) or its
+                value is invalid.
         """
         options = with_precision(options)
         _check_known("compile()", options, WITHOUT_MEANING)
@@ -278,16 +279,16 @@ class Settings:
         return cls(**{name: options[name] for name in options if name not in WITHOUT_MEANING})
 
     def of(self, cls: type[_Options]) -> _Options:
-        """The options that one backend, or several, declare in a class."""
+        """Return the options of a class that one or several backends declare."""
         return next((item for item in self.backend_options if type(item) is cls), cls())
 
     def of_backend(self, name: str) -> BackendOptions:
-        """The options of a backend by its name; without any if it declares none."""
+        """Return the options of a backend by its name; empty if it declares none."""
         return self.of(options_class(name) or BackendOptions)
 
 
 def all_options() -> dict[str, Option]:
-    """Every option of `compile`: those of `Settings`, and those of all backends."""
+    """Return every option of `compile`: those of `Settings`, and those of all backends."""
     found = dict(options_of(Settings))
     for cls in option_classes():
         for name, option in options_of(cls).items():

@@ -1,4 +1,4 @@
-"""Torch-TensorRT's options: what has no meaning here, and its ways to ask for a precision."""
+"""Torch-TensorRT's options: those without an effect here, and those that request a precision."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from portrt.compiler.options.precision import precision_of_enabled, spelled
 
-# Torch-TensorRT options that have no meaning here. They are accepted, so that a call can be moved
-# with only the import changed, and named once in the log with the reason.
+# Torch-TensorRT options that have no effect here. They are accepted, so that a call can be ported
+# by changing only the import, and logged once with the reason.
 WITHOUT_MEANING = {
     "device": "the program runs on the device of its inputs",
     "autocast_excluded_nodes": "name modules or operators in autocast_excluded_modules and _ops",
     "autocast_max_depth_of_reduction": "reductions stay in float32",
     "autocast_calibration_dataloader": "operators are chosen by rule, see `precision`",
     "use_explicit_typing": "engines are always strongly typed",
-    "use_python_runtime": "the file is the same for both runtimes; the one that is there is used",
+    "use_python_runtime": "the file is the same for both runtimes; the installed one is used",
     "immutable_weights": "weights are constants of the program",
     "truncate_double": "float64 nodes stay in PyTorch where a backend lacks them",
     "pass_through_build_failures": "a failed engine is left out with its reason",
@@ -29,17 +29,17 @@ WITHOUT_MEANING = {
 }
 
 
-# Torch-TensorRT's ways to ask for a precision.
+# Torch-TensorRT's options that request a precision.
 PRECISION_SYNONYMS = ("enabled_precisions", "enable_autocast", "autocast_low_precision_type")
 
 
 def with_precision(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with `precision` in the place of Torch-TensorRT's ways to ask for one."""
+    """Replace Torch-TensorRT's options that request a precision by `precision`."""
     found = dict(options)
-    enabled, autocast, wanted = (found.pop(name, None) for name in PRECISION_SYNONYMS)
+    enabled, autocast, low_precision = (found.pop(name, None) for name in PRECISION_SYNONYMS)
     chosen = None
     if autocast:
-        chosen = spelled(wanted) or "fp16"  # their default
+        chosen = spelled(low_precision) or "fp16"  # Torch-TensorRT's default
     elif enabled is not None:
         chosen = precision_of_enabled(enabled)
     return found if chosen is None else {"precision": chosen, **found}

@@ -1,4 +1,4 @@
-"""Checks of options: each returns a value in the one form that is stored, see `fields.Parse`."""
+"""Checks of option values: each returns the normalized value, see `fields.Parse`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portrt.errors import SettingsError
 
 
 def integer(low: int, high: int | None = None, *, optional: bool = False) -> Parse:
-    """A check for integers from `low` to `high`, and for None if `optional`."""
+    """Return a check for integers from `low` to `high`, and for None if `optional`."""
     bounds = f"from {low}" + ("" if high is None else f" to {high}")
 
     def parse(name: str, value: Any) -> Any:
@@ -34,7 +34,7 @@ def integer(low: int, high: int | None = None, *, optional: bool = False) -> Par
 
 
 def positive(what: str, remedy: str) -> Parse:
-    """A check for numbers above 0."""
+    """Return a check for numbers above 0."""
 
     def parse(name: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
@@ -45,7 +45,7 @@ def positive(what: str, remedy: str) -> Parse:
 
 
 def one_of(allowed: tuple[str, ...], *, optional: bool = False) -> Parse:
-    """A check for some names, and for None if `optional`."""
+    """Return a check for the allowed names, and for None if `optional`."""
 
     def parse(name: str, value: Any) -> Any:
         if not (value is None and optional):
@@ -56,15 +56,15 @@ def one_of(allowed: tuple[str, ...], *, optional: bool = False) -> Parse:
 
 
 def _items(value: Any) -> list[Any]:
-    """Several values, or a list of the one."""
+    """Return a list of the values, or of the single one."""
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     return list(value) if several else [value]
 
 
 def operator_name(op: Any) -> str:
-    """`aten.relu.default` for an overload, `aten.relu` for a packet, and for names of these.
+    """Return `aten.relu.default` for an overload, `aten.relu` for a packet; accepts names of both.
 
-    An operator that is called with graphs, which torch prints as `cond`, is `higher_order.cond`.
+    A higher-order operator, which torch prints as `cond`, is `higher_order.cond`.
     """
     name = op if isinstance(op, str) else str(op)
     if not isinstance(op, str) and name.isidentifier():
@@ -80,14 +80,14 @@ def operator_name(op: Any) -> str:
 
 
 def operators(name: str, value: Any) -> frozenset[str]:  # noqa: ARG001  (a `Parse`)
-    """Names of one operator or of several."""
+    """Return the names of one operator or of several."""
     if not isinstance(value, (set, frozenset, list, tuple)):
         value = [value]
     return frozenset(operator_name(op) for op in value)
 
 
 def modules(name: str, value: Any) -> frozenset[str]:
-    """One pattern of modules or several."""
+    """Check one module pattern or several."""
     items = _items(value)
     for item in items:
         if not isinstance(item, str) or not item:
@@ -100,7 +100,7 @@ def modules(name: str, value: Any) -> frozenset[str]:
 
 
 def translations(name: str, value: Any) -> tuple[tuple[str, Callable[..., Any]], ...]:
-    """Pairs of an operator's name and a function."""
+    """Return pairs of an operator's name and a function."""
     if isinstance(value, tuple):  # parsed before
         value = dict(value)
     if not isinstance(value, Mapping):
@@ -109,11 +109,11 @@ def translations(name: str, value: Any) -> tuple[tuple[str, Callable[..., Any]],
             "a mapping of operators to functions",
             "see docs/extending.md for an example",
         )
-    return tuple((operator_name(op), _callable(name, made)) for op, made in value.items())
+    return tuple((operator_name(op), _callable(name, function)) for op, function in value.items())
 
 
 def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    """One function or several."""
+    """Check one function or several."""
     items = [value] if callable(value) else _items(value)
     return tuple(_callable(name, item) for item in items)
 
@@ -123,18 +123,18 @@ def _callable(name: str, value: Any) -> Callable[..., Any]:
         raise SettingsError(
             f"{name} has {value!r}", "a function", "see docs/extending.md for an example"
         )
-    made: Callable[..., Any] = value
-    return made
+    function: Callable[..., Any] = value
+    return function
 
 
 def plugin_files(name: str, value: Any) -> tuple[str, ...]:
-    """Absolute paths of one existing file or several."""
+    """Return the absolute paths of one existing file or several."""
     paths: list[str] = []
     for item in _items(value):
         path = Path(item).absolute() if isinstance(item, (str, os.PathLike)) else None
         if path is None or not path.is_file():
             raise SettingsError(
-                f"{name} names {str(path or item)!r}, which is no file",
+                f"{name} names {str(path or item)!r}, which is not a file",
                 "shared libraries with TensorRT plugins",
                 "correct the path",
             )
@@ -143,7 +143,7 @@ def plugin_files(name: str, value: Any) -> tuple[str, ...]:
 
 
 def folder(name: str, value: Any) -> str | None:
-    """A path as text; None stays None."""
+    """Return a path as text, or None unchanged."""
     try:
         return None if value is None else os.fsdecode(value)
     except TypeError as err:
@@ -153,7 +153,7 @@ def folder(name: str, value: Any) -> str | None:
 
 
 def report_target(name: str, value: Any) -> Any:
-    """None, True, a path as text, or a function."""
+    """Check the target of the report: None, True, a path (returned as text), or a function."""
     if value is None or value is False:
         return None
     if value is True or callable(value):
@@ -167,10 +167,10 @@ def report_target(name: str, value: Any) -> Any:
 
 
 def compute_capability(text: Any) -> str:
-    """ "8.9" for "8.9", "sm_89", "sm89", 89 or (8, 9).
+    """Return "8.9" for "8.9", "sm_89", "sm89", 89 or (8, 9).
 
     Raises:
-        SettingsError: It is none of these.
+        SettingsError: The value is none of these.
     """
     if isinstance(text, (tuple, list)) and len(text) == 2:
         return f"{int(text[0])}.{int(text[1])}"
@@ -185,5 +185,5 @@ def compute_capability(text: Any) -> str:
 
 
 def compute_capabilities(name: str, value: Any) -> tuple[str, ...]:  # noqa: ARG001  (a `Parse`)
-    """One compute capability or several."""
+    """Return one compute capability or several as text."""
     return tuple(compute_capability(item) for item in _items(value))
