@@ -103,7 +103,7 @@ def test_torchscript_refuses_sizes_that_tracing_would_freeze(tmp_path: Path) -> 
         torch_executed_ops={"aten.repeat"},
         output_format="exported_program",
     )
-    with pytest.raises(SettingsError, match="TorchScript would keep the example's"):
+    with pytest.raises(SettingsError, match="TorchScript would freeze it at the example's"):
         portrt.save(program, tmp_path / "a.ts", output_format="torchscript")
     assert not list(tmp_path.iterdir())
 

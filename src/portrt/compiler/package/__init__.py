@@ -1,1 +1,1 @@
-"""The file: manifest, weights image, and how both get into and out of a torch.export program."""
+"""Packaging: engine calls in an ExportedProgram, and saving it to a file."""

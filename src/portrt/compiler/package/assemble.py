@@ -1,4 +1,4 @@
-"""package: engine calls in the place of the blocks, and the result as one ExportedProgram."""
+"""Assembly of the compiled program: engine calls replace the blocks in one ExportedProgram."""
 
 from __future__ import annotations
 
@@ -38,33 +38,34 @@ def assemble(
     with_sources: bool = True,
     report: Mapping[str, Any] | None = None,
 ) -> ExportedProgram:
-    """The compiled program.
+    """Assemble the compiled program.
 
     Args:
-        plan: Its graph is used up.
-        image: The weights image of all blocks, or None where no block has weights.
+        plan: The plan; its graph is modified in place.
+        image: The weights image of all blocks, or None if no block has weights.
         engines: Block name -> its engines, in order of preference.
-        policy: What the program asks of the place where it runs.
-        with_sources: Store the blocks as they were before conversion; False where nobody knows.
-        report: What the compilation left to PyTorch; kept with the first block.
+        policy: Policy that is stored in the program.
+        with_sources: Whether to store the blocks before conversion; False for prebuilt engines
+            without a source.
+        report: Report of the compilation; stored in the manifest of the first block.
     """
     register()
     graph = plan.graph_module.graph
     blobs = _Blobs(graph, image)
     calls = {
-        node.target: (place, node)
-        for place in subgraph_sites(plan.graph_module)
-        for node in place.module.graph.nodes
+        node.target: (site, node)
+        for site in subgraph_sites(plan.graph_module)
+        for node in site.module.graph.nodes
         if node.op == "call_module"
     }
     for block in plan.blocks:
         source = source_from_block(block) if with_sources else None
-        place, call = calls[block.name]
-        _replace_call(place, call, block, source, engines[block.name], blobs, policy, report)
+        site, call = calls[block.name]
+        _replace_call(site, call, block, source, engines[block.name], blobs, policy, report)
         report = None
-        delattr(place.module, block.name)
-    for place in subgraph_sites(plan.graph_module):
-        place.module.recompile()
+        delattr(site.module, block.name)
+    for site in subgraph_sites(plan.graph_module):
+        site.module.recompile()
     return _program(plan, blobs)
 
 
@@ -81,7 +82,7 @@ class _Blobs:
         self.weights_entry = {} if image is None else Blob.of(0, image.numpy()).to_json()
 
     def add(self, name: str, data: torch.Tensor) -> torch.fx.Node:
-        """A placeholder for `data`, before all others."""
+        """Add a placeholder for `data`, before all others."""
         with self._graph.inserting_before(self._first_input):
             node = self._graph.placeholder(f"c_{name}")
         node.meta["val"] = self._fake_mode.from_tensor(data, static_shapes=True)
@@ -91,7 +92,7 @@ class _Blobs:
 
 
 def _replace_call(
-    place: SubgraphSite,
+    site: SubgraphSite,
     call: torch.fx.Node,
     block: Block,
     source: bytes | None,
@@ -129,15 +130,15 @@ def _replace_call(
         **({} if report is None else {"report": dict(report)}),
         blob_count=len(nodes),
     )
-    manifests.decode(text)  # what is written can be read
+    manifests.decode(text)  # checks that it can be read
     call.op = "call_function"
     call.target = torch.ops.portrt.execute_engine.default
-    call.args = (list(call.args), [add_operand(place, node) for node in nodes], text)
+    call.args = (list(call.args), [add_operand(site, node) for node in nodes], text)
     call.meta["val"] = list(call.meta["val"])
 
 
 def source_from_block(block: Block) -> bytes:
-    """The block as a torch.export archive whose weights are inputs, with every device the CPU."""
+    """Serialize a block as a torch.export archive with weights as inputs and every device CPU."""
     from torch.export.passes import move_to_device_pass
 
     program = move_to_device_pass(block.program, "cpu")
@@ -155,19 +156,19 @@ def _own_version() -> str:
 
 
 def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
-    """Drop what the blocks took over, and put graph, signature and tensors together."""
+    """Remove unused nodes and tensors, and create a program from graph, signature and tensors."""
     old, graph = plan.program, plan.graph_module.graph
     for node in reversed(list(graph.nodes)):
         if torch_internals.is_symbolic_call(node) and node.op == "call_function" and not node.users:
             graph.erase_node(node)
     by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     specs = []
-    # What calls change is kept, even where nothing reads it.
-    changed = {*old.graph_signature.buffers_to_mutate.values()}
-    changed |= {*old.graph_signature.parameters_to_mutate.values()}
+    # Mutated buffers and parameters are kept even if nothing reads them.
+    mutated = {*old.graph_signature.buffers_to_mutate.values()}
+    mutated |= {*old.graph_signature.parameters_to_mutate.values()}
     for spec in old.graph_signature.input_specs:
         unused = spec.kind in _STORED and not by_name[spec.arg.name].users
-        if unused and spec.target not in changed:
+        if unused and spec.target not in mutated:
             graph.erase_node(by_name[spec.arg.name])
         else:
             specs.append(spec)
@@ -183,7 +184,7 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
         {k: v for k, v in old.state_dict.items() if k in kept},
         {**constants, **blobs.constants},
     )
-    # Sizes that the data decides and that only engines see now have no symbol any more.
+    # Data-dependent sizes that occur only inside engines have no symbol in the graph any more.
     nodes = nested.all_nodes(plan.graph_module)
     seen = {s for node in nodes for s in data_sizes.symbols_of(node.meta.get("val"))}
     ranges = {

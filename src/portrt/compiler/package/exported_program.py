@@ -1,4 +1,4 @@
-"""Writes a program as the file of torch.export.save."""
+"""Writer of programs in the format of torch.export.save."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from portrt.runtime.calls import engine_calls
 
 
 def exported_program_writer(program: ExportedProgram) -> Write:
-    """Check that torch can read the file of a program, and return what writes it.
+    """Check that torch will be able to read the program, and return a function that writes it.
 
     Raises:
-        SaveError: The model returns a string.
+        SaveError: The model returns a string, which torch writes but does not read.
     """
     _refuse_strings(program)
     return lambda file, on_bytes: _write(program, file, on_bytes)
 
 
 def _refuse_strings(program: ExportedProgram) -> None:
-    """Raise SaveError for an output that torch writes and does not read."""
+    """Raise SaveError for a string output, which torch writes but does not read."""
     found = [getattr(spec.arg, "value", None) for spec in program.graph_signature.output_specs]
     text = next((value for value in found if isinstance(value, str)), None)
     if text is not None:
@@ -43,10 +43,10 @@ def _refuse_strings(program: ExportedProgram) -> None:
 
 
 def _write(program: ExportedProgram, file: IO[bytes], on_bytes: OnBytes) -> None:
-    """The bytes of torch.export.save, with the blobs written from where they lie.
+    """Write the bytes of torch.export.save without copying the blobs in memory.
 
-    torch would copy each of them first. It writes the program without them here, and they are put
-    into their places in its archive.
+    torch would copy each blob. Here torch writes the program with one-byte placeholders, and the
+    blobs replace these when its archive is copied.
     """
     names = torch_internals.constant_names(program)
     blobs = {
@@ -58,23 +58,23 @@ def _write(program: ExportedProgram, file: IO[bytes], on_bytes: OnBytes) -> None
         path = Path(folder) / "archive.pt2"
         torch.export.save(torch_internals.with_constants(program, _stand_ins(blobs)), path)
         source = Archive(path)
-        places = dict(_places(source, blobs))
+        blob_of = dict(_records_of_blobs(source, blobs))
         writer = ArchiveWriter(file, source.root, on_bytes)
-        with path.open("rb") as hollow:
+        with path.open("rb") as source_file:
             for name, record in source.records.items():
                 if name == CONSTANTS_CONFIG:
                     writer.write(name, _config_with_sizes(source, blobs))
-                elif name in places:
-                    writer.write(name, blobs[places[name]].detach().cpu().contiguous().numpy())
+                elif name in blob_of:
+                    writer.write(name, blobs[blob_of[name]].detach().cpu().contiguous().numpy())
                 elif name == SERIALIZATION_ID:
                     writer.write(name, writer.serialization_id().encode())
                 else:
-                    writer.copy(name, hollow, record)
+                    writer.copy(name, source_file, record)
         writer.close()
 
 
 def _stand_ins(blobs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One byte for each blob; blobs that share memory share it here."""
+    """Return a one-byte placeholder for each blob; blobs that share memory share a placeholder."""
     bytes_of: dict[int, torch.Tensor] = {}
     return {
         name: bytes_of.setdefault(blob.data_ptr(), torch.zeros(1, dtype=torch.uint8))
@@ -82,8 +82,10 @@ def _stand_ins(blobs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _places(source: Archive, blobs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
-    """Record -> blob."""
+def _records_of_blobs(
+    source: Archive, blobs: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[str, str]]:
+    """Yield the name of each record that holds a blob, and the name of the blob."""
     for name, entry in source.json(CONSTANTS_CONFIG)["config"].items():
         if name in blobs:
             yield CONSTANTS + entry["path_name"], name

@@ -1,4 +1,4 @@
-"""save: a program to a file, whole or not at all."""
+"""Saving of a program to a file, atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from portrt.runtime.module import PROGRAM
 
 logger = logging.getLogger(__name__)
 
-# Output format -> makes the function that writes a program in it, or refuses the program.
+# Output format -> function that returns the writer of a program, or raises.
 _WRITERS: Mapping[str, Callable[[ExportedProgram], Write]] = {
     "exported_program": exported_program_writer,
     "torchscript": torchscript_writer,
@@ -35,21 +35,21 @@ def save(
     output_format: str = "exported_program",
     progress: bool | None = None,
 ) -> None:
-    """Write a program. What is at `path` is replaced when the new file is complete, or not at all.
+    """Write a program to a file. An existing file is replaced atomically.
 
     Args:
         program: A compiled program, or the module that `compile` returned.
-        path: The file, by custom *.pt2 (or *.ts for TorchScript).
-        output_format: "exported_program": the file that `torch.export.save` writes.
-            "torchscript": for `torch.jit.load`; called with positional tensors, keyword arguments
-            behind them in the order of the exported signature.
-        progress: Show a progress bar on standard error; None shows it where that is a terminal and
-            the file is large.
+        path: Path of the file, by convention *.pt2 (or *.ts for TorchScript).
+        output_format: "exported_program" for the format of `torch.export.save`; "torchscript" for
+            `torch.jit.load`: the script takes positional tensors, followed by keyword arguments in
+            the order of the exported signature.
+        progress: Show a progress bar on standard error; None shows it for large files if standard
+            error is a terminal.
 
     Raises:
-        SettingsError: The format is unknown, or the program has no form in it.
+        SettingsError: The format is unknown, or cannot represent the program.
         SaveError: The file cannot be written, with its cause chained; or torch could not read it,
-            since the model returns a string.
+            because the model returns a string.
     """
     exported = program_of(program)
     one_of("output_format", output_format, tuple(_WRITERS))
@@ -60,10 +60,10 @@ def save(
 
 
 def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
-    """The program itself, also behind the module that `compile` returned.
+    """Return a program, or that of a module returned by `compile`.
 
     Raises:
-        SettingsError: It is neither.
+        SettingsError: The argument is neither.
     """
     if isinstance(program, torch.fx.GraphModule):
         program = program.meta.get(PROGRAM, program)
@@ -95,8 +95,8 @@ def _write(
     except Exception as err:
         raise SaveError(
             f"{str(target)!r} could not be written: {err}",
-            f"a folder that is there and writable, with about {total} bytes free",
-            "correct the path or make room; a file that was there is unchanged",
+            f"an existing, writable folder with about {total} bytes free",
+            "correct the path or free disk space; an existing file is unchanged",
         ) from err
 
 

@@ -1,4 +1,4 @@
-"""Saves a program as TorchScript."""
+"""Writer of programs as TorchScript."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portrt.format.atomic import OnBytes, Write
 
 
 def torchscript_writer(program: ExportedProgram) -> Write:
-    """Trace a program with its example inputs, and return what writes the script.
+    """Trace a program with its example inputs, and return a function that writes the script.
 
     Raises:
         SettingsError: It has no example inputs, sizes that tracing would freeze, or control flow.
@@ -30,13 +30,13 @@ def _write(script: torch.jit.ScriptModule, file: IO[bytes], on_bytes: OnBytes) -
     try:
         torch.jit.save(script, counted)
     except Exception:
-        if counted.error is not None:  # torch reports its own failure in place of the cause
+        if counted.error is not None:  # torch hides the cause behind an error of its own
             raise counted.error from None
         raise
 
 
 class _Counted(io.RawIOBase):
-    """A file that tells a progress bar what was written, and remembers the first error."""
+    """A file that reports written bytes to a progress bar, and keeps the first error."""
 
     def __init__(self, file: IO[bytes], bar: Callable[[int], None]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Counted(io.RawIOBase):
 
 
 def _torchscript_of(program: ExportedProgram) -> torch.jit.ScriptModule:
-    """The program as TorchScript, traced with its example inputs.
+    """Trace a program to TorchScript with its example inputs.
 
     Raises:
         SettingsError: It has no example inputs, sizes that tracing would freeze, or control flow.
@@ -82,12 +82,12 @@ def _torchscript_of(program: ExportedProgram) -> torch.jit.ScriptModule:
             raise SettingsError(
                 f"{node.name!r} calls {node.target!s} in PyTorch, which TorchScript does not have",
                 "a program whose control flow is inside engines",
-                "save it as an exported program; the report of compile says what keeps it out",
+                "save it as an exported program; the report of compile states what keeps it out",
             )
         if node.op == "call_function" and torch_internals.is_symbolic_call(node) and node.users:
             raise SettingsError(
                 f"PyTorch computes the size {node.name!r} from the shapes of a call, and "
-                "TorchScript would keep the example's",
+                "TorchScript would freeze it at the example's",
                 "a program whose dynamic sizes are inside engines",
                 "save it as an exported program, or compile it with static shapes",
             )
@@ -105,7 +105,7 @@ def _torchscript_of(program: ExportedProgram) -> torch.jit.ScriptModule:
 
 
 class _Positional(torch.nn.Module):
-    """Takes keyword arguments behind the positional ones: TorchScript is traced with one tuple."""
+    """Takes keyword arguments after the positional ones: TorchScript is traced with one tuple."""
 
     def __init__(self, module: torch.nn.Module, names: list[str], positional: int) -> None:
         super().__init__()
