@@ -196,7 +196,7 @@ def test_lowering_leaves_no_complex_tensor_but_around_transforms() -> None:
     [
         (lambda x: torch.fft.rfft(x).abs(), (2, 3000), "this is one of length 3000"),
         (lambda x: torch.fft.fft(x).abs(), (2, 1025), "this is one of length 1025"),
-        (lambda x: torch.fft.rfft(x, dim=-1).abs(), "varies", "of a length that varies"),
+        (lambda x: torch.fft.rfft(x, dim=-1).abs(), "varies", "of dynamic length"),
     ],
     ids=["one side", "both sides", "varying"],
 )

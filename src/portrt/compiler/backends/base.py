@@ -1,4 +1,4 @@
-"""The contract of the build side: what an engine is built from, and what builds it."""
+"""Interface of builders, and the input of a build."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from portrt.verdict import Verdict
 if TYPE_CHECKING:
     from portrt.compiler.convert import OnnxModel
 
-# What a builder reads: `BuildInput.convert`, or `BuildInput.block.program`.
+# Input format of a builder: `BuildInput.convert`, or `BuildInput.block.program`.
 BuilderInput = Literal["onnx", "program"]
 
 
 class BuildInput:
-    """What a backend builds an engine of one block from.
+    """Input for building an engine of one block.
 
     Args:
         block: The block.
-        tensors: The program's weights by name, as the model had them.
+        tensors: Name -> weight of the program, in the model's dtypes.
         image: The weights image.
-        convert: opset -> the block as an ONNX model; remembered, so that two backends share it.
-        float32_nodes: Nodes that this conversion leaves in float32 because of their values.
+        convert: Function from an opset to the block as an ONNX model; cached, so that several
+            backends share the result.
+        float32_nodes: Nodes that the conversion keeps in float32 because of large values.
     """
 
     def __init__(
@@ -45,31 +46,33 @@ class BuildInput:
 
 
 class Builder(Protocol):
-    """Builds engines of one kind. Vendor modules are imported inside methods only."""
+    """Builds engines of one backend. Vendor modules are imported inside methods only."""
 
     @property
     def name(self) -> str:
-        """The backend's name."""
+        """Return the name of the backend."""
         ...
 
     @property
     def input(self) -> BuilderInput:
-        """What it reads."""
+        """Return its input format."""
         ...
 
     def can_build(self, settings: Settings | None = None) -> Verdict:
-        """Whether engines can be built on this machine. Never raises; names a missing wheel.
+        """Return whether engines can be built on this machine; never raises.
+
+        The reason of a no names a missing package.
 
         Args:
-            settings: Of the engine. The backend's own options may name another builder than the one
-                that is installed here.
+            settings: Settings of the engine. The backend's own options may name another builder
+                than the installed one.
         """
         ...
 
     def supports(self, node: torch.fx.Node) -> Verdict:
-        """Whether a node can be in an engine of this backend.
+        """Return whether a node can be in an engine of this backend.
 
-        A builder that reads ONNX is asked of nodes alone that torch.onnx translates.
+        For a builder that reads ONNX, it is called only with nodes that torch.onnx translates.
         """
         ...
 
@@ -77,7 +80,7 @@ class Builder(Protocol):
         """Build the engine of one block.
 
         Raises:
-            BuildError: The builder refused or crashed.
+            BuildError: The builder rejected the block or crashed.
             ConvertError: The block has no ONNX form at the opsets that the builder reads.
         """
         ...

@@ -1,4 +1,4 @@
-"""What builds engines, by the names of the backends."""
+"""Lookup of builders by the names of the backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from portrt.verdict import Verdict
 
 @lru_cache
 def builder(name: str) -> Builder:
-    """What builds the engines of a backend.
+    """Return the builder of a backend.
 
     Raises:
         BackendUnavailableError: There is no such backend; the message lists the known names.
@@ -36,7 +36,7 @@ def builder(name: str) -> Builder:
 
 @dataclass(frozen=True)
 class _NoBuilder:
-    """In the place of a builder that is not there or cannot be imported."""
+    """Placeholder for a builder that does not exist or cannot be imported."""
 
     name: str
     verdict: Verdict

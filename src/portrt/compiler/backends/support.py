@@ -1,4 +1,4 @@
-"""Which nodes a backend can take, by their dtypes."""
+"""Dtype support of backends, node by node."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from portrt.graphs import spectral
 from portrt.graphs.quantized_dtypes import QUANTIZED
 from portrt.verdict import YES, Verdict
 
-# What a complex tensor consists of, within an engine.
+# Real dtype that represents a complex tensor inside an engine.
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
 def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
-    """The fake tensors that a node takes and returns."""
+    """Return the fake tensors that a node takes and returns."""
     values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
     flat = [
         item
@@ -25,9 +25,15 @@ def tensors_of(node: torch.fx.Node) -> list[torch.Tensor]:
 
 
 def supports_dtypes(node: torch.fx.Node, dtypes: frozenset[torch.dtype], name: str) -> Verdict:
-    """No for a node with a dtype that the backend lacks.
+    """Reject a node with a dtype that the backend lacks.
 
-    What a node quantizes to, or takes to dequantize, is no arithmetic in int8 or float8.
+    The quantized input or output of a conversion is accepted, because it needs no int8 or float8
+    arithmetic.
+
+    Args:
+        node: The node.
+        dtypes: Dtypes that the backend supports.
+        name: Name of the backend, for messages.
     """
     quantizes = isinstance(node.target, torch._ops.OpOverload) and (
         node.target.namespace == "quantized_decomposed"

@@ -1,4 +1,4 @@
-"""Builds ONNX Runtime engines: an engine is a small ONNX graph over the shared weights."""
+"""Builder of ONNX Runtime engines: an engine is a small ONNX graph over the shared weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from portrt.graphs import nested
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
 
-# The oldest release that reads opset 23; setup asks for it too.
+# The oldest release that reads opset 23; also the minimum in the package's requirements.
 _OLDEST = "1.23"
 _DTYPES = frozenset(
     {
@@ -44,7 +44,7 @@ _DTYPES = frozenset(
 
 
 class OnnxRuntimeBuilder:
-    """Builds anywhere."""
+    """Builds on any machine that has ONNX Runtime."""
 
     name = "onnxruntime"
     input: BuilderInput = "onnx"
@@ -53,8 +53,8 @@ class OnnxRuntimeBuilder:
         return installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
-        able = supports_dtypes(node, _DTYPES, self.name)
-        return able and matches_pytorch(node, library_version())
+        verdict = supports_dtypes(node, _DTYPES, self.name)
+        return verdict and matches_pytorch(node, library_version())
 
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
@@ -74,7 +74,7 @@ class OnnxRuntimeBuilder:
         from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_integer_sums
 
         data = exact_integer_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
-        # Opening it proves that every operator has a kernel here; the session is not kept.
+        # Opening it checks that every operator has a kernel here; the session is discarded.
         try:
             open_session(data, model.weights, WeightsImage(build_input.image), low_memory=True)
         except Exception as err:
@@ -103,7 +103,7 @@ class OnnxRuntimeBuilder:
 
 
 def _oldest(build_input: BuildInput) -> str:
-    """The oldest release that may run the block."""
+    """Return the oldest release that may run the block."""
     nodes = nested.all_nodes(build_input.block.program.graph_module)
     return SAFE_DIVISION if any(map(divides_integers, nodes)) else _OLDEST
 

@@ -1,4 +1,4 @@
-"""Building with TensorRT or TensorRT-RTX: the block as ONNX at an opset that the parser takes."""
+"""Builds with TensorRT or TensorRT-RTX, from ONNX at an opset that the parser accepts."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ DTYPES = frozenset(
         torch.float32,
     }
 )
-# The first opset at which attention is an operator of its own; below, it is matrix products and a
+# The first opset with an attention operator; at lower ones attention is matrix products and a
 # softmax.
 _ATTENTION_OPSET = 23
 
 
 def supports(node: torch.fx.Node, name: str) -> Verdict:
-    """Whether TensorRT or TensorRT-RTX, called `name`, can hold a node."""
+    """Return whether an engine of TensorRT or TensorRT-RTX, called `name`, can contain a node."""
     if is_quantized_dataflow(node):  # int8 and float8 between quantizers
         return YES
     if data_sizes.any_data_dependent(tensors_of(node)):
@@ -51,7 +51,7 @@ def supports(node: torch.fx.Node, name: str) -> Verdict:
     verdict = supports_dtypes(node, DTYPES, name)
     if verdict and node.target in spectral.TRANSFORMS and not spectral.is_matrix_product(node):
         length = spectral.length_of(node)
-        what = "of a length that varies" if length is None else f"of length {length}"
+        what = "of dynamic length" if length is None else f"of length {length}"
         return Verdict.no(
             "unsupported_operator",
             f"{name} has no Fourier transform: a short one of a fixed length is a matrix product, "
@@ -63,13 +63,13 @@ def supports(node: torch.fx.Node, name: str) -> Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class BuiltEngine:
-    """What a builder made of a block.
+    """Result of a build.
 
     Attributes:
-        data: The plan.
-        result: What the worker says of it.
-        build: For the manifest, without what only one of the two libraries has.
-        weights: Names of the weights that the plan lacks.
+        data: The serialized engine.
+        result: Result of the worker process.
+        build: Entry `build` of the manifest, with the fields that both libraries share.
+        weights: Names of the weights that were stripped from the engine.
     """
 
     data: bytes
@@ -79,7 +79,7 @@ class BuiltEngine:
 
 
 def build_engine(
-    material: BuildInput,
+    build_input: BuildInput,
     settings: Settings,
     *,
     library: str,
@@ -87,23 +87,23 @@ def build_engine(
     opsets: Sequence[int],
     options: Mapping[str, Any],
 ) -> BuiltEngine:
-    """Build in the worker process, at the newest opset that converter and parser take.
+    """Build in the worker process, at the newest opset that converter and parser accept.
 
     Args:
-        material: The block.
-        settings: Of this engine.
-        library: Name of the Python module of the builder.
+        build_input: The block and its conversions.
+        settings: Settings of this engine.
+        library: Name of the builder's Python module.
         install: Command that installs it, for messages.
-        opsets: To be tried, newest first. A lower one is tried when the parser refuses a higher
-            one, and when the builder refuses attention as one operator.
+        opsets: Opsets to try, newest first. The next one is tried if the parser rejects the model,
+            or if the builder rejects attention as one operator.
         options: Further fields of the worker's job.
 
     Raises:
-        BuildError: The builder refuses the lowest of them too.
-        ConvertError: The block cannot be translated at the lowest.
+        BuildError: The builder rejects the model at the lowest opset as well.
+        ConvertError: The block cannot be translated at the lowest opset.
     """
     started = time.perf_counter()
-    profiles = profiles_of(material.block)
+    profiles = profiles_of(build_input.block)
     own = settings.of(TensorRTOptions)
     job = {
         "module": library,
@@ -115,10 +115,10 @@ def build_engine(
         "hardware_compatible": own.hardware_compatible,
         "compute_capabilities": list(own.target_compute_capabilities),
         "plugins": list(own.plugins),
-        "strip_weights": own.strip_engine_weights,  # the names, once they are known
+        "strip_weights": own.strip_engine_weights,  # replaced by their names in `_build`
         **options,
     }
-    model, built = _at_first_opset(material, job, settings, opsets)
+    model, built = _at_first_opset(build_input, job, settings, opsets)
     result = built.result
     build = {
         "library": library,
@@ -132,7 +132,7 @@ def build_engine(
         "arch": result["arch"],
         "seconds": round(time.perf_counter() - started, 3),
     }
-    # Of the machine that built it; a builder that needs no GPU may have had none.
+    # Properties of the build machine; a builder that needs no GPU may report none.
     build |= {key: result[key] for key in ("driver", "driver_cuda") if key in result}
     if result.get("warnings"):
         build["warnings"] = result["warnings"]
@@ -141,33 +141,33 @@ def build_engine(
 
 
 def _at_first_opset(
-    material: BuildInput, job: Mapping[str, Any], settings: Settings, opsets: Sequence[int]
+    build_input: BuildInput, job: Mapping[str, Any], settings: Settings, opsets: Sequence[int]
 ) -> tuple[OnnxModel, Built]:
     *attempts, last = opsets
     for opset in attempts:
         try:
-            return _build(material, job, settings, opset)
+            return _build(build_input, job, settings, opset)
         except (ParserRefusal, ConvertError):
             continue
         except BuildError:
-            if not _has_attention(material.block) or opset < _ATTENTION_OPSET:
+            if not _has_attention(build_input.block) or opset < _ATTENTION_OPSET:
                 raise
-    return _build(material, job, settings, last)
+    return _build(build_input, job, settings, last)
 
 
 def _build(
-    material: BuildInput, job: Mapping[str, Any], settings: Settings, opset: int
+    build_input: BuildInput, job: Mapping[str, Any], settings: Settings, opset: int
 ) -> tuple[OnnxModel, Built]:
     library = str(job["module"])
-    model = explicit_quantization(material.convert(opset))
+    model = explicit_quantization(build_input.convert(opset))
     model = rewritten(model, library, largest_shapes(job["profiles"]))
     if job["strip_weights"]:
         job = {**job, "strip_weights": list(model.weights)}
     built = build_in_process(
         job,
         model.data,
-        material.image if model.weights else None,
-        what=f"{material.block.name} for {library}",
+        build_input.image if model.weights else None,
+        what=f"{build_input.block.name} for {library}",
         python=settings.of(TensorRTOptions).builder_python,
         timeout_s=settings.build_timeout_s,
     )
@@ -175,7 +175,7 @@ def _build(
 
 
 def largest_shapes(profiles: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Input -> the largest shape in any of the profiles."""
+    """Return input -> its largest shape in any of the profiles."""
     return {
         name: list(map(max, *(sizes[name][2] for sizes in (*profiles, profiles[0]))))
         for name in profiles[0]
@@ -198,23 +198,23 @@ def profiles_of(block: Block) -> list[dict[str, list[list[int]]]]:
     return [
         {
             spec.name: [
-                [_size(block, (index, axis), bound, turn) for axis in range(len(spec.shape))]
+                [_size(block, (index, axis), bound, profile) for axis in range(len(spec.shape))]
                 for bound in range(3)
             ]
             for index, spec in enumerate(block.inputs)
         }
-        for turn in range(max(count, 1))
+        for profile in range(max(count, 1))
     ]
 
 
-def _size(block: Block, place: tuple[int, int], bound: int, turn: int) -> int:
+def _size(block: Block, dim: tuple[int, int], bound: int, profile: int) -> int:
     """Return a size in a profile: min (bound 0), opt (1) or max (2)."""
-    index, axis = place
+    index, axis = dim
     name, size = block.inputs[index].name, block.inputs[index].shape[axis]
     if not isinstance(size, Dimension):
-        return int(size_expr.evaluate(size, lambda *dim: _size(block, dim, bound, turn)))
+        return int(size_expr.evaluate(size, lambda *other: _size(block, other, bound, profile)))
     if size.profiles:
-        return size.profiles[turn][bound]
+        return size.profiles[profile][bound]
     found = (size.min, size.opt, size.max)[bound]
     if found is None:
         raise BuildError(

@@ -1,4 +1,4 @@
-"""Builds TensorRT engines, where a GPU is."""
+"""Builder of TensorRT engines; needs a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from portrt.targets.this_machine import arch_name, this_machine
 from portrt.verdict import Verdict
 
 _INSTALL = BUILT_IN["tensorrt"].install
-# Newest opset first, by the major version of the builder: what its parser reads.
+# Major version of the builder -> opsets that its parser reads, newest first.
 # Source: TensorRT's release notes and the operator page of its ONNX parser.
 _OPSETS = {8: (17,), 9: (20, 18, 17)}
 _OPSETS_OF_LATER = (23, 20, 18)
@@ -30,7 +30,7 @@ _PROBE = "import tensorrt; print('version', tensorrt.__version__)"
 
 
 class TensorRTBuilder:
-    """Builds where a GPU is, for GPUs of its compute capability."""
+    """Builds on machines with a GPU, for GPUs of its compute capability."""
 
     name = "tensorrt"
     input: BuilderInput = "onnx"
@@ -39,11 +39,11 @@ class TensorRTBuilder:
         if not torch.cuda.is_available():
             return Verdict.no(
                 "no_gpu",
-                "its builder measures kernels on a GPU, and torch can use none here",
+                "its builder measures kernels on a GPU, and torch has none available here",
                 "build on a machine with the GPU that the engine is for",
             )
         if settings is not None and (python := settings.of(TensorRTOptions).builder_python):
-            return Verdict.yes(f"{python} builds; only a build shows whether it can")
+            return Verdict.yes(f"{python} builds; whether it can is known only after a build")
         if importlib.util.find_spec("tensorrt") is None:
             return Verdict.no("library_missing", "the package tensorrt is not installed", _INSTALL)
         return Verdict.yes(f"TensorRT {this_machine().versions['tensorrt']}")
@@ -56,7 +56,7 @@ class TensorRTBuilder:
         version = builder_version(options.builder_python or sys.executable)
         major, minor = torch.cuda.get_device_capability()
         folder = timing_cache_folder(settings.cache_dir)
-        made = build_engine(
+        built = build_engine(
             build_input,
             settings,
             library=self.name,
@@ -68,12 +68,12 @@ class TensorRTBuilder:
                 "gpu": torch.cuda.get_device_name().replace(" ", "-"),
             },
         )
-        flags = made.result["flags"]
+        flags = built.result["flags"]
         requires = {
             "device": ["cuda"],
-            "os": [made.result["os"]],
-            "arch": [arch_name(made.result["arch"])],
-            "tensorrt": made.result["version"],
+            "os": [built.result["os"]],
+            "arch": [arch_name(built.result["arch"])],
+            "tensorrt": built.result["version"],
             "version_compatible": "version_compatible" in flags,
         }
         if "hardware_compatible" in flags:
@@ -86,36 +86,36 @@ class TensorRTBuilder:
             requires["host_code"] = True
         return Engine(
             backend=self.name,
-            data=made.data,
-            build=made.build,
+            data=built.data,
+            build=built.build,
             requires=requires,
-            weights=made.weights,
+            weights=built.weights,
         )
 
 
 @lru_cache
 def builder_version(python: str) -> str:
-    """Version of the TensorRT that an interpreter has.
+    """Return the TensorRT version of a Python interpreter.
 
     Raises:
-        BuildError: It cannot be started, or has none.
+        BuildError: The interpreter cannot be started, or has no TensorRT.
     """
     try:
         done = subprocess.run(
             [python, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_S, check=False
         )
-        words = (done.stdout.strip().splitlines() or [""])[-1].split()
+        fields = (done.stdout.strip().splitlines() or [""])[-1].split()
     except (OSError, subprocess.TimeoutExpired) as err:
         raise BuildError(
             f"the engine builder cannot be started with {python}: {err}",
             "a Python interpreter that has the TensorRT bindings",
             "correct builder_python",
         ) from err
-    if len(words) != 2 or words[0] != "version":
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if len(fields) != 2 or fields[0] != "version":
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise BuildError(
             f"{python} has no TensorRT: {last}",
             "a Python interpreter that has the TensorRT bindings",
-            f"{_INSTALL}, there",
+            f"{_INSTALL}, in that environment",
         )
-    return words[1]
+    return fields[1]

@@ -1,4 +1,4 @@
-"""Builds TensorRT-RTX engines, on any machine, without a GPU."""
+"""Builder of TensorRT-RTX engines; needs no GPU."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from portrt.targets.backends import BUILT_IN
 from portrt.verdict import Verdict
 
 _INSTALL = BUILT_IN["tensorrt_rtx"].install
-# Compute capabilities of an engine built without a target list, and of those the library knows.
-# Source: TensorRT-RTX documentation, "Support matrix"; 9.0 and 10.x are refused.
+# Compute capabilities of an engine that is built without a target list.
+# Source: TensorRT-RTX documentation, "Support matrix"; the builder rejects 9.0 and 10.x.
 _DEFAULT_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
-# The attention operator of opset 23 becomes a fused layer, for which there may be no kernel; at
-# opset 22 attention is written as matrix products and a softmax.
+# The attention operator of opset 23 becomes a fused layer, which may have no kernel; at opset 22
+# attention is matrix products and a softmax.
 _OPSETS = (NEWEST_OPSET, 22)
 
 
 class TensorRTRTXBuilder:
-    """Builds anywhere, for RTX GPUs."""
+    """Builds on any machine, for RTX GPUs."""
 
     name = "tensorrt_rtx"
     input: BuilderInput = "onnx"
 
     def can_build(self, settings: Settings | None = None) -> Verdict:
         if settings is not None and (python := settings.of(TensorRTOptions).builder_python):
-            return Verdict.yes(f"{python} builds; only a build shows whether it can")
+            return Verdict.yes(f"{python} builds; whether it can is known only after a build")
         return rtx_installed()
 
     def supports(self, node: torch.fx.Node) -> Verdict:
         return supports(node, self.name)
 
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:
-        made = build_engine(
+        built = build_engine(
             build_input, settings, library=self.name, install=_INSTALL, opsets=_OPSETS, options={}
         )
         options = settings.of(TensorRTOptions)
         targets = options.target_compute_capabilities or _DEFAULT_CAPABILITIES
         return Engine(
             backend=self.name,
-            data=made.data,
-            build=made.build,
+            data=built.data,
+            build=built.build,
             requires={
                 "device": ["cuda"],
                 "compute_capabilities": list(targets),
-                "tensorrt_rtx": made.result["version"],
+                "tensorrt_rtx": built.result["version"],
             },
-            weights=made.weights,
+            weights=built.weights,
         )
