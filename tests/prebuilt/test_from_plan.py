@@ -172,7 +172,7 @@ def test_an_engine_that_can_run_here_is_compared(fake: FakeBackend) -> None:
     assert row["ok"]
     assert row["max_abs"] == 0.0
     fake.answer = lambda x: [tiny.model()(x).detach() + 1]
-    with pytest.raises(CheckError, match="gives other numbers than PyTorch"):
+    with pytest.raises(CheckError, match="differs from PyTorch"):
         adopt(plan, [X], **options)
     accepted = adopt(plan, [X], check="accept", **options)
     assert not entry_of(accepted)["engines"][0]["check"]["outputs"][0]["ok"]

@@ -1,7 +1,7 @@
-"""The branches of a block that its sample inputs do not take.
+"""Check of the branches of a block that its sample inputs do not take.
 
-A check of the engine on the sample says nothing of them. So the block is built again with its
-conditions inverted round, compared with PyTorch, and thrown away.
+The check of the engine on the sample does not cover them. So the block is rebuilt with inverted
+conditions, compared with PyTorch, and discarded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from portrt.torch_internals.programs import positional_call_graph
 _COND = torch.ops.higher_order.cond
 _WHILE_LOOP = torch.ops.higher_order.while_loop
 
-# Of branches in branches; 2 ** depth - 1 blocks take all ways through them.
+# Maximum nesting depth; 2 ** depth - 1 blocks cover all paths.
 _MAX_DEPTH = 3
 
 
 def with_other_branches(block: Block) -> Iterator[Block]:
-    """The block with other branches taken: each way through its conditions but that of the sample.
+    """Yield the block with inverted conditions: one for each path other than that of the sample.
 
-    Conditions deeper than three stay, and so do those inside a `while_loop`, which might never end.
+    Conditions nested deeper than three, and those inside a `while_loop`, which might never end, are
+    not inverted.
     """
     old = block.program
     depth = min(_depth(old.graph_module), _MAX_DEPTH)
@@ -41,7 +42,7 @@ def with_other_branches(block: Block) -> Iterator[Block]:
 
 
 def _depth(module: torch.fx.GraphModule) -> int:
-    """How deep conditions are inside each other."""
+    """Return the nesting depth of conditions."""
     found = 0
     for node in module.graph.nodes:
         if node.target is not _WHILE_LOOP:
@@ -52,7 +53,7 @@ def _depth(module: torch.fx.GraphModule) -> int:
 
 
 def _invert(module: torch.fx.GraphModule, inverted: int) -> None:
-    """Negate the predicates of a graph where the last bit says so, and inside it by the next."""
+    """Negate a graph's predicates if the lowest bit is set; deeper levels use the next bits."""
     for node in list(module.graph.nodes):
         if node.target is _WHILE_LOOP:
             continue

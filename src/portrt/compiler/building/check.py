@@ -1,6 +1,6 @@
-"""check: does an engine give the numbers of the block it was built from?
+"""Check of an engine's outputs against the block that it was built from.
 
-The oracle is the block itself, run in PyTorch on the sample inputs of the compilation.
+The reference is the block itself, run in PyTorch on the sample inputs of the compilation.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """Real inputs of one block, and what PyTorch makes of them."""
+    """Real inputs of one block, and the outputs that PyTorch computes from them."""
 
     inputs: tuple[torch.Tensor, ...]
     outputs: tuple[torch.Tensor, ...]
 
 
 def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
-    """Run the planned program in PyTorch on its example inputs; what each block took and gave.
+    """Run the program in PyTorch on its example inputs, and record inputs and outputs per block.
 
-    Empty where the program has no example inputs, or does not run on them.
+    The result is empty if the program has no example inputs, or fails on them.
     """
     if captured.example_inputs is None:
         return {}
@@ -51,10 +51,10 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
         found[name] = Sample(tuple(inputs), outputs)
         return outputs
 
-    for place in subgraph_sites(plan.graph_module):
-        if place.calls:  # PyTorch calls what is in its graph by name
-            for node in place.module.graph.find_nodes(op="call_module"):
-                setattr(place.module, str(node.target), _Recorder(str(node.target), run))
+    for site in subgraph_sites(plan.graph_module):
+        if site.calls:  # PyTorch calls the blocks of a subgraph by name
+            for node in site.module.graph.find_nodes(op="call_module"):
+                setattr(site.module, str(node.target), _Recorder(str(node.target), run))
     try:
         with torch.no_grad():
             run_flat(plan.program, captured.example_inputs, run)
@@ -65,7 +65,7 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
 
 
 class _Recorder(torch.nn.Module):
-    """In the place of a block's submodule."""
+    """Replaces a block's submodule and records its calls."""
 
     def __init__(self, name: str, run: Callable[[str, Sequence[Any]], Any]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _Recorder(torch.nn.Module):
 def run_block(
     block: Block, tensors: Mapping[str, torch.Tensor], inputs: Sequence[Any]
 ) -> tuple[torch.Tensor, ...]:
-    """What a block gives in PyTorch; `tensors` are the program's weights by name."""
+    """Run a block in PyTorch; `tensors` are the program's weights by name."""
     weights = [tensors[name] for name in block.weights]
     with torch.no_grad():
         return tuple(unchecked_module(block.program)(*inputs, *weights))
@@ -94,20 +94,20 @@ def check_engine(
     label: str = "",
     trusted: bool = True,
 ) -> Mapping[str, Any]:
-    """Compare one engine with its block; the result is for the manifest.
+    """Compare an engine with its block, and return the entry `check` for the manifest.
 
     Args:
-        block: Where the engine comes from.
-        engine: Just built.
+        block: Block that the engine was built from.
+        engine: The engine.
         image: The weights image.
-        sample: What the block took and gave in PyTorch, or None where that is not known.
-        accept: Log numbers worse than the tolerance instead of raising.
-        label: What is compared, for messages; the engine by default.
-        trusted: It may bring code for the CPU along, as what was built here may.
+        sample: Inputs and outputs of the block in PyTorch, or None if unknown.
+        accept: Log a difference beyond the tolerance instead of raising.
+        label: Description of the engine for messages.
+        trusted: Whether it may carry host (CPU) code, as engines built in this process may.
 
     Raises:
         BuildError: The engine opens, but fails on the sample.
-        CheckError: An output is worse than its tolerance.
+        CheckError: An output differs by more than its tolerance.
     """
     if sample is None:
         return {"skipped": "there were no sample inputs"}
@@ -123,21 +123,26 @@ def check_engine(
         options = OpenOptions(low_memory=True, trusted_host_code=trusted)
         session = runtime.open(spec, block.signature, data, weights, device=device, options=options)
         try:
-            found = _run(session, sample)
-        except OutOfProfileError:  # the example that was exported is of no size to tune for
+            outputs = _run(session, sample)
+        except OutOfProfileError:  # the sizes of the example inputs are in no profile
             sample = _sample_in_profile(block, image, device)
-            found = _run(session, sample)
+            outputs = _run(session, sample)
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
 
     def arguments() -> list[torch.Tensor]:
-        held = WeightsImage(image)
-        return [*sample.inputs, *(held.tensor(name).to(device) for name in block.weights)]
+        stored = WeightsImage(image)
+        return [*sample.inputs, *(stored.tensor(name).to(device) for name in block.weights)]
 
     names = [spec.name for spec in block.outputs]
     module = block.program.graph_module
     rows = compare_outputs(
-        names, found, sample.outputs, arithmetic_of(engine.backend, engine.build), module, arguments
+        names,
+        outputs,
+        sample.outputs,
+        arithmetic_of(engine.backend, engine.build),
+        module,
+        arguments,
     )
     for row in rows:
         if not row["ok"]:
@@ -150,7 +155,7 @@ def _run(session: Session, sample: Sample) -> list[torch.Tensor]:
 
 
 def _sample_in_profile(block: Block, image: torch.Tensor, device: torch.device) -> Sample:
-    """Random inputs of the sizes that the first profile is tuned for."""
+    """Return random inputs of the opt sizes of the first profile, and PyTorch's outputs."""
     inputs = random_block_inputs(block.signature, 0)
     stored = WeightsImage(image)
     weights = [stored.tensor(name) for name in block.weights]
@@ -163,8 +168,8 @@ def _sample_in_profile(block: Block, image: torch.Tensor, device: torch.device) 
 
 def _report(label: str, engine: Engine, row: Mapping[str, Any], accept: bool) -> None:
     fact = (
-        f"{label} gives other numbers than PyTorch for "
-        f"{row['name']!r}: largest difference {row['max_abs']}, relative {row['max_rel']}"
+        f"{label} differs from PyTorch in output {row['name']!r}: "
+        f"largest difference {row['max_abs']}, relative {row['max_rel']}"
     )
     if accept:
         logger.warning("%s; accepted", fact)

@@ -1,7 +1,8 @@
-"""The code that decides what an engine is: every module that its builder imports, by its source.
+"""Digest of the code that affects an engine: the sources of all modules that its builder imports.
 
-Read from the sources, without importing anything: imports inside functions count, imports for types
-alone do not. A builder that another distribution brings is followed through its own package too.
+Imports are read from the sources, without importing anything: imports inside functions count,
+imports under TYPE_CHECKING do not. For a builder of another distribution, its own package is
+followed as well.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 
 _OWN = "portrt"
-# What runs beside every builder: conversion, precision, and the program that the worker runs, which
-# is started by its path.
+# Code that is part of every build: conversion, precision, and the worker's program, which is
+# started by its path.
 _ROOTS = (
     "portrt.compiler.building.engines",
     "portrt.compiler.backends.tensorrt.worker.build_engine",
@@ -24,10 +25,10 @@ _ROOTS = (
 
 @lru_cache
 def closure_digest(builder: str) -> str:
-    """SHA-256 over the sources of a builder's import closure.
+    """Return the SHA-256 over the sources of a builder's import closure.
 
     Args:
-        builder: Name of the module that has the builder's class.
+        builder: Name of the module that defines the builder's class.
     """
     digest = hashlib.sha256()
     for name, path in sorted(import_closure(builder, *_ROOTS).items()):
@@ -38,7 +39,7 @@ def closure_digest(builder: str) -> str:
 
 @lru_cache
 def package_digest() -> str:
-    """SHA-256 over all sources of portrt."""
+    """Return the SHA-256 over all sources of portrt."""
     root = _folder(_OWN)
     assert root is not None
     digest = hashlib.sha256()
@@ -49,10 +50,10 @@ def package_digest() -> str:
 
 
 def import_closure(*roots: str) -> dict[str, Path]:
-    """Name and source of each module that the roots import, directly or not, and of the roots.
+    """Return name -> source file of the roots and of all modules that they import transitively.
 
-    Followed are modules of portrt and of the roots' own top packages; the versions of other
-    libraries are parts of a key of their own.
+    Only modules of portrt and of the roots' own top packages are followed; versions of other
+    libraries are separate parts of the cache key.
     """
     packages = {_OWN, *(name.partition(".")[0] for name in roots)}
     found: dict[str, Path] = {}
@@ -62,7 +63,7 @@ def import_closure(*roots: str) -> dict[str, Path]:
         if name in found or name.partition(".")[0] not in packages:
             continue
         path = _source(name)
-        if path is None:  # a name within a module, or a module without a source
+        if path is None:  # an attribute of a module, or a module without a source file
             continue
         found[name] = path
         waiting += _imports(name, path)
@@ -71,7 +72,7 @@ def import_closure(*roots: str) -> dict[str, Path]:
 
 
 def _parents(name: str) -> Iterator[str]:
-    """The packages whose `__init__` runs before a module."""
+    """Yield the packages whose `__init__` runs before a module."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
@@ -96,20 +97,20 @@ def _imports(name: str, path: Path) -> Iterator[str]:
 
 
 def _source(name: str) -> Path | None:
-    """The file of a module; a package's is its `__init__.py`."""
+    """Return the source file of a module, or the `__init__.py` of a package; None if missing."""
     top, *rest = name.split(".")
     folder = _folder(top)
     if folder is None:
         file = getattr(sys.modules.get(top), "__file__", None)
         return Path(file) if file and file.endswith(".py") and not rest else None
-    place = folder.joinpath(*rest)
-    for path in (place / "__init__.py", place.with_suffix(".py")):
+    base = folder.joinpath(*rest)
+    for path in (base / "__init__.py", base.with_suffix(".py")):
         if path.is_file():
             return path
     return None
 
 
 def _folder(top: str) -> Path | None:
-    """The folder of a top package that is imported here; None for a plain module."""
-    places = getattr(sys.modules.get(top), "__path__", None)
-    return Path(next(iter(places))) if places else None
+    """Return the folder of an imported top-level package; None for a plain module."""
+    paths = getattr(sys.modules.get(top), "__path__", None)
+    return Path(next(iter(paths))) if paths else None

@@ -1,4 +1,4 @@
-"""Engines in the cache: look, else build while others wait, and keep."""
+"""Cache of engines: look up, or build under a lock and store."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ logger = logging.getLogger(__name__)
 
 
 def cache_of(settings: Settings) -> Cache | None:
-    """The cache that these settings use, or None where it is switched off."""
+    """Return the cache that these settings use, or None if it is disabled."""
     used = settings.cache_built_engines or settings.reuse_cached_engines
     return open_cache(settings.cache_dir) if used else None
 
 
-def build_engine(builder: Builder, material: BuildInput, settings: Settings) -> Engine:
-    """`builder.build`, or the engine that it built before from the same material.
+def build_engine(builder: Builder, build_input: BuildInput, settings: Settings) -> Engine:
+    """Build an engine, or return a cached one that was built from the same input.
 
     Raises:
-        BuildError: As `builder.build`.
-        ConvertError: Likewise.
+        BuildError: The builder rejected the block or crashed.
+        ConvertError: The block has no ONNX form at the opsets that the builder reads.
     """
     cache = cache_of(settings)
-    key = key_or_none(lambda: engine_key(builder, material, settings)) if cache else None
+    key = key_or_none(lambda: engine_key(builder, build_input, settings)) if cache else None
     if cache is None or key is None:
-        return builder.build(material, settings)
+        return builder.build(build_input, settings)
     found = _engine(cache, key, settings)
     if found is not None:
         return found
     cache.explain_miss(key)
     with cache.building(key, settings.build_timeout_s):
-        found = _engine(cache, key, settings)  # another process may have built it meanwhile
+        found = _engine(cache, key, settings)  # another process may have built it in the meantime
         if found is not None:
             return found
-        engine = builder.build(material, settings)
+        engine = builder.build(build_input, settings)
         if settings.cache_built_engines:
             replace = not settings.reuse_cached_engines
-            meta = _meta_of(engine, material)
+            meta = _meta_of(engine, build_input)
             cache.put(key, meta, lambda path: path.write_bytes(engine.data), replace=replace)
     return engine
 
@@ -64,10 +64,10 @@ def _engine(cache: Cache, key: Key, settings: Settings) -> Engine | None:
     )
 
 
-def _meta_of(engine: Engine, material: BuildInput) -> dict[str, Any]:
+def _meta_of(engine: Engine, build_input: BuildInput) -> dict[str, Any]:
     return {
         "backend": engine.backend,
-        "block": material.block.name,
+        "block": build_input.block.name,
         "build": dict(engine.build),
         "requires": dict(engine.requires),
         "weights": list(engine.weights),

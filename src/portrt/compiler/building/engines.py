@@ -1,4 +1,4 @@
-"""build: Block -> engines, one for each engine that was asked for and can be built."""
+"""Building of a block's engines, one for each task."""
 
 from __future__ import annotations
 
@@ -40,36 +40,36 @@ def engines_of_block(
     tasks: Sequence[EngineTask],
     sample: Sample | None,
 ) -> tuple[list[Engine], list[tuple[str, Failure]]]:
-    """The engines of one block, and backend and error of those that could not be built.
+    """Build the engines of one block; also return backend and error of failed builds.
 
     Args:
-        plan: Whose block it is.
-        block: What to build.
+        plan: Plan that contains the block.
+        block: Block to build engines of.
         image: The weights image of the program.
         tasks: The engines to build.
-        sample: What the block takes and gives in PyTorch; None leaves the engines unchecked.
+        sample: Inputs and outputs of the block in PyTorch; None leaves the engines unchecked.
 
     Raises:
-        CheckError: An engine gives other numbers than the block.
+        CheckError: The outputs of an engine differ from those of the block.
         BuildError: An engine could not be built although `require_engines` is set.
     """
     extra = resolved(tasks[0].settings.translations) if tasks else ()
 
-    def material_of(block: Block) -> BuildInput:
+    def input_of(block: Block) -> BuildInput:
         @lru_cache
         def convert(opset: int) -> OnnxModel:
             return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
 
         return BuildInput(block, plan.tensors, image, convert)
 
-    material = material_of(block)
+    build_input = input_of(block)
     built: list[Engine] = []
     failures: list[tuple[str, Failure]] = []
     for task in tasks:
         try:
-            built.append(_build_one(task, material, sample))
+            built.append(_build_one(task, build_input, sample))
             if sample is not None and "outputs" in (built[-1].check or {}):
-                _check_other_branches(task, block, material_of, sample)
+                _check_other_branches(task, block, input_of, sample)
         except (BuildError, ConvertError) as err:
             if task.settings.require_engines:
                 raise
@@ -79,48 +79,48 @@ def engines_of_block(
 
 
 def _engine(
-    task: EngineTask, material: BuildInput, sample: Sample | None
+    task: EngineTask, build_input: BuildInput, sample: Sample | None
 ) -> tuple[Engine, BuildInput]:
-    """An engine, unchecked, and what it was built from."""
-    settings, block, name = task.settings, material.block, task.builder.name
-    material = material_in_precision(name, material, settings, sample)
-    engine = build_engine(task.builder, material, settings)
-    said = precision_entry(name, block, settings)
-    return dataclasses.replace(engine, build={**engine.build, **said}), material
+    """Build an engine without checking it; also return the input that it was built from."""
+    settings, block, name = task.settings, build_input.block, task.builder.name
+    build_input = material_in_precision(name, build_input, settings, sample)
+    engine = build_engine(task.builder, build_input, settings)
+    precision = precision_entry(name, block, settings)
+    return dataclasses.replace(engine, build={**engine.build, **precision}), build_input
 
 
 def _check_other_branches(
-    task: EngineTask, block: Block, material_of: Callable[[Block], BuildInput], sample: Sample
+    task: EngineTask, block: Block, input_of: Callable[[Block], BuildInput], sample: Sample
 ) -> None:
-    """Compare the branches that the sample does not take with PyTorch, in an engine of their own.
+    """Compare branches that the sample does not take with PyTorch, in separate engines.
 
     Raises:
-        CheckError: They give other numbers.
+        CheckError: Their outputs differ.
     """
     label = f"{block.name}, in branches that the sample inputs do not take,"
     accept = task.settings.check == "accept"
-    for turned in with_other_branches(block):
+    for inverted in with_other_branches(block):
         try:
-            material = material_of(turned)
-            outputs = run_block(turned, material.tensors, sample.inputs)
+            build_input = input_of(inverted)
+            outputs = run_block(inverted, build_input.tensors, sample.inputs)
             other = Sample(sample.inputs, outputs)
-            engine, material = _engine(task, material, other)
-            check_engine(turned, engine, material.image, other, accept=accept, label=label)
+            engine, build_input = _engine(task, build_input, other)
+            check_engine(inverted, engine, build_input.image, other, accept=accept, label=label)
         except CheckError:
             raise
-        except Exception as err:  # inputs that these branches were not made for
+        except Exception as err:  # these branches may not support the sample inputs
             logger.info("other branches of %s are not checked: %s", block.name, err)
 
 
-def _build_one(task: EngineTask, material: BuildInput, sample: Sample | None) -> Engine:
+def _build_one(task: EngineTask, build_input: BuildInput, sample: Sample | None) -> Engine:
     started = time.perf_counter()
-    settings, block, name = task.settings, material.block, task.builder.name
-    engine, material = _engine(task, material, sample)
+    settings, block, name = task.settings, build_input.block, task.builder.name
+    engine, build_input = _engine(task, build_input, sample)
     if settings.check != "off":
         accept = settings.check == "accept"
-        check = check_engine(block, engine, material.image, sample, accept=accept)
+        check = check_engine(block, engine, build_input.image, sample, accept=accept)
         if "skipped" in check and sample and lowered_precision(name, block, settings):
-            check = {**check, **simulated_check(engine, material, sample, accept=accept)}
+            check = {**check, **simulated_check(engine, build_input, sample, accept=accept)}
         engine = dataclasses.replace(engine, check=check)
     logger.info(
         "built %s for %s: %d bytes, %s%s, in %.2f s",

@@ -1,6 +1,6 @@
-"""Graphs, programs and tensors as plain JSON values that are the same in every process.
+"""Fingerprints of graphs, programs and tensors: JSON values that are equal in every process.
 
-Names of nodes, stack traces and module hierarchies are left out: they change nothing that is built,
+Names of nodes, stack traces and module hierarchies are omitted: they do not affect the result,
 unless an option names modules.
 """
 
@@ -18,28 +18,30 @@ from torch.utils import _pytree as pytree
 from portrt import torch_internals
 from portrt.graphs.module_path import ModulePath
 
-# Operators that a version of torch decides alone. What another library's operator is taken apart
-# to can change while its name stays.
+# Namespaces of operators that are defined by the version of torch alone. The decomposition of
+# another library's operator can change while its name stays the same.
 _TORCH_NAMESPACES = frozenset({"aten", "prims", "prim", "higher_order", "quantized_decomposed"})
 
 _TORCH_CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
 class UnknownValueError(Exception):
-    """Something whose meaning this module cannot put into words; it is not cached then."""
+    """A value without a fingerprint; the result is not cached then."""
 
 
 def graph(module: torch.fx.GraphModule) -> list[Any]:
-    """Every node with its operator and all its arguments, and the graphs that it calls."""
-    places = {node: index for index, node in enumerate(module.graph.nodes)}
+    """Describe every node with its operator and all arguments, and the graphs that it calls."""
+    indices = {node: index for index, node in enumerate(module.graph.nodes)}
     described: list[Any] = []
     for node in module.graph.nodes:
         if node.op == "get_attr":
             described.append(["get_attr", _attribute(module, str(node.target))])
             continue
         target = None if node.op in ("placeholder", "output") else _target(node.target)
-        args = [_argument(value, places) for value in node.args] if node.op != "placeholder" else []
-        kwargs = {name: _argument(value, places) for name, value in node.kwargs.items()}
+        args = (
+            [_argument(value, indices) for value in node.args] if node.op != "placeholder" else []
+        )
+        kwargs = {name: _argument(value, indices) for name, value in node.kwargs.items()}
         described.append([node.op, target, args, kwargs])
     return described
 
@@ -63,27 +65,27 @@ def _target(target: Any) -> str:
     raise UnknownValueError(f"the graph calls {target!r}")
 
 
-def _argument(value: Any, places: Mapping[torch.fx.Node, int]) -> Any:
-    """Types stay apart: 1, 1.0, True and "1" are four different arguments."""
+def _argument(value: Any, indices: Mapping[torch.fx.Node, int]) -> Any:
+    """Describe an argument; 1, 1.0, True and "1" have different descriptions."""
     if isinstance(value, torch.fx.Node):
-        return ["node", places[value]]
+        return ["node", indices[value]]
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (float, complex)):
         return ["number", repr(value)]
     if isinstance(value, (list, tuple)):
-        return ["list", *(_argument(item, places) for item in value)]
+        return ["list", *(_argument(item, indices) for item in value)]
     if isinstance(value, dict):
-        return ["dict", [[str(k), _argument(v, places)] for k, v in value.items()]]
+        return ["dict", [[str(k), _argument(v, indices)] for k, v in value.items()]]
     if isinstance(value, slice):
-        return ["slice", *(_argument(v, places) for v in (value.start, value.stop, value.step))]
+        return ["slice", *(_argument(v, indices) for v in (value.start, value.stop, value.step))]
     if isinstance(value, _TORCH_CONSTANTS):
         return ["torch", str(value)]
     raise UnknownValueError(f"an argument is a {type(value).__name__}")
 
 
 def modules(graph: torch.fx.Graph, patterns: Iterable[str]) -> list[bool]:
-    """For each node, whether it is in a module that the patterns name."""
+    """Return for each node whether it is in a module that matches a pattern."""
     wanted = list(patterns)
     if not wanted:
         return []
@@ -92,7 +94,7 @@ def modules(graph: torch.fx.Graph, patterns: Iterable[str]) -> list[bool]:
 
 
 def has_foreign_operators(module: torch.fx.GraphModule) -> bool:
-    """Whether an operator is not torch's own, in nested graphs too."""
+    """Return whether an operator is not torch's own, also in nested graphs."""
     return any(
         isinstance(node.target, torch._ops.OpOverload)
         and node.target.namespace not in _TORCH_NAMESPACES
@@ -103,10 +105,10 @@ def has_foreign_operators(module: torch.fx.GraphModule) -> bool:
 
 
 def tensor(value: Any) -> list[Any]:
-    """A tensor with its bytes.
+    """Describe a tensor, including a digest of its bytes.
 
     Raises:
-        UnknownValueError: It is no plain tensor with memory of its own.
+        UnknownValueError: It is not a plain strided tensor with data.
     """
     if not isinstance(value, torch.Tensor) or type(value.detach()) is not torch.Tensor:
         raise UnknownValueError(f"a tensor is a {type(value).__name__}")
@@ -123,14 +125,14 @@ def tensor(value: Any) -> list[Any]:
 
 
 def bytes_digest(value: torch.Tensor) -> str:
-    """SHA-256 of the elements in row-major order."""
+    """Return the SHA-256 of the elements in row-major order."""
     plain = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     data: Any = plain.view(torch.uint8).numpy()
     return hashlib.sha256(memoryview(data)).hexdigest()
 
 
 def signature(program: ExportedProgram) -> Any:
-    """How a program is called: arguments, results, symbols, their ranges and guards."""
+    """Describe how a program is called: arguments, results, symbols, their ranges and guards."""
     root = program.module_call_graph[0].signature
     if root is None:
         raise UnknownValueError("the program has no calling convention")
@@ -141,7 +143,7 @@ def signature(program: ExportedProgram) -> Any:
         "in_spec": _tree_text(root.in_spec),
         "out_spec": _tree_text(root.out_spec),
         "names": root.forward_arg_names,
-        "ranges": sorted(f"{key}: {held}" for key, held in program.range_constraints.items()),
+        "ranges": sorted(f"{key}: {bounds}" for key, bounds in program.range_constraints.items()),
         "guards": sorted(torch_internals.guards_code_of(program)),
         "values": [_fake(value) for value in torch_internals.user_input_values(program)],
     }
@@ -152,11 +154,11 @@ def _tree_text(spec: Any) -> str:
     try:
         return dumps(spec)
     except Exception as err:
-        raise UnknownValueError(f"a container of the signature has no name: {err}") from err
+        raise UnknownValueError(f"a container of the signature is not serializable: {err}") from err
 
 
 def _fake(value: Any) -> Any:
-    """Dtype, sizes in symbols and as the example had them, strides and device."""
+    """Describe dtype, symbolic sizes, sizes of the example, strides and device."""
     if not isinstance(value, torch.Tensor):
         return repr(value)
     hints = [torch_internals.hint_of(size) for size in value.shape]
@@ -164,19 +166,19 @@ def _fake(value: Any) -> Any:
 
 
 def weights(program: ExportedProgram) -> Any:
-    """Parameters, buffers and constants, and which of them are one tensor under several names."""
-    held = {**program.state_dict, **program.constants}
+    """Describe parameters, buffers and constants, and which names share one tensor."""
+    tensors = {**program.state_dict, **program.constants}
     first: dict[Any, str] = {}
     described = {}
-    for name in sorted(held):
-        own = tensor(held[name])
-        place = (held[name].data_ptr(), *map(str, own[:4])) if held[name].numel() else name
-        described[name] = [*own, first.setdefault(place, name)]
+    for name in sorted(tensors):
+        own = tensor(tensors[name])
+        identity = (tensors[name].data_ptr(), *map(str, own[:4])) if tensors[name].numel() else name
+        described[name] = [*own, first.setdefault(identity, name)]
     return described
 
 
 def examples(program: ExportedProgram) -> Any:
-    """The example inputs, which the compiled program keeps."""
+    """Describe the example inputs, which the compiled program stores."""
     if program.example_inputs is None:
         return None
     leaves, spec = pytree.tree_flatten(program.example_inputs)

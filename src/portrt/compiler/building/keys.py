@@ -1,4 +1,4 @@
-"""Which parts the keys of engines and programs are made of."""
+"""Cache keys of engines and programs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What decides neither the program nor its engines. Every other field is in a program's key, so
-# that a new one is in it unless it is named here.
+# Fields that affect neither the program nor its engines. Every other field is part of a program's
+# key, including new ones.
 _NOT_IN_PROGRAM = frozenset(
     {
         "cache_built_engines",
@@ -47,16 +47,16 @@ _NOT_IN_PROGRAM = frozenset(
 
 
 def engine_key(builder: Builder, material: BuildInput, settings: Settings) -> Key:
-    """The key of one engine of one block.
+    """Return the key of one engine of one block.
 
     Raises:
-        UnknownValueError: The block has something that cannot be described, such as an operator
-            that a function of the user's translates.
+        UnknownValueError: A part of the block has no fingerprint, such as an operator that a
+            function of the user translates.
     """
     block = material.block
     translated = {target for target, _ in resolved(settings.translations)}
     if any(node.target in translated for node in nested.all_nodes(block.program.graph_module)):
-        raise fingerprint.UnknownValueError("a translation of the user's is in it")
+        raise fingerprint.UnknownValueError("it contains a custom translation")
     return Key.of(
         "engine",
         {
@@ -86,17 +86,15 @@ def program_key(
     tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
 ) -> Key:
-    """The key of a whole compiled program, from the captured one.
+    """Return the key of a compiled program, from the captured one.
 
     Raises:
-        UnknownValueError: The program has something that cannot be described.
+        UnknownValueError: A part of the program has no fingerprint.
     """
     if fingerprint.has_foreign_operators(program.graph_module):
         raise fingerprint.UnknownValueError("an operator is not torch's own")
     if settings.translations or settings.passes:
-        raise fingerprint.UnknownValueError(
-            "translations or passes of the user's decide what it is"
-        )
+        raise fingerprint.UnknownValueError("custom translations or passes affect it")
     options = {
         name: repr(_plain(getattr(settings, name)))
         for name in options_of(Settings)
@@ -134,16 +132,16 @@ def _code_of_packages(tasks: Sequence[EngineTask]) -> list[str]:
 
 
 def _modules(program: ExportedProgram, settings: Settings, tasks: Sequence[EngineTask]) -> Any:
-    """Which nodes are in the modules that the options name."""
+    """Return for each option that names modules which nodes are in them."""
     named = [task.settings.autocast_excluded_modules for task in tasks]
     patterns = (settings.torch_executed_modules, *named)
     return [fingerprint.modules(program.graph, names) for names in patterns]
 
 
 def option_parts(backend: str, settings: Settings) -> dict[str, Any]:
-    """A part for every option of an engine that is marked as forcing a rebuild.
+    """Return a part for every option of an engine that is marked with `rebuilds`.
 
-    Options of other backends are not among them; those of its own may add further parts.
+    Options of other backends are not included; its own may add further parts.
     """
     own = settings.of_backend(backend)
     marked = {
@@ -156,7 +154,7 @@ def option_parts(backend: str, settings: Settings) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Sets in a fixed order, functions by their names."""
+    """Convert sets to sorted lists, and functions to their names."""
     if isinstance(value, tuple):
         return tuple(_plain(item) for item in value)
     if callable(value):
@@ -165,7 +163,7 @@ def _plain(value: Any) -> Any:
 
 
 def _weights(material: BuildInput) -> Any:
-    """Names, dtypes, shapes and bytes, and where they lie: an ONNX engine refers to the image."""
+    """Describe names, dtypes, shapes, bytes, and offsets, which an ONNX engine refers to."""
     described: list[Any] = []
     image = WeightsImage(material.image) if material.block.weights else None
     for name in material.block.weights:
@@ -180,7 +178,7 @@ def _weights(material: BuildInput) -> Any:
 
 @lru_cache
 def _versions() -> dict[str, str]:
-    """What turns a block into ONNX."""
+    """Return the versions of the libraries that convert a block to ONNX."""
     found = {"torch": str(torch.__version__), "python": f"{sys.version_info[:2]}"}
     for name in ("onnx", "onnx-ir", "onnxscript", "portrt"):
         found[name] = metadata.version(name)
@@ -188,7 +186,7 @@ def _versions() -> dict[str, str]:
 
 
 def target(backend: str) -> dict[str, Any]:
-    """Operating system, CPU, and the GPUs here where the backend may build for them."""
+    """Describe operating system, CPU, and, if the backend builds for them, this machine's GPUs."""
     found: dict[str, Any] = {"os": platform.system().lower(), "arch": platform.machine()}
     row = find(backend)
     if row is not None and row.gpus_in_key and torch.cuda.is_available():

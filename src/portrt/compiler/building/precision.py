@@ -1,4 +1,4 @@
-"""Engines in a lower precision than the model's: what is converted, and how exact it is."""
+"""Engines in a lower precision than the model's: conversion and check."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WIDEN = {"fp16": widen_float16, "bf16": widen_bfloat16}
 
 
 def lowered_precision(backend: str, block: Block, settings: Settings) -> str | None:
-    """What the engine's float32 is converted to, or None where it keeps the model's dtypes."""
+    """Return the precision that replaces float32, or None to keep the model's dtypes."""
     wanted = settings.precision
     if wanted is None or reason_for_float32(backend, wanted):
         return None
@@ -43,7 +43,10 @@ def lowered_precision(backend: str, block: Block, settings: Settings) -> str | N
 
 
 def precision_entry(backend: str, block: Block, settings: Settings) -> dict[str, Any]:
-    """For the engine's entry: `precision`, why it is not what was asked for, and what was."""
+    """Return the precision fields of an engine's `build` entry.
+
+    These are `precision`, the reason if it is not the requested one, and the requested one.
+    """
     lowered = lowered_precision(backend, block, settings)
     reason = reason_for_float32(backend, settings.precision)
     found = {"precision": lowered or precision_of_block(block), **autocast_entry(settings)}
@@ -53,13 +56,13 @@ def precision_entry(backend: str, block: Block, settings: Settings) -> dict[str,
 def material_in_precision(
     backend: str, material: BuildInput, settings: Settings, sample: Sample | None
 ) -> BuildInput:
-    """The material with its conversions in the precision that the engine is to have.
+    """Return the build input with conversions in the precision of the engine.
 
     Args:
-        backend: Whose engine it is.
-        material: In the dtypes of the model.
-        settings: Of the engine.
-        sample: Real inputs: what becomes too large for float16 on them stays in float32.
+        backend: Name of the engine's backend.
+        material: Build input in the dtypes of the model.
+        settings: Settings of the engine.
+        sample: Real inputs: nodes whose values are too large for float16 on them stay in float32.
     """
     precision = lowered_precision(backend, material.block, settings)
     if precision is None:
@@ -86,7 +89,7 @@ def material_in_precision(
 
 
 def _too_large(material: BuildInput, sample: Sample, limit: float) -> frozenset[str]:
-    """Nodes of the block, inputs among them, whose values on the sample are beyond the limit."""
+    """Return the nodes, including inputs, whose values on the sample exceed the limit."""
     found: dict[str, float] = {}
 
     class Measure(torch.fx.Interpreter):
@@ -106,8 +109,8 @@ def _too_large(material: BuildInput, sample: Sample, limit: float) -> frozenset[
         return frozenset()
     large = {name: value for name, value in found.items() if value > limit}
     if large:
-        words = ", ".join(f"{name} ({value:.1e})" for name, value in large.items())
-        logger.info("in float32 as their values are large: %s of %s", words, block.name)
+        listed = ", ".join(f"{name} ({value:.1e})" for name, value in large.items())
+        logger.info("in float32 as their values are large: %s of %s", listed, block.name)
     return frozenset(large)
 
 
@@ -119,21 +122,22 @@ def _largest_finite(tensor: torch.Tensor) -> float:
 def simulated_check(
     engine: Engine, material: BuildInput, sample: Sample, *, accept: bool
 ) -> Mapping[str, Any]:
-    """How exact an engine's precision is, where the engine itself cannot run.
+    """Check an engine's precision by simulation, if the engine itself cannot run here.
 
     ONNX Runtime computes the same ONNX model in float32 and rounds after each operator.
 
     Args:
-        engine: Just built, in a lowered precision.
-        material: What it was built from.
-        sample: What the block took and gave in PyTorch.
-        accept: As in `check_engine`.
+        engine: The engine, in a lowered precision.
+        material: Build input of the engine.
+        sample: Inputs and outputs of the block in PyTorch.
+        accept: Log a difference beyond the tolerance instead of raising.
 
     Returns:
-        For the manifest: "simulated", with an entry for each output, or the reason why not.
+        The field "simulated" for the manifest: an entry for each output, or the reason why there is
+        none.
 
     Raises:
-        CheckError: An output is worse than the tolerance of the precision.
+        CheckError: An output differs by more than the tolerance of the precision.
     """
     precision = engine.build["precision"]
     model = material.convert(engine.build["opset"])
@@ -162,14 +166,14 @@ def simulated_check(
     return {"simulated": check.get("outputs", check.get("skipped"))}
 
 
-# (backend, precision) -> why its engines stay in float32.
+# (backend, precision) -> reason why its engines stay in float32.
 KEPT_IN_FLOAT32 = {
     ("onnxruntime", "bf16"): "ONNX Runtime has no bfloat16 kernels for a CPU",
 }
 
 
 def reason_for_float32(backend: str, precision: str | None) -> str:
-    """Why an engine of this backend stays in float32 although it was asked for less, or ""."""
+    """Return why an engine of this backend stays in float32 despite the requested one, or ""."""
     if precision is None:
         return ""
     if find(backend) is not None and builder(backend).input == "program":
@@ -178,7 +182,7 @@ def reason_for_float32(backend: str, precision: str | None) -> str:
 
 
 def precision_of_block(block: Block) -> str:
-    """The floating-point and quantized dtypes that a block computes in, such as "fp32+int8"."""
+    """Return the floating-point and quantized dtypes of a block, such as "fp32+int8"."""
     import torch
 
     from portrt.graphs import nested
@@ -192,7 +196,7 @@ def precision_of_block(block: Block) -> str:
     }
     every = nested.all_nodes(block.program.graph_module)
     nodes = [node for node in every if node.op == "call_function"]
-    values = [node.meta.get("val") for node in nodes]  # what computes: a quantizer may have float64
+    values = [node.meta.get("val") for node in nodes]  # outputs only: scales may be float64
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
     found = [name for dtype, name in names.items() if dtype in dtypes]
     if any("quantize" in str(node.target) for node in nodes):
@@ -203,11 +207,11 @@ def precision_of_block(block: Block) -> str:
 
 
 def _rounds_to_int8(node: Any) -> bool:
-    """Whether a node takes a float tensor and gives int8, as quantizers in plain arithmetic do."""
+    """Return whether a node takes a float tensor and returns int8, as arithmetic quantizers do."""
     import torch
 
-    taken = [source.meta.get("val") for source in node.all_input_nodes]
-    made = node.meta.get("val")
-    return getattr(made, "dtype", None) == torch.int8 and any(
-        isinstance(value, torch.Tensor) and value.is_floating_point() for value in taken
+    inputs = [source.meta.get("val") for source in node.all_input_nodes]
+    output = node.meta.get("val")
+    return getattr(output, "dtype", None) == torch.int8 and any(
+        isinstance(value, torch.Tensor) and value.is_floating_point() for value in inputs
     )

@@ -1,4 +1,4 @@
-"""rebuild: an engine for this machine, from the source that lies in the program; no model code."""
+"""Rebuild: an engine for this machine from the stored source, without the model's code."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """An engine that is not in the program.
+    """An engine that is not stored in the program.
 
     Attributes:
-        spec: Its entry, as a manifest would have it. The index of its blob is negative.
+        spec: Its manifest entry; the index of its blob is negative.
         data: Its bytes, 1-D uint8 on the CPU.
     """
 
@@ -47,7 +47,7 @@ class Rebuilt:
 
 
 def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
-    """Names of the backends that can build and run an engine here, in order of preference."""
+    """Yield the backends that can build and run an engine here, in order of preference."""
     for name in backends.names():
         runtime, builder = registry.runtime(name), builders.builder(name)
         allowed = policy.engines is None or name in policy.engines
@@ -58,23 +58,23 @@ def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
 def rebuild(
     block: StoredBlock, device: torch.device, policy: Policy
 ) -> tuple[Rebuilt | None, tuple[tuple[str, Verdict], ...]]:
-    """Build the first engine that this machine can build and run, check it, and keep it cached.
+    """Build the first engine that this machine can build and run, check it, and cache it.
 
     It has the precision of the block's stored engines.
 
     Args:
-        block: With its source.
-        device: Where the inputs are.
-        policy: Which backends may run.
+        block: Block with its source.
+        device: Device of the inputs.
+        policy: Policy that restricts the backends.
 
     Returns:
         The engine, or None, and a verdict for each backend that was tried.
 
     Raises:
-        PackageError: The source or the weights are not what the manifest describes.
+        PackageError: The source or the weights do not match their digests in the manifest.
     """
     block.source()
-    block.check_weights()  # an engine may keep them for good
+    block.check_weights()  # an engine may contain copies of them
     verdicts: list[tuple[str, Verdict]] = []
     for name in candidates(device, policy):
         index = backends.names().index(name) + 1
@@ -91,8 +91,10 @@ def rebuild(
 
 
 def _in_thread(block: StoredBlock, device: torch.device, task: EngineTask) -> Engine | Verdict:
-    """In a thread of its own, since the caller is within a torch operator, whose modes would reach
-    the export and the translation."""
+    """Build and check in a separate thread.
+
+    The caller is inside a torch operator, whose modes would affect export and translation.
+    """
     results: list[Engine | Verdict] = []
 
     def run() -> None:
@@ -103,8 +105,8 @@ def _in_thread(block: StoredBlock, device: torch.device, task: EngineTask) -> En
             results.append(
                 Verdict.no("build_failed", f"it could not be rebuilt: {err.happened}", err.remedy)
             )
-        except Exception as err:  # of torch's exporter: the source can still run
-            logger.exception("rebuilding %s", block.name)
+        except Exception as err:  # any failure of torch's exporter: the source can still run
+            logger.exception("rebuilding %s failed", block.name)
             reason = f"it could not be rebuilt: {type(err).__name__}: {err}"
             results.append(Verdict.no("build_failed", reason))
 

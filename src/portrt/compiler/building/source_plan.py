@@ -1,4 +1,4 @@
-"""From a stored block back to what engines are built from."""
+"""Reconstruction of a plan from a stored block."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from portrt.runtime.stored_block import StoredBlock
 
 
 def plan_from_source(stored: StoredBlock) -> Plan:
-    """Return a plan of this one block, as `partition` made it when the program was compiled.
+    """Return a plan of this block, equal to its part of the plan when the program was compiled.
 
     Args:
-        stored: A block that has its source. The tensors of the plan are views of its weights, whose
+        stored: Block with its source. The tensors of the plan are views of its weights, whose
             digest is not checked.
 
     Raises:
@@ -28,6 +28,6 @@ def plan_from_source(stored: StoredBlock) -> Plan:
     )
     tensors = {}
     for name in block.weights:
-        assert stored.weights is not None  # the manifest was checked for it
+        assert stored.weights is not None  # checked when the manifest was decoded
         tensors[name] = stored.weights.tensor(name)
     return Plan(block.program, block.program.graph_module, (block,), tensors, ())

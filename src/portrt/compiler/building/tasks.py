@@ -1,4 +1,4 @@
-"""Which engines are built, and with which settings."""
+"""Tasks: the engines to build, with their settings."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineTask:
-    """One engine to build of each block: who builds it, and with which settings."""
+    """One engine to build for each block: its builder and its settings."""
 
     builder: Builder
     settings: Settings
 
 
 def tasks_for(settings: Settings) -> list[EngineTask]:
-    """The engines that were asked for and can be built here, in order of preference.
+    """Return the requested engines that can be built here, in order of preference.
 
     Raises:
         BackendUnavailableError: A name is unknown, none of them can be built here, or one cannot
             although `require_engines` is set.
     """
-    asked = settings.engines or tuple(EngineRequest(name) for name in backends.names())
+    requests = settings.engines or tuple(EngineRequest(name) for name in backends.names())
     found: list[EngineTask] = []
     refused: list[str] = []
     remedies: list[str] = []
-    for request in asked:
+    for request in requests:
         builder = registry.builder(request.backend)
         own = request.settings(settings)
         verdict = builder.can_build(own)
@@ -59,7 +59,7 @@ def tasks_for(settings: Settings) -> list[EngineTask]:
     if refused and settings.require_engines:
         raise BackendUnavailableError(
             f"engines cannot be built here:{lines}",
-            "every engine that was asked for, as require_engines=True wants",
+            "every requested engine, because of require_engines=True",
             remedy,
         )
     return found
