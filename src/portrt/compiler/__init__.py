@@ -1,1 +1,1 @@
-"""Compile side, in the order of the data: capture, lower, partition, convert, build, package."""
+"""The compiler; its stages are capture, lower, partition, convert, build, package."""

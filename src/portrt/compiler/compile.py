@@ -1,4 +1,4 @@
-"""compile: capture -> lower -> partition -> convert -> build -> package."""
+"""Compilation: capture -> lower -> partition -> convert -> build -> package."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 _IRS = ("default", "dynamo")
 
-# So many nodes that fail to convert are found one by one; then their whole blocks are given up.
+# Number of attempts that exclude single nodes after a failure; later ones exclude whole blocks.
 _MAX_TRIES = 8
 
 
@@ -85,7 +85,7 @@ def compile(  # noqa: A001
 ) -> torch.nn.Module: ...
 
 
-def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT expect
+def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
     module: torch.nn.Module | ExportedProgram,
     ir: str = "default",
     inputs: Sequence[Any] | None = None,
@@ -100,35 +100,36 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
     """Compile a model into a program that calls engines and saves as a torch.export program.
 
     Args:
-        module: The model, in eval mode, or a program that `torch.export` made of one.
+        module: The model, in eval mode, or an ExportedProgram of it.
         ir: "default" or "dynamo"; both mean torch.export.
-        inputs: Example tensors or `Input`s, one for each positional argument. Any shapes and
-            dtypes that the model takes; the program takes these, and, where an `Input` or
-            `dynamic_shapes` gives a range, any size in it.
-        arg_inputs: Another name for `inputs`.
+        inputs: Example tensors or `Input`s, one for each positional argument, with any shapes and
+            dtypes that the model takes. The program takes these shapes and dtypes; if an `Input` or
+            `dynamic_shapes` gives a range, it takes any size in the range.
+        arg_inputs: Alias of `inputs`.
         kwarg_inputs: Example keyword arguments.
-        dynamic_shapes: As `torch.export.export` takes it, instead of dynamic `Input`s.
-        profiles: Ranges of sizes that TensorRT tunes engines for, such as those of a decoder's
-            first call and of its steps: for each a mapping from the name of a size to that size, or
-            to (min, opt, max) within its range. Names are those of `torch.export.Dim`s and of
+        dynamic_shapes: Dynamic shapes in the form of `torch.export.export`, instead of dynamic
+            `Input`s.
+        profiles: Optimization profiles of TensorRT engines, such as one for a decoder's prefill and
+            one for its steps: each maps the name of a size to a fixed size, or to (min, opt, max)
+            within its range. Names are those of `torch.export.Dim`s and of
             `Input(shared_dims=...)`, or "x[0]" for dimension 0 of input `x`. A size that is not
-            named has its whole range. ONNX Runtime takes all sizes in any case.
+            named has its whole range. ONNX Runtime engines take all sizes in any case.
         output_format: "module" (a callable `torch.nn.Module`) or "exported_program".
-        **options: As listed below; docs/options.md has more. Torch-TensorRT's options are accepted,
-            and those without a meaning here are named in the log.
+        **options: Options as listed below; docs/options.md describes them. Torch-TensorRT's options
+            are accepted, and those without an effect here are logged.
 
     Returns:
         With `output_format="exported_program"` an ExportedProgram, for `torch.export.save`; with
         "module", the default, its module. Weights are constants: later changes to `module` do not
-        reach the program. The model itself is not changed. With `dryrun` the model as captured.
+        affect the program. The model itself is not modified. With `dryrun` the captured model.
 
     Raises:
         SettingsError: An option or an input specification cannot be used.
         CaptureError: torch.export cannot capture the model.
         PartitionError: Nodes stay in PyTorch although `require_full_compilation` was set.
         BackendUnavailableError: An engine name is unknown, or none of `engines` can be built here.
-        CheckError: An engine gives other numbers than PyTorch on the sample inputs.
-        BuildError: No engine of any block could be built, although engines were asked for by name
+        CheckError: The outputs of an engine differ from PyTorch's on the sample inputs.
+        BuildError: No engine of any block could be built, although engines were requested by name
             or `require_full_compilation` was set.
     """
     started = time.perf_counter()
@@ -145,16 +146,16 @@ def compile(  # noqa: A001  (the name that users of torch and Torch-TensorRT exp
             module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict
         )
         _check_module_names(captured, settings, tasks)
-        tuned = sizes_to_tune_for(
+        profile_ranges = sizes_to_tune_for(
             captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
         )
-        program = _compiled(captured, settings, tasks, tuned)
+        program = _compiled(captured, settings, tasks, profile_ranges)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
 
 
 def _options_section() -> str:
-    """Every option with one line, by the backends that have it."""
+    """Return docstring sections with every option, grouped by backend."""
     shared = [item for name, item in options_of(Settings).items() if name != "output_format"]
     sections = [docstring_section("Options", shared)]
     for cls, names in built_in_owners().items():
@@ -173,7 +174,7 @@ def _compiled(
     tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
 ) -> ExportedProgram:
-    """The program with engines; with `dryrun` the captured one, after printing the plan."""
+    """Return the program with engines; with `dryrun` print the plan and return the captured one."""
     if not settings.dryrun:
 
         def build() -> tuple[ExportedProgram, bool]:
@@ -200,7 +201,7 @@ def _compiled(
 def _check_module_names(
     captured: ExportedProgram, settings: Settings, tasks: Sequence[EngineTask]
 ) -> None:
-    """Warn of names of modules that are none; a model that came captured may have lost them."""
+    """Warn of module patterns without a match; an ExportedProgram may lack module paths."""
     paths = [ModulePath.of(node.meta) for node in captured.graph.nodes]
     excluded = {name for task in tasks for name in task.settings.autocast_excluded_modules}
     warn_of_unmatched_patterns("torch_executed_modules", settings.torch_executed_modules, paths)
@@ -241,10 +242,10 @@ def _build(
     tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
 ) -> tuple[ExportedProgram, bool]:
-    """Plan and build; what turns out to fail is left to PyTorch, and the rest planned again.
+    """Plan and build; after a failure leave the failing nodes to PyTorch and plan again.
 
     Returns:
-        The program, and whether it has every engine that was asked for.
+        The program, and whether it has every requested engine.
     """
     excluded: dict[str, Verdict] = {}
     for tries in itertools.count(1):
@@ -255,7 +256,7 @@ def _build(
         image = image_from_tensors(plan.tensors)
         samples = sample_blocks(plan, captured) if _wants_samples(tasks) else {}
         engines: dict[str, list[Engine]] = {}
-        refused: dict[str, Verdict] = {}
+        failed: dict[str, Verdict] = {}
         for block in plan.blocks:
             engines[block.name], failures = engines_of_block(
                 plan, block, image, tasks, samples.get(block.name)
@@ -266,22 +267,22 @@ def _build(
             ]
             if not engines[block.name]:
                 errors = [failure for _, failure in failures]
-                refused |= _nodes_to_exclude(block, errors, whole=tries >= _MAX_TRIES)
-        if not refused:
+                failed |= _nodes_to_exclude(block, errors, whole=tries >= _MAX_TRIES)
+        if not failed:
             break
-        excluded |= refused
+        excluded |= failed
     if not plan.blocks:
-        _say_that_nothing_is_compiled(excluded, settings, tasks)
+        _report_nothing_compiled(excluded, settings, tasks)
     policy = {"fallback": settings.fallback}
     if settings.check == "first-open":
         policy["check"] = settings.check
     report = coverage(plan, missing)
-    if not plan.blocks:  # no manifest has it
+    if not plan.blocks:  # there is no manifest to store it
         write_report(report, settings.report)
     program = assemble(
         plan, image if plan.tensors else None, engines, policy, report=report.to_json()
     )
-    _copy_what_is_shared(program, captured)
+    _copy_shared_tensors(program, captured)
     complete = all(len(made) == len(tasks) for made in engines.values())
     return program, complete and not excluded
 
@@ -290,23 +291,23 @@ def _wants_samples(tasks: Sequence[EngineTask]) -> bool:
     return any(task.settings.check != "off" or task.settings.precision == "fp16" for task in tasks)
 
 
-def _copy_what_is_shared(program: ExportedProgram, captured: ExportedProgram) -> None:
-    """Give the program its own copies of the model's tensors, such as buffers that calls change."""
+def _copy_shared_tensors(program: ExportedProgram, captured: ExportedProgram) -> None:
+    """Copy tensors that the program shares with the model, such as buffers that calls modify."""
     pairs = (
         (program.state_dict, captured.state_dict),
         (program.constants, captured.constants),
     )
     seen: dict[int, Any] = {}  # tied tensors stay tied
     for own, theirs in pairs:
-        for name, held in own.items():
-            if name in theirs and isinstance(held, torch.Tensor):
-                own[name] = copy.deepcopy(held, seen)
+        for name, value in own.items():
+            if name in theirs and isinstance(value, torch.Tensor):
+                own[name] = copy.deepcopy(value, seen)
 
 
 def _nodes_to_exclude(
     block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
 ) -> dict[str, Verdict]:
-    """Node -> why not: the nodes that the failures are about if known, else the whole block."""
+    """Return the nodes to exclude, with the reason: those that the failures name, or the block."""
     names = {
         node.name
         for node in nested.all_nodes(block.program.graph_module)
@@ -315,7 +316,7 @@ def _nodes_to_exclude(
     reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
     remedy = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
     known = set().union(*(_nodes_at_fault(failure, names) for failure in failures))
-    known = known or _control_flow(block)  # of which builders know little
+    known = known or _control_flow(block)  # which builders support least
     excluded = known if known and not whole else names
     logger.warning(
         "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
@@ -336,16 +337,16 @@ def _control_flow(block: Block) -> set[str]:
 
 
 def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[str]:
-    """The nodes of a block that a failure names."""
+    """Return the nodes of a block that a failure names."""
     if isinstance(failure, ConvertError):
         return {failure.node} & names if failure.node else set()
     return nodes_named(failure.happened, names)
 
 
-def _say_that_nothing_is_compiled(
+def _report_nothing_compiled(
     excluded: Mapping[str, Verdict], settings: Settings, tasks: Sequence[EngineTask]
 ) -> None:
-    """A warning; where engines were asked for by name and failed, a BuildError."""
+    """Log a warning, or raise BuildError if engines were requested by name and failed."""
     if excluded and (settings.engines is not None or settings.require_full_compilation):
         reasons = dict.fromkeys(f"{it.reason} (do: {it.remedy})" for it in excluded.values())
         raise BuildError(

@@ -1,4 +1,4 @@
-"""Frozen data that the stages hand to each other."""
+"""Immutable data passed between the stages."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FallbackNode:
-    """A node that stays in PyTorch, and why.
+    """A node that stays in PyTorch, with the reason.
 
     Attributes:
-        node: Its name.
-        target: Its operator.
-        reason: Why.
+        node: Name of the node.
+        target: Name of its operator.
+        reason: Reason why it stays in PyTorch.
         remedy: What would change it, or "".
-        source: The line of the user's model, or "".
-        module: The path of its module in the model.
-        asked: Whether an option of the user's says so.
+        source: Source line in the user's model, or "".
+        module: Path of its module in the model.
+        asked: Whether an option of the user keeps it in PyTorch.
     """
 
     node: str
@@ -39,16 +39,17 @@ class FallbackNode:
 
 @dataclass(frozen=True)
 class Block:
-    """A group of nodes that goes to engines, as a program of its own.
+    """A group of nodes that is compiled to engines, as a separate program.
 
     Attributes:
-        name: Unique in the program.
-        program: The nodes as they were, weights lifted to trailing user inputs. Its inputs are the
-            block's inputs in call order, then `weights` in order. Functional; every device is CPU.
-        weights: Names of the weights, as they are named in the weights image.
-        inputs: In call order, as the manifest stores them.
-        outputs: In order; a dynamic dimension is an expression tree.
-        node_count: Operator calls in the block.
+        name: Name of the block, unique in the program.
+        program: The nodes before conversion, with weights lifted to trailing user inputs. Its
+            inputs are the block's inputs in call order, then `weights` in order. Functional; every
+            device is CPU.
+        weights: Names of the weights in the weights image.
+        inputs: Inputs in call order, as the manifest stores them.
+        outputs: Outputs in order; a dynamic dimension is a size expression.
+        node_count: Number of operator calls in the block.
     """
 
     name: str
@@ -60,19 +61,19 @@ class Block:
 
     @property
     def signature(self) -> Signature:
-        """What the block takes and returns."""
+        """Return the inputs and outputs of the block."""
         return Signature(self.name, self.inputs, self.outputs)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What partition decided: a graph with one call per block, and what stays in PyTorch.
+    """Result of the partitioning: a graph with one call per block, and the nodes left to PyTorch.
 
     Attributes:
-        program: The lowered program, before anything was cut out of it.
+        program: The lowered program before partitioning.
         graph_module: Its graph with one `call_module` node per block, named like the block.
         blocks: The blocks, in the order of their calls.
-        tensors: The weights of all blocks by name.
+        tensors: Name -> weight, for all blocks.
         left_out: The nodes that stay in PyTorch, each with its reason.
     """
 
@@ -88,7 +89,7 @@ class Engine(EngineInfo):
     """One built engine of one block.
 
     Attributes:
-        data: The engine itself.
+        data: The serialized engine.
     """
 
     data: bytes

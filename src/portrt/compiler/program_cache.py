@@ -1,4 +1,4 @@
-"""Whole compiled programs in the cache."""
+"""Cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def build_program(
     profile_ranges: ProfileRanges,
     build: Callable[[], tuple[ExportedProgram, bool]],
 ) -> ExportedProgram:
-    """What `build` makes of a captured program, or what it made of an equal one before.
+    """Return the compiled program from the cache, or build it and cache it.
 
     Args:
-        captured: Not changed.
-        settings: Of the compilation.
+        captured: The captured program; not modified.
+        settings: Settings of the compilation.
         tasks: The engines to build.
-        profile_ranges: Sizes that engines are tuned for.
-        build: Gives the compiled program, and whether it is all that was asked for: what failed may
-            succeed another time, and is not kept.
+        profile_ranges: Optimization profiles of the engines.
+        build: Returns the compiled program, and whether it is complete: a program that lacks an
+            engine is not cached, because a later build may succeed.
     """
     cache = cache_of(settings)
     key = None
@@ -58,13 +58,13 @@ def build_program(
             return found
         program, complete = build()
         if settings.cache_built_engines and complete:
-            _keep_program(cache, key, program, settings, tasks)
+            _store_program(cache, key, program, settings, tasks)
     return program
 
 
 def _program(cache: Cache, key: Key, settings: Settings) -> ExportedProgram | None:
-    """The program, its tensors mapped from the file in the cache."""
-    from portrt.runtime.load import load  # not needed where nothing is found
+    """Load a program from the cache, with its tensors mapped from the file; None on a miss."""
+    from portrt.runtime.load import load  # only needed on a hit
 
     entry = cache.get_file(key) if settings.reuse_cached_engines else None
     if entry is None:
@@ -78,7 +78,7 @@ def _program(cache: Cache, key: Key, settings: Settings) -> ExportedProgram | No
     return program
 
 
-def _keep_program(
+def _store_program(
     cache: Cache,
     key: Key,
     program: ExportedProgram,
