@@ -14,7 +14,7 @@ FALLBACKS = ("eager", "error")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raise SettingsError unless an option has one of its values."""
+    """Raise SettingsError unless an option has one of its allowed values."""
     if value not in allowed:
         raise SettingsError(
             f"{name} is {value!r}",
@@ -35,10 +35,14 @@ def check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
 
 
 def as_names(given: Sequence[str] | str | None, what: str) -> tuple[str, ...] | None:
-    """One name or several, as a tuple; None stays None.
+    """Convert one name or several to a tuple; None stays None.
+
+    Args:
+        given: A name, names, or None.
+        what: Name of the argument, for messages.
 
     Raises:
-        SettingsError: It is neither.
+        SettingsError: `given` is something else.
     """
     if given is None:
         return None
@@ -47,4 +51,4 @@ def as_names(given: Sequence[str] | str | None, what: str) -> tuple[str, ...] | 
     try:
         return tuple(given)
     except TypeError as err:
-        raise SettingsError(f"{what} is {given!r}", "names", "give a list of names") from err
+        raise SettingsError(f"{what} is {given!r}", "names", "pass a list of names") from err

@@ -9,9 +9,9 @@ class PortrtError(Exception):
     """Base class of every error that portrt raises on purpose.
 
     Args:
-        happened: The fact, with the names, shapes and versions that it is about.
-        expected: What would have been right.
-        remedy: What the user can do now.
+        happened: The fact, with the names, shapes and versions involved.
+        expected: What would have been correct.
+        remedy: What the user can do.
     """
 
     def __init__(self, happened: str, expected: str, remedy: str) -> None:
@@ -25,7 +25,7 @@ class PortrtError(Exception):
 
 
 class SettingsError(PortrtError, ValueError):
-    """An option of `compile`, `save` or `load` is unknown or has a value that cannot be used."""
+    """An option of `compile`, `save` or `load` is unknown or has an invalid value."""
 
 
 class CaptureError(PortrtError):
@@ -33,18 +33,18 @@ class CaptureError(PortrtError):
 
 
 class LowerError(PortrtError):
-    """A lowering pass of the user's failed, or left a graph that cannot be compiled."""
+    """The program could not be lowered, or a user pass failed or left an invalid graph."""
 
 
 class PartitionError(PortrtError):
-    """Nodes stay in PyTorch although the whole model was required in engines."""
+    """Nodes stay in PyTorch although full compilation was required."""
 
 
 class ConvertError(PortrtError):
     """A block could not be translated to ONNX.
 
     Attributes:
-        node: Name of the graph node that has no translation, or None when it is not known.
+        node: Name of the graph node that has no translation, or None if it is not known.
     """
 
     def __init__(self, happened: str, expected: str, remedy: str, node: str | None = None) -> None:
@@ -58,11 +58,11 @@ class BuildError(PortrtError):
 
 
 class CheckError(PortrtError):
-    """An engine gives other numbers than the block that it was built from."""
+    """The outputs of an engine differ from those of the block that it was built from."""
 
 
 class BackendUnavailableError(PortrtError):
-    """A backend that was asked for is unknown, not installed or broken on this machine."""
+    """A requested backend is unknown, not installed or broken on this machine."""
 
 
 class PackageError(PortrtError):
@@ -80,7 +80,7 @@ class PackageError(PortrtError):
 
 
 class SaveError(PortrtError, OSError):
-    """A program could not be written; what was at the path before is still there."""
+    """A program could not be written; the previous file at the path is unchanged."""
 
     def __init__(self, happened: str, expected: str, remedy: str) -> None:
         PortrtError.__init__(self, happened, expected, remedy)
@@ -110,11 +110,11 @@ class OutOfProfileError(EngineError):
 
 
 def brief(value: object, limit: int = 60) -> str:
-    """`repr(value)` cut short, in bounded time, however large or deeply nested the value is."""
+    """Return a shortened `repr(value)` in bounded time, however large or nested the value is."""
     cutter = reprlib.Repr()
     cutter.maxlevel = 3
     cutter.maxstring = cutter.maxother = cutter.maxlong = limit
     try:
         return cutter.repr(value)[:limit]
-    except ValueError:  # Python prints no whole number of more than 4300 digits
+    except ValueError:  # Python does not print integers of more than 4300 digits
         return f"a huge {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for work that is long enough to want one."""
+"""Progress bars on standard error for long operations."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 
 _LARGE_BYTES = 64 << 20
 
-# (phase, steps done, steps in all) -> None
+# (phase, completed steps, total steps) -> None
 ShowStep = Callable[[str, int, int], None]
 
 
 @contextlib.contextmanager
 def step_bar(what: str) -> Iterator[ShowStep]:
-    """A function to call with each step of a phase; shown where standard error is a terminal.
+    """Yield a function to call with each step of a phase; shown if standard error is a terminal.
 
-    The bar appears with the first step and goes away at the end.
+    The bar appears with the first step and disappears at the end.
 
     Args:
-        what: What is being done.
+        what: Description of the operation.
     """
     if not sys.stderr.isatty():
         yield lambda _phase, _step, _steps: None
@@ -42,12 +42,13 @@ def step_bar(what: str) -> Iterator[ShowStep]:
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int, shown: bool | None) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of bytes that were just done.
+    """Yield a function to call with the number of bytes that were processed since the last call.
 
     Args:
-        what: What is being done.
-        total: Bytes in all.
-        shown: None shows it where standard error is a terminal and there is much to do.
+        what: Description of the operation.
+        total: Total number of bytes.
+        shown: Whether to show the bar; None shows it for large totals if standard error is a
+            terminal.
     """
     if shown is None:
         shown = total >= _LARGE_BYTES and sys.stderr.isatty()

@@ -17,10 +17,10 @@ from portrt.format.json_fields import strict_json
 # then the tensors without holes. The header is padded with spaces, which the format allows.
 _MAX_HEADER_BYTES = 100_000_000
 _ALIGNMENT = 64
-# From here on an image is a file: it is in memory only as far as it is read, and a library that can
-# map its weights from a file need not copy them.
+# Images from this size are mapped from a temporary file: they are in memory only as far as they are
+# read, and a library that can map weights from a file need not copy them.
 _LARGE_BYTES = 128 << 20
-_MAX_ELEMENTS = 2**62  # strides are 64 bits, where another size is 0 too
+_MAX_ELEMENTS = 2**62  # strides must fit in 64 bits, even if a size is 0
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -44,21 +44,21 @@ _REMEDY = "get the file again from where it was made, or compile the model again
 
 
 def storable(dtype: torch.dtype) -> bool:
-    """Whether a tensor of this dtype can lie in a weights image."""
+    """Return whether a weights image can hold tensors of this dtype."""
     return dtype in _NAMES
 
 
 def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """One image of `tensors`, on the CPU.
+    """Write tensors to one image on the CPU.
 
     Args:
         tensors: Any shapes, on any device; dtypes for which `storable` is true.
 
     Returns:
-        A 1-D uint8 tensor: the bytes of a safetensors file. A large one is mapped from a file in
-        the folder for temporary files, where that has room, which is there as long as it is used.
+        A 1-D uint8 tensor: the bytes of a safetensors file. A large one is mapped from a temporary
+        file if the disk has space; the file exists as long as the tensor.
     """
-    # Larger elements first, so that every tensor lies at a multiple of its element size.
+    # Larger elements first, so that every tensor is aligned to its element size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {}
     end = 0
@@ -92,7 +92,7 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _bytes_of(tensor: torch.Tensor) -> Any:
-    """A numpy array of its bytes; a copy only where they do not lie in order on the CPU."""
+    """Return the bytes as a numpy array; a copy only if the tensor is not contiguous on the CPU."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy()
 
@@ -101,14 +101,14 @@ class WeightsImage:
     """Reads an image: every tensor is a view of it, nothing is copied.
 
     Args:
-        image: 1-D uint8 CPU tensor, which this keeps.
+        image: 1-D uint8 CPU tensor, which is kept alive.
 
     Attributes:
-        address: Of the image in memory.
-        size: Its bytes.
+        address: Address of the image in memory.
+        size: Number of bytes.
 
     Raises:
-        PackageError: The header is malformed, or a tensor lies outside the image or on another.
+        PackageError: The header is malformed, or a tensor exceeds the image or overlaps another.
     """
 
     def __init__(self, image: torch.Tensor) -> None:
@@ -121,11 +121,11 @@ class WeightsImage:
         return name in self._header
 
     def names(self) -> list[str]:
-        """Names of all tensors in the image."""
+        """Return the names of all tensors in the image."""
         return list(self._header)
 
     def entry(self, name: str) -> tuple[torch.dtype, tuple[int, ...], int, int]:
-        """dtype, shape, first byte in the image and number of bytes of one tensor."""
+        """Return dtype, shape, byte offset in the image and number of bytes of a tensor."""
         try:
             return self._header[name]
         except KeyError:
@@ -136,7 +136,7 @@ class WeightsImage:
             ) from None
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor, as a view of the image; a copy only where it lies unaligned in memory."""
+        """Return a tensor as a view of the image; a copy only if it is unaligned in memory."""
         dtype, shape, start, size = self.entry(name)
         if size == 0:
             return torch.empty(shape, dtype=dtype)
@@ -171,18 +171,18 @@ def _entry(name: str, item: Any, start: int, total: int) -> Any:
         dtype = _DTYPES[item["dtype"]]
         shape = tuple(item["shape"])
         first, last = item["data_offsets"]
-        whole = all(type(part) is int and part >= 0 for part in (*shape, first, last))
-        whole = whole and len(shape) <= MAX_RANK
+        is_valid = all(type(part) is int and part >= 0 for part in (*shape, first, last))
+        is_valid = is_valid and len(shape) <= MAX_RANK
     except (KeyError, TypeError, ValueError) as err:
         raise _bad(f"describes {name!r:.80} wrongly", "dtype, shape and data_offsets") from err
     size, spread = dtype.itemsize, 1
-    for part in shape if whole else ():
+    for part in shape if is_valid else ():
         size *= part
         spread *= max(part, 1)
-    if not whole or spread > _MAX_ELEMENTS:
+    if not is_valid or spread > _MAX_ELEMENTS:
         raise _bad(
             f"describes {name!r:.80} as {brief(item['shape'])} at {brief([first, last])}",
-            f"up to {MAX_RANK} whole numbers from 0, and two offsets",
+            f"up to {MAX_RANK} integers from 0, and two offsets",
         )
     if last - first != size or start + last > total:
         raise _bad(

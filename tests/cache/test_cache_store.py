@@ -35,7 +35,7 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_said", set())
+    monkeypatch.setattr(store, "_warned", set())
 
 
 def files_of(folder: Path) -> list[str]:
@@ -373,7 +373,7 @@ def test_a_lock_that_is_held_too_long_is_not_waited_for(
             assert waits == [5, 0.2]
             (said,) = caplog.messages
             assert said.endswith(
-                f"{key('a').name}.lock is held for more than 0.2 s; it is not waited for"
+                f"{key('a').name}.lock is locked for more than 0.2 s; continuing without"
             )
         with other.building(key("b"), 5):
             assert locked(cache, "b")

@@ -1,5 +1,5 @@
-"""The engine cache: what was built once, on disk, found by a digest of all that went into it.
+"""On-disk cache of engines and compiled programs, by a digest of everything that they depend on.
 
-`key` names the parts of a key, `parts` says which they are, `describe` puts graphs and tensors into
-words, `store` keeps entries, `where` says in which folder, and `use` is what `compile` calls.
+`key` hashes the parts of a key, `entry` reads and writes one entry, `store` manages entries, and
+`location` finds the folder. The parts themselves are collected in `compiler/building/keys.py`.
 """

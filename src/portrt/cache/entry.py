@@ -24,11 +24,11 @@ class Entry:
         name: Kind and digest of its key.
         kind: "engine" or "program".
         parts: The parts of its key.
-        meta: What is known of the data, as plain JSON values.
+        meta: Metadata of the data, as plain JSON values.
         size: Bytes of the data.
-        sha256: Its digest.
-        folder: Where it is.
-        used: Time of its last use, in seconds since 1970.
+        sha256: Digest of the data.
+        folder: Folder of the entry.
+        used: Time of its last use, in seconds since the epoch.
     """
 
     name: str
@@ -42,20 +42,20 @@ class Entry:
 
     @property
     def data(self) -> Path:
-        """The file with its bytes."""
+        """Path of the data file."""
         return self.folder / DATA
 
 
 class BadEntryError(Exception):
-    """An entry is not what was written."""
+    """An entry is damaged."""
 
 
 def read_entry(folder: Path) -> Entry:
-    """The description of an entry, checked; its data is not read.
+    """Read and check the description of an entry; its data is not read.
 
     Raises:
-        BadEntryError: It is not what was written.
-        OSError: It cannot be read, or is not there.
+        BadEntryError: The description is damaged.
+        OSError: It cannot be read, or does not exist.
     """
     text = (folder / ENTRY).read_bytes()
     digest, _, body = text.partition(b"\n")
@@ -69,9 +69,9 @@ def read_entry(folder: Path) -> Entry:
 
 
 def write_entry(workdir: Path, key: Key, meta: Mapping[str, Any], size: int) -> None:
-    """The data's description, with a digest of itself before it.
+    """Write the description of the data, after a digest of the description.
 
-    Nothing is forced to disk: what a power failure leaves fails its digest.
+    Nothing is synced to disk: after a power failure the digests do not match.
     """
     body = json.dumps(
         {
@@ -87,7 +87,7 @@ def write_entry(workdir: Path, key: Key, meta: Mapping[str, Any], size: int) -> 
 
 
 def use_of(folder: Path) -> list[tuple[float, int]]:
-    """(last use, bytes) of an entry; empty where it is gone, and used never where it is half."""
+    """Return (last use, bytes) of an entry; empty if it is gone, last use 0 if it is incomplete."""
     try:
         size = sum(path.stat().st_size for path in folder.iterdir())
     except OSError:
@@ -99,7 +99,7 @@ def use_of(folder: Path) -> list[tuple[float, int]]:
 
 
 def check_data(entry: Entry) -> None:
-    """Raise BadEntryError unless the data of an entry is what was written."""
+    """Raise BadEntryError if the data of an entry has another size or digest than recorded."""
     _compare(entry, entry.data.stat().st_size, _file_digest(entry.data))
 
 

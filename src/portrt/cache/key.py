@@ -1,4 +1,4 @@
-"""The key of a cache entry: named parts, each hashed, so that a miss can be explained."""
+"""Keys of cache entries: named parts, each hashed, so that a miss can be explained."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """What an entry is found by.
+    """The key of an entry.
 
     Attributes:
         kind: "engine" or "program".
-        parts: Name of each part -> SHA-256 of what it says.
+        parts: Name of each part -> SHA-256 of its value.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Key:
 
     @classmethod
     def of(cls, kind: str, values: Mapping[str, Any]) -> Key:
-        """A key of parts that are plain JSON values."""
+        """Make a key of parts that are plain JSON values."""
         return cls(kind, {name: digest_of(value) for name, value in sorted(values.items())})
 
     @cached_property
@@ -41,17 +41,17 @@ class Key:
         return f"{self.kind}-{self.digest}"
 
     def log(self) -> None:
-        """Every part at DEBUG."""
+        """Log every part at DEBUG."""
         for name, digest in self.parts.items():
             logger.debug("%s %s: %s is %s", self.kind, self.digest[:12], name, digest[:16])
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a plain JSON value; equal values give equal digests in every process."""
+    """Return the SHA-256 of a plain JSON value; equal values have equal digests."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differing_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Names of the parts in which two keys differ, also where only one has them."""
+    """Return the names of parts that differ, or that only one of two keys has."""
     return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

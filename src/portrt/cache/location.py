@@ -1,4 +1,4 @@
-"""Where the cache is, and how large it may grow. No torch in here."""
+"""Folder and size limit of the cache. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT_BYTES = 10_000_000_000
 
 
 def cache_folder(setting: str | None = None) -> Path | None:
-    """The folder: the setting, else the environment's, else the user's; None where it is off."""
+    """Return the folder: the setting, else the environment's, else the user's; None if off."""
     chosen = os.environ.get(ENV_DIR) if setting is None else setting
     if chosen is not None:
         return None if chosen.strip().lower() in _OFF else Path(chosen).expanduser().absolute()
@@ -25,7 +25,7 @@ def cache_folder(setting: str | None = None) -> Path | None:
 
 
 def timing_cache_folder(setting: str | None = None) -> Path | None:
-    """Where TensorRT's builder keeps what it measured; None where there is no place to keep it."""
+    """Return the folder of TensorRT's timing caches; None if the cache is off or not writable."""
     folder = cache_folder(setting)
     if folder is None:
         return None
@@ -37,18 +37,18 @@ def timing_cache_folder(setting: str | None = None) -> Path | None:
 
 
 def cache_limit_bytes() -> int:
-    """What the cache may hold.
+    """Return the size limit of the cache in bytes.
 
     Raises:
-        SettingsError: The environment's number is none.
+        SettingsError: The environment variable is not an integer.
     """
     text = os.environ.get(ENV_BYTES)
     if text is None:
         return _DEFAULT_BYTES
     if not text.strip().isdecimal():
         raise SettingsError(
-            f"the environment says {ENV_BYTES}={text!r}",
-            "a whole number of bytes, such as 10000000000",
+            f"the environment has {ENV_BYTES}={text!r}",
+            "an integer number of bytes, such as 10000000000",
             "correct or unset the variable",
         )
     return int(text)

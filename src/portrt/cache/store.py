@@ -1,4 +1,4 @@
-"""Entries on disk: each a folder that appears whole, is checked when it is read, and is evicted."""
+"""Entries on disk: folders that are created atomically, checked when read, and evicted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 _LOCKS = "locks"
 _TEMPORARY = "tmp-"
-# Longer than any write takes: what is older was left by a process that was killed.
+# Longer than any write takes: older temporary folders were left by processes that were killed.
 _TEMPORARY_AGE_S = 3600.0
 _LOCK_AGE_S = 7 * 86400.0
 
@@ -42,12 +42,12 @@ _warned: set[str] = set()
 class Cache:
     """A folder of entries, shared by processes.
 
-    A folder that cannot be written is read only, which is said once. Nothing in here raises for
-    what the disk does: a cache that fails is a cache that has nothing.
+    A folder that cannot be written is only read, with one warning. No method raises for a disk
+    error: a cache that fails behaves like an empty one.
 
     Args:
-        folder: Where; made when it is not there.
-        limit_bytes: What is kept in all; the entries that were not used for the longest time go.
+        folder: The folder; created if it does not exist.
+        limit_bytes: Limit of all entries together; the least recently used ones are evicted.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -65,7 +65,7 @@ class Cache:
             return False
 
     def _warn_once(self, what: str, err: BaseException) -> None:
-        """A warning, once a process and folder."""
+        """Log a warning once per process and folder."""
         key = f"{self.folder} {what}"
         if key not in _warned:
             _warned.add(key)
@@ -78,11 +78,11 @@ class Cache:
             )
 
     def get(self, key: Key) -> tuple[Entry, bytes] | None:
-        """An entry and its bytes, whose digest was checked; None where there is none."""
+        """Return an entry and its bytes, after a check of the digest; None if there is none."""
         return self._checked(key, read_data)
 
     def get_file(self, key: Key) -> Entry | None:
-        """An entry whose file was checked; it stays readable when the entry is evicted."""
+        """Return an entry after a check of its file, which may be evicted afterwards."""
         found = self._checked(key, check_data)
         return None if found is None else found[0]
 
@@ -91,9 +91,9 @@ class Cache:
         try:
             entry = read_entry(folder)
             found = read(entry)
-        except (FileNotFoundError, NotADirectoryError):  # never there, or evicted meanwhile
+        except (FileNotFoundError, NotADirectoryError):  # does not exist, or was just evicted
             if folder.is_dir():
-                logger.warning("the cache entry %s is removed: a file of it is gone", folder)
+                logger.warning("the cache entry %s is removed: one of its files is missing", folder)
                 self._remove(folder)
             return None
         except (BadEntryError, OSError) as err:
@@ -106,13 +106,13 @@ class Cache:
         return entry, found
 
     def explain_miss(self, key: Key) -> None:
-        """Log all parts of a key, and those in which the entry that is nearest to it differs."""
+        """Log all parts of a key, and the parts in which the nearest entry differs, at DEBUG."""
         if not logger.isEnabledFor(logging.DEBUG):
             return
         key.log()
         others = [entry.parts for entry in self.entries() if entry.kind == key.kind]
         nearest = min((differing_parts(key.parts, parts) for parts in others), key=len, default=[])
-        why = f"the nearest differs in {', '.join(nearest)}" if nearest else "there is none like it"
+        why = f"the nearest differs in {', '.join(nearest)}" if nearest else "no similar entry"
         logger.debug("cache miss: %s: %s", key.name, why)
 
     def put(
@@ -123,13 +123,13 @@ class Cache:
         *,
         replace: bool = False,
     ) -> bool:
-        """Keep an entry; whether it is kept.
+        """Store an entry, and return whether it was stored.
 
         Args:
-            key: What it will be found by.
-            meta: Plain JSON values.
-            write: Writes the data to the path it is given.
-            replace: Also where there is one already.
+            key: The key of the entry.
+            meta: Metadata, as plain JSON values.
+            write: Writes the data to the given path.
+            replace: Whether to replace an existing entry.
         """
         if not self.writable:
             return False
@@ -144,7 +144,7 @@ class Cache:
                 return False
             write_entry(workdir, key, meta, size)
             return self._publish(workdir, self.folder / key.name, replace=replace)
-        except Exception as err:  # torch raises errors of its own when a disk is full
+        except Exception as err:  # torch raises its own errors for a full disk
             self._warn_once("an entry could not be written", err)
             return False
         finally:
@@ -160,12 +160,12 @@ class Cache:
         except OSError:
             if not folder.is_dir():
                 raise
-            return False  # another process was first; its entry says the same
+            return False  # another process was first, with an equal entry
         return True
 
     @contextlib.contextmanager
     def building(self, key: Key, timeout_s: float) -> Iterator[None]:
-        """While one process is in here, the others with this key wait for it."""
+        """Hold the lock of a key: other processes that build the same entry wait."""
         lock = self._acquire(self.folder / _LOCKS / f"{key.name}.lock", timeout_s)
         try:
             yield
@@ -174,7 +174,7 @@ class Cache:
                 lock.release()
 
     def _acquire(self, path: Path, timeout_s: float) -> Any:
-        """The lock, held, or None where it cannot be had: then work is done twice, no more."""
+        """Acquire a lock; None if that fails: then two processes may do the same work."""
         if not self.writable:
             return None
         import filelock
@@ -183,7 +183,7 @@ class Cache:
         try:
             lock.acquire(timeout=timeout_s)
         except filelock.Timeout:
-            logger.warning("%s is held for more than %g s; it is not waited for", path, timeout_s)
+            logger.warning("%s is locked for more than %g s; continuing without", path, timeout_s)
             return None
         except (OSError, NotImplementedError) as err:
             self._warn_once("its files cannot be locked", err)
@@ -191,7 +191,7 @@ class Cache:
         return lock
 
     def entries(self) -> list[Entry]:
-        """All entries that can be read, latest use first."""
+        """Return all readable entries, most recently used first."""
         found = []
         for folder in self._folders():
             with contextlib.suppress(BadEntryError, OSError):
@@ -207,7 +207,11 @@ class Cache:
         return [p for p in names if p.name not in others and not p.name.startswith(_TEMPORARY)]
 
     def check(self) -> list[tuple[str, str]]:
-        """Name of every entry -> what is wrong with it, or "". Bad entries are removed."""
+        """Check every entry and remove damaged ones.
+
+        Returns:
+            (name, damage) of every entry, with "" for intact ones.
+        """
         found = []
         for folder in self._folders():
             wrong = ""
@@ -220,9 +224,13 @@ class Cache:
         return found
 
     def evict(self, limit_bytes: int) -> list[str]:
-        """Remove entries, longest unused first, until the others have `limit_bytes`; their names.
+        """Remove the least recently used entries until the others fit in `limit_bytes`.
 
-        A limit of 0 removes all.
+        Args:
+            limit_bytes: Limit of all entries together; 0 removes all.
+
+        Returns:
+            The names of the removed entries.
         """
         if not self.writable:
             return []
@@ -241,7 +249,7 @@ class Cache:
         return removed
 
     def _remove(self, folder: Path) -> None:
-        """Out of sight at once, then gone: nobody finds half an entry."""
+        """Rename the folder, then delete it, so that no process finds an incomplete entry."""
         with contextlib.suppress(OSError):
             workdir = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
             with contextlib.suppress(OSError):
@@ -249,7 +257,7 @@ class Cache:
             shutil.rmtree(workdir, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what killed processes left behind."""
+        """Remove temporary folders and locks of killed processes."""
         now = time.time()
         old = [(path, _TEMPORARY_AGE_S) for path in self.folder.glob(f"{_TEMPORARY}*")]
         old += [(path, _LOCK_AGE_S) for path in self.folder.glob(f"{_LOCKS}/*.lock")]
@@ -263,7 +271,7 @@ class Cache:
                     path.unlink()
 
     def clear(self) -> list[str]:
-        """Remove all entries, and what killed processes left behind."""
+        """Remove all entries and temporary folders, and return the names of the entries."""
         removed = self.evict(0)
         for path in self.folder.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -271,10 +279,10 @@ class Cache:
 
 
 def open_cache(cache_dir: str | None = None) -> Cache | None:
-    """The cache in a folder, or None where it is switched off.
+    """Return the cache in a folder, or None if it is off.
 
     Args:
-        cache_dir: As the option of `compile` has it; None leaves it to the environment.
+        cache_dir: The option of `compile`; None means the environment's or the user's folder.
     """
     folder = cache_folder(cache_dir)
     return None if folder is None else _cache_in(folder, cache_limit_bytes())

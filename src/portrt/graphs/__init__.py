@@ -1,1 +1,1 @@
-"""Graphs and their nodes: graphs inside graphs, operators kept whole, origins, costs."""
+"""FX graphs and their nodes: nested graphs, symbolic sizes, recurrent layers, origins, costs."""

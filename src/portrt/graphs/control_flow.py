@@ -1,6 +1,7 @@
-"""The graphs of a program that PyTorch runs: its own, and the branches and bodies inside it.
+"""Control-flow operators: their operands, and the graphs (branches and bodies) that they call.
 
-A control-flow operator hands each of its graphs the same operands, after those that it is about.
+A control-flow operator passes the same additional operands to each of its graphs, after its states
+and scanned tensors.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from torch._higher_order_ops.map import map_impl
 
 from portrt.graphs import nested
 
-# Operator -> the arguments with its operands, in the order in which its graphs take them. To the
-# last of these another operand may be added.
+# Operator -> positions of the arguments with its operands, in the order in which its graphs take
+# them. The last of these arguments has the additional operands, to which others may be appended.
 OPERANDS: Mapping[Any, tuple[int, ...]] = {
     torch.ops.higher_order.cond: (3,),
     torch.ops.higher_order.while_loop: (2, 3),
@@ -26,11 +27,11 @@ OPERANDS: Mapping[Any, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class SubgraphSite:
-    """A graph.
+    """A graph of a program, and the calls that lead to it.
 
     Attributes:
-        module: It.
-        calls: The calls that it is inside of, outermost first, each with the graph of the call.
+        module: The graph.
+        calls: The calls around the graph, outermost first, each with the graph that it is in.
     """
 
     module: torch.fx.GraphModule
@@ -41,7 +42,7 @@ def subgraph_sites(
     module: torch.fx.GraphModule,
     calls: tuple[tuple[torch.fx.GraphModule, torch.fx.Node], ...] = (),
 ) -> Iterator[SubgraphSite]:
-    """The place of a graph, and those inside it."""
+    """Yield the site of a graph, and the sites of the graphs inside it."""
     yield SubgraphSite(module, calls)
     for node in list(module.graph.nodes):
         for inner in graphs(module, node):
@@ -49,26 +50,26 @@ def subgraph_sites(
 
 
 def graphs(module: torch.fx.GraphModule, call: torch.fx.Node) -> list[torch.fx.GraphModule]:
-    """The graphs that a control-flow operator is called with."""
+    """Return the graphs that a control-flow operator calls; empty for other nodes."""
     return list(nested.graphs_of_call(module, call).values()) if call.target in OPERANDS else []
 
 
 def operands(call: torch.fx.Node) -> list[Any]:
-    """What each placeholder of the graphs of a call stands for."""
+    """Return the operands of a call in the order of the placeholders of its graphs."""
     return [item for place in OPERANDS[call.target] for item in _items(call.args[place])]
 
 
 def placeholders(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
-    """Of a graph, in order."""
+    """Return the placeholders of a graph, in order."""
     return [node for node in module.graph.nodes if node.op == "placeholder"]
 
 
 def bound_operands(
     call: torch.fx.Node, graph: torch.fx.GraphModule
 ) -> Iterator[tuple[torch.fx.Node, torch.fx.Node]]:
-    """Placeholder of a graph, and the node of the call that it stands for each time.
+    """Yield placeholders of a graph with the operands that they are always equal to.
 
-    States and rows are left out: they start as an operand, or are a part of one.
+    States and scanned tensors are left out: they differ between iterations.
     """
     extra = _items(call.args[OPERANDS[call.target][-1]])
     own = placeholders(graph)[len(operands(call)) - len(extra) :]
@@ -77,14 +78,14 @@ def bound_operands(
             yield inner, outer
 
 
-def add_operand(place: SubgraphSite, node: torch.fx.Node) -> torch.fx.Node:
-    """A node of the program's own graph as it is known at a place; operands are added for it."""
-    for depth, (module, call) in enumerate(place.calls):
+def add_operand(site: SubgraphSite, node: torch.fx.Node) -> torch.fx.Node:
+    """Return the placeholder at a site for a node of the outermost graph; operands are added."""
+    for depth, (module, call) in enumerate(site.calls):
         inner = graphs(module, call)
         if not any(item is node for item in operands(call)):
             _add_operand(call, inner, node)
         index = next(i for i, item in enumerate(operands(call)) if item is node)
-        target = place.calls[depth + 1][0] if depth + 1 < len(place.calls) else place.module
+        target = site.calls[depth + 1][0] if depth + 1 < len(site.calls) else site.module
         node = placeholders(target)[index]
     return node
 
@@ -102,7 +103,7 @@ def _add_operand(
 
 
 def drop_unused_operands(module: torch.fx.GraphModule) -> None:
-    """Take away what no graph of a call uses any more, in the graphs inside `module` first."""
+    """Remove operands that no graph of a call uses, in the innermost graphs first."""
     for call in list(module.graph.nodes):
         inner = graphs(module, call)
         for graph in inner:
@@ -129,7 +130,7 @@ def _drop_unused(call: torch.fx.Node, inner: list[torch.fx.GraphModule]) -> None
 
 
 def _set_extra(call: torch.fx.Node, values: list[Any]) -> None:
-    """Set the operands that can be added to."""
+    """Set the additional operands of a call."""
     place = OPERANDS[call.target][-1]
     args: list[Any] = list(call.args)
     args[place] = tuple(values) if isinstance(args[place], tuple) else values

@@ -1,7 +1,7 @@
 """Floating-point operations of a node, as `torch.utils.flop_counter` counts them.
 
-It counts products and sums of matrix products, convolutions and attention, each as one operation;
-everything else counts nothing. Sizes that vary are those of the example inputs.
+Counts the multiplications and additions of matrix products, convolutions and attention; all other
+operators count 0. Dynamic sizes have their values in the example inputs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from portrt import torch_internals
 
-# What the counter knows through the operators that these consist of.
+# Composite operators, which the counter covers through the operators that they call.
 _COMPOSITE = frozenset(
     f"aten::{name}"
     for name in (
@@ -26,7 +26,7 @@ _COMPOSITE = frozenset(
 
 
 def flops_of(node: torch.fx.Node) -> int:
-    """Operations of one call; 0 where nobody counts them."""
+    """Return the operations of one call; 0 for operators without a formula."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return 0
@@ -37,12 +37,12 @@ def flops_of(node: torch.fx.Node) -> int:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             target(*args, **kwargs)
         return int(counter.get_total_flops())
-    except Exception:  # a size that the data decides, or an operator without a meta kernel
+    except Exception:  # a data-dependent size, or an operator without a meta kernel
         return 0
 
 
 def _stand_in(value: Any) -> Any:
-    """A tensor without memory for a node that gives one, and the example's size for a size."""
+    """Replace nodes by meta tensors of their shapes, and symbolic sizes by the example's sizes."""
     if isinstance(value, torch.fx.Node):
         return tree_map(_stand_in, value.meta.get("val"))
     if isinstance(value, torch.Tensor):

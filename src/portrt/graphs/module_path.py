@@ -1,4 +1,4 @@
-"""Which module of the user's model a node comes from, and patterns that name modules."""
+"""Modules of the user's model that a node comes from, and patterns that match modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ModulePath:
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> ModulePath:
-        """From the metadata of a node of an exported graph."""
+        """Read the path from the metadata of a node of an exported graph."""
         stack = (meta.get("nn_module_stack") or {}).values()
         pairs = [(_ROOT.sub("", str(path)), _class_name(kind)) for path, kind in stack]
         pairs = [(path, kind) for path, kind in pairs if path]
@@ -38,14 +38,14 @@ class ModulePath:
 
     @property
     def innermost(self) -> str:
-        """The path of the module that the node is in; "" for the model itself."""
+        """Path of the module that the node is in; "" for the model itself."""
         return self.paths[-1] if self.paths else ""
 
     def match(self, patterns: Iterable[str]) -> str | None:
-        """The first pattern that names one of these modules, else None.
+        """Return the first pattern that matches one of these modules, else None.
 
         A pattern is a path such as "layers.0", or the full name of a class, with the wildcards of
-        `fnmatch`. Whoever names a module names what is inside it.
+        `fnmatch`. A pattern that matches a module matches the modules inside it.
         """
         for pattern in patterns:
             if any(fnmatchcase(name, pattern) for name in (*self.paths, *self.classes)):
@@ -60,10 +60,10 @@ def _class_name(kind: Any) -> str:
 def warn_of_unmatched_patterns(
     option: str, patterns: Iterable[str], paths: list[ModulePath]
 ) -> None:
-    """Warn of patterns that name no module of a graph; a misspelt one would be without effect."""
+    """Warn of patterns that match no module of a graph, such as misspelt ones."""
     for pattern in sorted(patterns):
         if not any(path.match([pattern]) for path in paths):
             known = sorted({name for path in paths for name in path.paths})
             near = difflib.get_close_matches(pattern, known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            logger.warning("%s names %r, in which there is no operator%s", option, pattern, hint)
+            logger.warning("%s has %r, which matches no operator's module%s", option, pattern, hint)

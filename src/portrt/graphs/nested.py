@@ -1,4 +1,4 @@
-"""Graphs inside graphs: the branches and bodies that control-flow operators are called with.
+"""Nested graphs: the branches and bodies that control-flow operators call.
 
 torch.export keeps them as submodules that a `get_attr` node reads and an operator such as
 `torch.cond` takes. Everything that they use is an operand of the call, weights included.
@@ -15,14 +15,14 @@ from portrt import torch_internals
 
 
 def graph_modules(root: torch.fx.GraphModule) -> Iterator[torch.fx.GraphModule]:
-    """`root` and the graphs inside it, outermost first."""
+    """Yield `root` and the graphs inside it, outermost first."""
     for module in root.modules():
         if isinstance(module, torch.fx.GraphModule):
             yield module
 
 
 def all_nodes(root: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
-    """The nodes of `root` and of the graphs inside it."""
+    """Yield the nodes of `root` and of the graphs inside it."""
     for module in graph_modules(root):
         yield from module.graph.nodes
 
@@ -30,7 +30,7 @@ def all_nodes(root: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
 def graphs_of_call(
     module: torch.fx.GraphModule, node: torch.fx.Node
 ) -> dict[torch.fx.Node, torch.fx.GraphModule]:
-    """The graphs that a node of `module` is called with, by the `get_attr` nodes that read them."""
+    """Return the graphs that a node of `module` calls, by the `get_attr` nodes that read them."""
     found = {}
     for source in node.all_input_nodes:
         if source.op == "get_attr":
@@ -43,12 +43,12 @@ def graphs_of_call(
 
 
 def is_operator(node: torch.fx.Node) -> bool:
-    """Whether a node calls an operator, and not Python's arithmetic or a part of a tuple."""
+    """Return whether a node calls an operator, unlike arithmetic on sizes or `getitem`."""
     return isinstance(node.target, (torch._ops.OpOverload, torch._ops.HigherOrderOperator))
 
 
 def copied(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    """A copy of a graph and of those inside it, with the same names; fake values are shared."""
+    """Copy a graph and the graphs inside it, with the same names; fake values are shared."""
     graph = torch.fx.Graph()
     env: dict[torch.fx.Node, torch.fx.Node] = {}
     graph.output(graph.graph_copy(module.graph, env))
@@ -65,7 +65,7 @@ def copied(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
 
 
 def copies_of_graphs(module: torch.fx.GraphModule) -> dict[str, torch.fx.GraphModule]:
-    """Copies of the graphs that the nodes of `module` are called with, by their names in it."""
+    """Copy the graphs that the nodes of `module` call; return them by their names in it."""
     return {
         str(reader.target): copied(inner)
         for node in module.graph.nodes
@@ -74,7 +74,7 @@ def copies_of_graphs(module: torch.fx.GraphModule) -> dict[str, torch.fx.GraphMo
 
 
 def root_with(graphs: Mapping[str, torch.fx.GraphModule]) -> torch.nn.Module:
-    """A module that holds graphs, as the root of the graph whose nodes read them."""
+    """Make a module that holds graphs, as the root of the graph whose nodes read them."""
     root = torch.nn.Module()
     for name, module in graphs.items():
         root.add_module(name, module)

@@ -1,8 +1,8 @@
-"""Which nodes of a block the words of a library are about: names of layers, and error messages.
+"""Nodes of a block that a library names in its layers and error messages.
 
-What torch.onnx makes of the node `add_1` is called `node_add_1`, `node_add_1_0` and the like where
-it has several outputs, or `node_add_1.Mul_3` (`convert/origins.py` does that); builders put these
-names together in their own.
+ONNX nodes of the graph node `add_1` are called `node_add_1`, `node_add_1_0` and the like if it has
+several outputs, or `node_add_1.Mul_3` (see `convert/origins.py`); builders combine these names into
+names of layers.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-# Builders write words before a name ("reshape_before_node_add_1"), but no letter or digit.
+# Builders prefix names ("reshape_before_node_add_1"), never with a letter or digit directly before.
 _NODE = re.compile(r"(?<![A-Za-z0-9])node_(\w+)")
 _INDEX = re.compile(r"_+\d+$")
-# TensorRT's name of a group of layers that another compiler took: the first and the last of them.
+# TensorRT's name of a group of layers that Myelin compiles: the first and the last of them.
 _RANGE = re.compile(r"ForeignNode\[(.*?)\.\.\.(.*?)\]")
 
 
 def nodes_named(text: str, names: Collection[str]) -> set[str]:
-    """Those of `names` that a text of a library names as ONNX nodes."""
+    """Return those of `names` whose ONNX nodes occur in a message of a library."""
     found = set()
     for word in _NODE.findall(text):
         for name in (word, _INDEX.sub("", word)):
@@ -29,18 +29,18 @@ def nodes_named(text: str, names: Collection[str]) -> set[str]:
 
 
 def nodes_of_layer(layer: str, order: Sequence[str]) -> tuple[str, ...]:
-    """The nodes of a block that a layer of an engine computes, as far as its name tells.
+    """Return the nodes of a block that a layer of an engine computes, according to its name.
 
     A range ("{ForeignNode[node_a...node_d]}") stands for all nodes from the first to the last in
-    the order of the graph: a few of them may be in other layers. Of a range that begins or ends
-    with something that is no node, such as a weight, only the nodes that are named are known.
+    the order of the graph, although a few of them may be in other layers. If one end of a range is
+    not a node but, for example, a weight, only the named nodes are returned.
 
     Args:
-        layer: Its name, as TensorRT or ONNX Runtime writes it.
+        layer: Name of the layer in TensorRT or ONNX Runtime.
         order: Names of the nodes of the block, in the order of its graph.
 
     Returns:
-        Names among `order`, in that order; empty for a layer that the library put in.
+        Names among `order`, in that order; empty for a layer that the library inserted.
     """
     place = {name: index for index, name in enumerate(order)}
     found = {place[name] for name in nodes_named(layer, place)}

@@ -1,4 +1,4 @@
-"""The flat inputs and the outputs of an ExportedProgram."""
+"""Flat inputs and output specs of an ExportedProgram."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.export.graph_signature import OutputSpec, TensorArgument
 
 
 def flat_signature(program: ExportedProgram) -> list[str]:
-    """Name of each flat input, in call order."""
+    """Return the names of the flat inputs, in call order."""
     return [str(name) for name in user_input_nodes(program)]
 
 
 def user_input_nodes(program: ExportedProgram) -> dict[str, torch.fx.Node]:
-    """Name of each flat input -> its placeholder, in call order."""
+    """Return name -> placeholder of the flat inputs, in call order."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = [
         spec.arg.name
@@ -24,7 +24,7 @@ def user_input_nodes(program: ExportedProgram) -> dict[str, torch.fx.Node]:
 
 
 def output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:
-    """The old specs, with the names that the outputs have now."""
+    """Return the output specs of `old` with the names of the outputs of `graph`."""
     results = graph.output_node().args[0]
     assert isinstance(results, tuple)
     specs = []

@@ -1,4 +1,4 @@
-"""int8 and float8: dtypes of weights and of numbers on their way, in which engines do not add."""
+"""int8 and float8: dtypes of weights and activations in which engines have no arithmetic."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 aten = torch.ops.aten
 
-# Dtypes that numbers are quantized to. uint8 is a dtype of pictures as well.
+# Dtypes that values are quantized to. Not uint8, which images have too.
 QUANTIZED = frozenset({torch.int8, torch.float8_e4m3fn})
 
-# Operators that move numbers and do not look at them: they commute with a conversion.
+# Operators that only move data: they commute with a conversion.
 LAYOUTS = frozenset(
     {
         aten.expand.default,

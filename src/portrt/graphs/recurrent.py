@@ -1,7 +1,7 @@
-"""LSTM and GRU layers as one node each.
+"""Keep LSTM and GRU layers as one node each.
 
-torch.export takes them apart to one step after another, as many as the example is long: a program
-for that one length, and a large one. Engines have the whole layer.
+torch.export unrolls them to one step after another for the length of the example: a large program
+for that length only. ONNX and the engines have the layer as one operator.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LAYERS = {"lstm": aten.lstm.input, "gru": aten.gru.input}
 
 @lru_cache
 def _stand_ins() -> dict[Any, Any]:
-    """torch's operator -> one of ours that means the same, and that torch does not take apart."""
+    """Return torch's operator -> an equivalent one of ours that torch does not decompose."""
     untyped: Any = torch.library.Library
     library = untyped(_NAMESPACE, "DEF")
     _keep.append(library)
@@ -46,7 +46,7 @@ def _stand_ins() -> dict[Any, Any]:
     return found
 
 
-_keep: list[Any] = []  # a library forgets its operators when it is freed
+_keep: list[Any] = []  # torch removes the operators of a library that is freed
 
 
 def _sequence(input: Any, hidden: Any, bidirectional: bool) -> Any:  # noqa: A002  (torch's name)
@@ -68,7 +68,7 @@ _FAKES: dict[str, Callable[..., Any]] = {"lstm": _fake_lstm, "gru": _fake_gru}
 
 @contextlib.contextmanager
 def keep_recurrent_layers() -> Iterator[None]:
-    """Within it torch.export keeps the layers that are single, batched nodes of `aten`."""
+    """Make torch.export keep the layers that are single, batched nodes of `aten`, in a context."""
     with contextlib.ExitStack() as stack:
         for operator, stand_in in _stand_ins().items():
             stack.enter_context(torch_internals.decomposed_as(operator, stand_in))
@@ -76,7 +76,7 @@ def keep_recurrent_layers() -> Iterator[None]:
 
 
 def run_decompositions(program: ExportedProgram, table: Any) -> ExportedProgram:
-    """`program.run_decompositions(table)`, which leaves these layers whole."""
+    """Call `program.run_decompositions(table)`, keeping recurrent layers as one node each."""
     with keep_recurrent_layers():
         decomposed: ExportedProgram = program.run_decompositions(table)
     originals = {stand_in: operator for operator, stand_in in _stand_ins().items()}

@@ -1,4 +1,4 @@
-"""The line of the user's model that a node comes from, without paths of the machine."""
+"""Source line of the user's model that a node comes from, without paths of the machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ _MAX_CHARS = 160
 
 
 def source_line(stack_trace: str | None) -> str:
-    """ "model.py:12 in forward: y = self.first(x)" of the innermost frame outside torch, or "".
+    """Return "model.py:12 in forward: y = self.first(x)" of the innermost frame outside torch.
 
-    A file of an installed package is named from the package on, any other by its name alone.
+    Files of installed packages have their path in site-packages, other files only their name.
+
+    Args:
+        stack_trace: As Python formats it, outermost frame first.
+
+    Returns:
+        At most 160 characters; "" without a frame.
     """
     found = ""
     lines = (stack_trace or "").splitlines()
@@ -21,7 +27,7 @@ def source_line(stack_trace: str | None) -> str:
         if frame is None:
             continue
         if frame["file"].startswith("<eval_with_key>"):
-            continue  # code that fx made of a graph
+            continue  # code that fx generated from a graph
         place = _short(frame["file"])
         if place.startswith("torch/") and found:
             continue

@@ -18,10 +18,10 @@ from portrt.graphs.symbols import ProfileRanges
 
 
 def size_tree(size: Any, known: symbols.Dimensions) -> Any:
-    """Return the tree of a size for a spec.
+    """Return the expression tree of a size for a spec.
 
     Raises:
-        PartitionError: It has none.
+        PartitionError: The size is no arithmetic on known dimensions.
     """
     tree = symbols.tree_of_size(size, known)
     if tree is None:
@@ -47,9 +47,9 @@ def input_specs(
 
     Args:
         inputs: Nodes, in call order.
-        known: Where each symbolic size can be read off.
+        known: Symbolic size -> (input, axis) that has it.
         program: The program that the nodes are from.
-        profile_ranges: Symbol -> size that engines are tuned for, where it is not the example's.
+        profile_ranges: Symbol -> (min, opt, max) in each profile, where it is not the example's.
     """
     specs = []
     for index, node in enumerate(inputs):
@@ -74,32 +74,32 @@ def _input_size(
     expression = torch_internals.expression_of(size)
     if known[expression] != place:
         return ["dim", *known[expression]]
-    # In terms of dimensions that come before, or else as a dimension of its own.
+    # An expression of earlier dimensions, or else an independent dimension.
     earlier = {key: where for key, where in known.items() if where < place}
     tree = symbols.tree_of_size(size, earlier)
     if tree is not None:
         return tree
-    least, most = symbols.range_of(size, program.range_constraints)
+    low, high = symbols.range_of(size, program.range_constraints)
 
-    def within(wanted: int) -> int:
-        return max(least, wanted if most is None else min(wanted, most))
+    def clamp(wanted: int) -> int:
+        return max(low, wanted if high is None else min(wanted, high))
 
     profiles = tuple(
-        (within(low), within(opt), within(high))
-        for low, opt, high in symbols.ranges_of(expression, profile_ranges)
+        (clamp(small), clamp(opt), clamp(large))
+        for small, opt, large in symbols.ranges_of(expression, profile_ranges)
     )
-    wanted = profiles[0][1] if profiles else within(torch_internals.hint_of(size) or least)
-    if profiles == ((least, wanted, most),):
+    opt = profiles[0][1] if profiles else clamp(torch_internals.hint_of(size) or low)
+    if profiles == ((low, opt, high),):
         profiles = ()
-    return Dimension(least, wanted, most, str(expression), profiles)
+    return Dimension(low, opt, high, str(expression), profiles)
 
 
 def _output_size(size: Any, known: symbols.Dimensions, program: ExportedProgram) -> Any:
     tree = symbols.tree_of_size(size, known)
     if tree is None and symbols.unbacked_symbols([size]):
-        _, most = symbols.range_of(size, program.range_constraints)
-        most = None if most is None or most > size_expr.MAX_SIZE else most
-        return DataDependentSize(most, str(torch_internals.expression_of(size)))
+        _, high = symbols.range_of(size, program.range_constraints)
+        high = None if high is None or high > size_expr.MAX_SIZE else high
+        return DataDependentSize(high, str(torch_internals.expression_of(size)))
     return size_tree(size, known)
 
 

@@ -1,4 +1,4 @@
-"""Symbolic sizes: from torch's sympy expressions to expression trees, and to graph nodes."""
+"""Symbolic sizes: conversion of torch's sympy expressions to expression trees and graph nodes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from portrt import torch_internals
 from portrt.format import size_expr
 
-# A sympy expression that is exactly the size of a dimension -> (input, axis).
+# A sympy expression that is equal to the size of a dimension -> (input, axis).
 Dimensions = Mapping[Any, tuple[int, int]]
 
-# Meaning of the tree operators on torch's symbolic sizes, and their targets as graph nodes.
+# Tree operators on torch's symbolic sizes, which are also their targets as graph nodes.
 SYMBOLIC: Mapping[str, Callable[..., Any]] = {
     **size_expr.NUMBERS,
     "max": torch.sym_max,
@@ -46,7 +46,7 @@ _FROM_SYMPY: dict[str, Callable[..., Any]] = {
 
 
 def dimensions_of(nodes: Sequence[torch.fx.Node]) -> dict[Any, tuple[int, int]]:
-    """Each symbolic size of the nodes' fake tensors -> (index of the node, axis); first wins."""
+    """Return symbolic size -> (index of the node, axis) for the nodes' fake tensors; first wins."""
     found: dict[Any, tuple[int, int]] = {}
     for index, node in enumerate(nodes):
         value = node.meta.get("val")
@@ -59,7 +59,7 @@ def dimensions_of(nodes: Sequence[torch.fx.Node]) -> dict[Any, tuple[int, int]]:
 
 
 def tree_of_size(size: Any, known: Dimensions) -> size_expr.Tree | None:
-    """The expression tree of a size over `known` dimensions, or None where that cannot be said."""
+    """Return the expression tree of a size over `known` dimensions, or None if there is none."""
     if isinstance(size, int):
         return size
     if not isinstance(size, torch.SymInt):
@@ -68,7 +68,7 @@ def tree_of_size(size: Any, known: Dimensions) -> size_expr.Tree | None:
 
 
 def tree_of_expression(expression: Any, known: Dimensions) -> size_expr.Tree | None:
-    """The same for torch's sympy expression of a size."""
+    """Return the expression tree of torch's sympy expression of a size, or None."""
     tree = _tree(expression, known)
     if tree is not None:
         try:
@@ -89,7 +89,7 @@ def _tree(expression: Any, known: Dimensions) -> size_expr.Tree | None:
         return float(expression)
     if isinstance(expression, sympy.Mul):
         factor, rest = expression.as_coeff_Mul(rational=True)
-        if not factor.is_Integer:  # s/2 of a size that is known to be even
+        if not factor.is_Integer:  # s/2 of a size that torch knows to be even
             tree = _tree(rest * factor.p, known)
             return None if tree is None else ["floordiv", tree, int(factor.q)]
     make = _FROM_SYMPY.get(type(expression).__name__)
@@ -100,7 +100,7 @@ def _tree(expression: Any, known: Dimensions) -> size_expr.Tree | None:
 
 
 def _tree_of_symbol(symbol: sympy.Symbol, known: Dimensions) -> size_expr.Tree | None:
-    """A symbol that is no dimension, from a dimension such as 2*s or s + 1 (derived dims)."""
+    """Return the tree of a symbol from a dimension such as 2*s or s + 1 (derived dims)."""
     for expression, place in known.items():
         parts = linear(expression)
         if parts is not None and parts[0] == symbol:
@@ -112,7 +112,7 @@ def _tree_of_symbol(symbol: sympy.Symbol, known: Dimensions) -> size_expr.Tree |
 
 
 def linear(expression: Any) -> tuple[Any, int, int] | None:
-    """(symbol, scale, offset) of `scale * symbol + offset` with a scale from 1; else None."""
+    """Return (symbol, scale, offset) of `scale * symbol + offset`, with a scale from 1, or None."""
     if len(expression.free_symbols) != 1:
         return None
     (symbol,) = expression.free_symbols
@@ -124,7 +124,7 @@ def linear(expression: Any) -> tuple[Any, int, int] | None:
 
 
 def missing_symbols(size: Any, known: Dimensions) -> set[Any]:
-    """Symbols of a size that cannot be computed from `known`."""
+    """Return the symbols of a size that cannot be computed from `known`."""
     if not isinstance(size, torch.SymInt):
         return set()
     expression = torch_internals.expression_of(size)
@@ -134,19 +134,22 @@ def missing_symbols(size: Any, known: Dimensions) -> set[Any]:
 
 
 def knows(symbol: Any, known: Dimensions) -> bool:
-    """Whether a symbol can be computed from `known`."""
+    """Return whether a symbol can be computed from `known`."""
     return _tree(symbol, known) is not None
 
 
 def emit(
     graph: torch.fx.Graph, tree: size_expr.Tree, tensors: Sequence[torch.fx.Node]
 ) -> torch.fx.Node | int | float:
-    """Nodes that compute a tree, at the graph's insertion point.
+    """Add nodes that compute a tree, at the graph's insertion point.
 
     Args:
-        graph: Where the nodes are made.
-        tree: ["dim", i, axis] means the size of `tensors[i]`.
+        graph: The graph to add nodes to.
+        tree: An expression tree; ["dim", i, axis] is a size of `tensors[i]`.
         tensors: Nodes with fake tensors in their meta.
+
+    Returns:
+        The node of the result, or a number.
     """
     if isinstance(tree, (int, float)):
         return tree
@@ -171,7 +174,7 @@ def _call(graph: torch.fx.Graph, target: Callable[..., Any], *parts: Any) -> tor
 
 
 def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int, int | None]:
-    """Smallest and largest value that a size can take; None where there is no largest.
+    """Return the smallest and largest value of a size; None if it is unbounded.
 
     Args:
         size: A symbolic size.
@@ -186,17 +189,17 @@ def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int
 
 
 def bounds_of(bounds: Any) -> tuple[int, int | None]:
-    """Smallest and largest size in torch's ValueRanges; None where there is no largest."""
+    """Return the smallest and largest size in torch's ValueRanges; None if it is unbounded."""
     if bounds is None:
         return 0, None
     return max(0, _bound(bounds.lower, 0) or 0), _bound(bounds.upper, None)
 
 
 def ranges_of(expression: Any, tuned: ProfileRanges) -> tuple[tuple[int, int, int], ...]:
-    """(smallest, best, largest) of a size in each profile; () where it is not known.
+    """Return (min, opt, max) of a size in each profile; () if it is not known.
 
     Args:
-        expression: A size: a symbol, or a symbol's multiple plus a constant.
+        expression: A symbol, or a linear expression of one symbol.
         tuned: The ranges of symbols.
     """
     parts = linear(expression)
@@ -204,25 +207,25 @@ def ranges_of(expression: Any, tuned: ProfileRanges) -> tuple[tuple[int, int, in
         return tuned.get(expression, ())
     symbol, scale, offset = parts
     return tuple(
-        (scale * low + offset, scale * best + offset, scale * high + offset)
-        for low, best, high in tuned.get(symbol, ())
+        (scale * low + offset, scale * opt + offset, scale * high + offset)
+        for low, opt, high in tuned.get(symbol, ())
     )
 
 
 def _bound(value: Any, otherwise: int | None) -> int | None:
-    """A bound as an int; infinities and torch's near-infinities are no bound."""
+    """Convert a bound to an int; infinities and torch's large sentinels mean unbounded."""
     number = sympy.sympify(value)
     if not number.is_Integer or abs(number) >= 2**31:
         return otherwise
     return int(number)
 
 
-# Symbol of a size -> (smallest, the one to tune for, largest) in each optimization profile.
+# Symbol of a size -> (min, opt, max) in each optimization profile.
 ProfileRanges = Mapping[Any, "tuple[tuple[int, int, int], ...]"]
 
 
 def unbacked_symbols(sizes: Iterable[Any]) -> set[Any]:
-    """The symbols in sizes, or in what was computed from sizes, that only the data decides."""
+    """Return the unbacked (data-dependent) symbols in sizes and values computed from sizes."""
     return {
         symbol
         for size in sizes

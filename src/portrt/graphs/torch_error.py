@@ -1,4 +1,4 @@
-"""What torch.export says when it fails: the cause, the user's line and torch's advice, in short."""
+"""Short form of torch.export's errors: the cause, the user's line and torch's suggestions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from portrt.graphs.source_line import source_line
 _MAX_CHARS = 400
 _MAX_ADVICE = 3
 
-# Lines around the cause that tell a user nothing: how to see torch's own logs, links, and a first
-# line that every failure inside a branch has.
+# Lines around the cause that do not help a user: hints to torch's logs, links, and a first line
+# that every failure inside a branch has.
 _NOISE = re.compile(
     r"For more (information|details)|TORCH_LOGS|TORCHDYNAMO|https?://|^Caused by|draft_export|"
     r"doesn't work unless it is captured completely|If you suspect the guard|developer context"
 )
-# Advice that is none.
+# Hints that are not actionable for a user.
 _NO_ADVICE = re.compile(
     r"open an issue|report an issue|is fundamental|debug context|torch\._dynamo|set_stance"
 )
-# What torch says -> what to do, where torch gives no advice.
+# Words in torch's message -> a remedy, where torch has no hint.
 _ADVICE = {
     "alias": "return copies from branches and bodies: t.clone() for t or a view of it",
     "data-dependent": "choose by data with torch.cond or torch.where, and bound sizes by "
@@ -36,9 +36,9 @@ class TorchError:
     """An error of torch.export in short.
 
     Attributes:
-        cause: What torch says is wrong, on one line.
-        place: "model.py:12 in forward: CODE" of the user's model, or "" where torch tells none.
-        advice: What torch suggests, each on one line.
+        cause: torch's message, on one line.
+        place: "model.py:12 in forward: CODE" of the user's model, or "" if torch has none.
+        advice: torch's suggestions, each on one line.
     """
 
     cause: str
@@ -57,22 +57,22 @@ class TorchError:
 
 
 def _cause(lines: list[str]) -> str:
-    """The first line that says something, and the explanation below it, where there is one."""
-    told = [line for line in lines if line and not _NOISE.search(line)]
+    """Return the first relevant line, with the explanation below it if there is one."""
+    relevant = [line for line in lines if line and not _NOISE.search(line)]
     violated = [line for line in lines if line.startswith("Constraints violated")]
     if violated:
         head = violated[0].partition("!")[0]
-        rules = [line.removeprefix("- ") for line in told if line.startswith("- ")]
+        rules = [line.removeprefix("- ") for line in relevant if line.startswith("- ")]
         return _short(f"{head}: {rules[0]}" if rules else head)
-    if not told:
+    if not relevant:
         return ""
-    head = told[0].partition(" (unhinted")[0]
-    explained = next((line for line in told if line.startswith("Explanation: ")), "")
+    head = relevant[0].partition(" (unhinted")[0]
+    explained = next((line for line in relevant if line.startswith("Explanation: ")), "")
     return _short(f"{head}: {explained.removeprefix('Explanation: ')}" if explained else head)
 
 
 def _place(err: BaseException, text: str) -> str:
-    """The innermost line of the model: from torch's words, or where Python was."""
+    """Return the innermost line of the model, from torch's message or from the traceback."""
     frames = [
         frame
         for frame in traceback.extract_tb(err.__traceback__)
@@ -89,7 +89,7 @@ def _advice(text: str, lines: list[str]) -> tuple[str, ...]:
     fixes = [line.strip() for line in after.partition("\n\n")[0].splitlines() if line.strip()]
     if fixes:
         where = "in dynamic_shapes, or by the shapes and shared_dims of Input"
-        return (f"{where}, say as torch suggests: {'; '.join(fixes)}",)
+        return (f"{where}, apply torch's suggestion: {'; '.join(fixes)}",)
     hints = [line.removeprefix("Hint: ") for line in lines if line.startswith("Hint: ")]
     useful = [_short(hint.rstrip(".")) for hint in hints if not _NO_ADVICE.search(hint)]
     if not useful:

@@ -1,1 +1,1 @@
-"""Comparison of numbers, without knowledge of engines."""
+"""Comparison of outputs, independent of engines."""

@@ -1,4 +1,4 @@
-"""Compares outputs with their reference, with a tolerance per dtype."""
+"""Comparison of outputs with their reference, with a tolerance per dtype."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from portrt.numerics.index_ties import differ_in_ties_alone
 from portrt.targets.backends import find
 
-# Largest difference to PyTorch, relative to the largest number of the output. Whole numbers and
-# bool are exact.
+# Largest difference from PyTorch, relative to the largest magnitude of the output. Integers and
+# bools must be equal.
 TOLERANCES = {
     torch.float64: 1e-6,
     torch.float32: 1e-3,
@@ -20,8 +20,7 @@ TOLERANCES = {
 }
 
 
-# The same by the names of an engine's precision. A quantized value may be rounded to the next step,
-# of 255 over the range.
+# The same by the names of an engine's precision. A quantized value may be off by one of 255 steps.
 _TOLERANCES_BY_NAME = {
     "tf32": 5e-3,
     "fp16": TOLERANCES[torch.float16],
@@ -32,11 +31,11 @@ _TOLERANCES_BY_NAME = {
 
 
 def arithmetic_of(backend: str, build: Mapping[str, Any]) -> str:
-    """What an engine computes in: its precision, and TF32 where its backend has it.
+    """Return what an engine computes in: its precision, and TF32 if its backend has it.
 
     Args:
         backend: Name of the engine's backend.
-        build: What it was built with.
+        build: `build` of the engine's entry.
     """
     precision = str(build.get("precision"))
     row = find(backend)
@@ -51,15 +50,18 @@ def compare_outputs(
     module: torch.fx.GraphModule,
     arguments: Callable[[], Sequence[torch.Tensor]],
 ) -> list[dict[str, Any]]:
-    """A row for each output of a block, see `compare`; indices may differ where numbers are equal.
+    """Compare the outputs of a block; indices may differ where the indexed values are equal.
 
     Args:
-        names: Of the outputs.
-        got: From the engine.
-        wanted: From PyTorch.
+        names: Names of the outputs.
+        got: Outputs of the engine.
+        wanted: Outputs of PyTorch.
         precision: As for `compare`.
-        module: The block.
-        arguments: Gives its inputs and weights, where they are needed.
+        module: The graph of the block.
+        arguments: Returns the block's inputs and weights; called only if indices differ.
+
+    Returns:
+        A row for each output, see `compare`.
     """
     rows = [compare(*row, precision) for row in zip(names, got, wanted, strict=True)]
     for place, row in enumerate(rows):
@@ -80,20 +82,24 @@ def compare_outputs(
 def compare(
     name: str, got: torch.Tensor, wanted: torch.Tensor, precision: object = None
 ) -> dict[str, Any]:
-    """Largest absolute difference, the same over the largest number, and whether it will do.
+    """Compare an output with its reference.
 
     Args:
-        name: Of the output.
-        got: From the engine.
-        wanted: From PyTorch.
-        precision: What the engine computes in, as its entry says. Floating-point outputs have the
-            tolerance of the lowest of these dtypes and their own.
+        name: Name of the output.
+        got: Output of the engine.
+        wanted: Output of PyTorch.
+        precision: What the engine computes in, such as "fp16+int8". A floating-point output has the
+            largest tolerance of these and its own dtype.
+
+    Returns:
+        The largest absolute difference, the same relative to the largest magnitude, the tolerance,
+        and whether the difference is within it.
     """
     tolerance = TOLERANCES.get(wanted.dtype, 0.0)
     if tolerance > 0:
         parts = str(precision).split("+")
         tolerance = max(tolerance, *(_TOLERANCES_BY_NAME.get(part, 0.0) for part in parts))
-    if got.shape != wanted.shape:  # sizes that the data decides
+    if got.shape != wanted.shape:  # of data-dependent sizes
         return {
             "name": name,
             "max_abs": f"the shape {tuple(got.shape)} for {tuple(wanted.shape)}",
@@ -114,13 +120,13 @@ def compare(
         "max_abs": _json(largest),
         "max_rel": _json(relative),
         "tolerance": tolerance,
-        # False for NaN. float64 does not hold every int64, hence the second half.
+        # False for NaN. Not every int64 is exact in float64, hence the second condition.
         "ok": relative <= tolerance and (tolerance > 0 or torch.equal(got, wanted)),
     }
 
 
 def worst_difference(check: Mapping[str, Any] | None) -> str:
-    """For the log: ", relative difference ..." of the worst output, or nothing."""
+    """Return ", relative difference ..." of the worst output for the log, or ""."""
     rows = (check or {}).get("outputs", (check or {}).get("simulated", []))
     found = [row["max_rel"] for row in rows if isinstance(row, Mapping)]
     numbers = [value for value in found if isinstance(value, float)]
@@ -128,5 +134,5 @@ def worst_difference(check: Mapping[str, Any] | None) -> str:
 
 
 def _json(value: float) -> float | str:
-    """JSON has no NaN and no infinity."""
+    """Return NaN and infinities as text, because JSON has neither."""
     return float(f"{value:.3g}") if abs(value) < float("inf") else str(value)

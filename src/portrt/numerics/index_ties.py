@@ -1,7 +1,7 @@
-"""Indices of equal numbers: which of them topk, sort or argmax names, PyTorch leaves open.
+"""Ties of topk, sort and argmax: PyTorch does not define which index of equal values is returned.
 
-An engine may name another one. Its indices are right where they lead to the same numbers, and name
-none of them twice.
+An engine may return another one. Its indices are correct if they lead to equal values, and none
+occurs twice.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Close = Callable[[torch.Tensor, torch.Tensor], bool]
 
 @dataclass(frozen=True)
 class _Kind:
-    """How an operator gives indices.
+    """How an operator returns indices.
 
     Attributes:
-        result: Which of its results they are; None where it has only one.
-        dim: Along which dimension, where the call does not say.
-        keeps: The result has the dimension, whatever the call says.
+        result: Position of the indices in its results; None if it has only one result.
+        dim: Default of the argument `dim`.
+        keeps: Whether the result always has the dimension, regardless of `keepdim`.
     """
 
     result: int | None
@@ -50,16 +50,16 @@ def differ_in_ties_alone(
     wanted: torch.Tensor,
     close: Close,
 ) -> bool:
-    """Whether an output of a block holds other indices than PyTorch's, of the same numbers.
+    """Return whether an output of a block differs from PyTorch's only in indices of equal values.
 
     Args:
-        module: The block.
+        module: The graph of the block.
         arguments: Its inputs and weights.
-        place: Which output it is.
-        got: From the engine.
-        wanted: From PyTorch.
-        close: Whether numbers of the engine (first) will do for those of PyTorch; numbers that the
-            block is given must be equal.
+        place: Index of the output.
+        got: Output of the engine.
+        wanted: Output of PyTorch.
+        close: Whether values at the engine's indices (first) are within the tolerance of those at
+            PyTorch's; values of an input must be equal.
     """
     results: Any = module.graph.output_node().args[0]
     call = _call_of(results[place])
@@ -87,7 +87,7 @@ def differ_in_ties_alone(
 
 
 def _call_of(node: Any) -> torch.fx.Node | None:
-    """The call that a node has the indices of, if it has any."""
+    """Return the call whose indices a node is, or None."""
     if not isinstance(node, torch.fx.Node):
         return None
     result = None
@@ -98,7 +98,7 @@ def _call_of(node: Any) -> torch.fx.Node | None:
 
 
 def _source(call: torch.fx.Node) -> tuple[torch.fx.Node, dict[str, Any]]:
-    """What is looked through, and the arguments of the call."""
+    """Return the searched tensor, and the arguments of the call by name."""
     found = call.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
     given: dict[str, Any] = {} if found is None else dict(found.kwargs)
     source = call.all_input_nodes[0]

@@ -2,13 +2,13 @@
 
 tests/test_torch_internals.py fails when torch moves one of them.
 
-- The ONNX exporter's parts: `torch.onnx.export` runs as a whole only (decompose, translate and
-  optimize a model), while portrt must know which nodes have a translation before it cuts the
-  graph, and must not decompose every block a second time.
-- `ExportedProgram`'s attributes: a graph in which blocks were replaced is put together directly, so
-  that symbols, guards and the calling convention stay what `torch.export` made them.
+- The ONNX exporter's parts: `torch.onnx.export` always decomposes, translates and optimizes a
+  model, while portrt must know which nodes have a translation before it cuts the graph, and must
+  not decompose every block a second time.
+- `ExportedProgram`'s attributes: a program whose blocks were replaced is constructed directly, so
+  that it keeps the symbols, guards and calling convention that `torch.export` made.
 - `torch.fx.passes.utils.fuser_utils`: moves a group of nodes to a submodule.
-- The reader of a .pt2 archive: `torch.export.load` offers no memory-mapped constants.
+- The reader of a .pt2 archive: `torch.export.load` has no memory-mapped constants.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a call asks of torch: who intercepts it, streams, and memory."""
+"""Private torch APIs on the path of a call: interception, streams, and memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ logger = logging.getLogger(__name__)
 
 
 def is_tracing() -> bool:
-    """Whether torch.export or torch.jit.trace is running this code with stand-ins for tensors."""
+    """Return whether torch.export or torch.jit.trace is tracing this code."""
     untyped: Any = torch.jit
     return torch.compiler.is_exporting() or bool(untyped.is_tracing())
 
 
 def compiled_cuda_function(source: str, name: str, device: torch.device) -> ctypes.c_void_p | None:
-    """The driver's handle of a kernel that torch compiled; None where torch cannot.
+    """Compile a kernel with torch and return the driver's handle; None if torch cannot.
 
-    `torch.cuda._compile_kernel` gives a callable that takes 35 to 55 us a launch.
+    The callable that `torch.cuda._compile_kernel` returns takes 35 to 55 us a launch.
     """
     compile_kernel: Any = getattr(torch.cuda, "_compile_kernel", None)
     if compile_kernel is None:
@@ -32,7 +32,7 @@ def compiled_cuda_function(source: str, name: str, device: torch.device) -> ctyp
     except Exception:  # no NVRTC beside this torch, for instance
         logger.debug("no kernel %s", name, exc_info=True)
         return None
-    _kernels.append(kernel)  # for its module
+    _kernels.append(kernel)  # keeps its CUDA module loaded
     function: ctypes.c_void_p | None = kernel.func
     return function
 
@@ -41,10 +41,10 @@ _kernels: list[Any] = []
 
 
 def empty_strided_on(device_type: str) -> Callable[..., torch.Tensor]:
-    """(sizes, strides, dtype) -> a new tensor on the current device of a type.
+    """Return a function (sizes, strides, dtype) -> new tensor on the current device of a type.
 
-    What Inductor's code calls in place of `torch.empty_strided`: it takes a third of the time, and
-    keeps the interpreter's lock, which threads that give it away have to wait for.
+    Inductor's code calls it instead of `torch.empty_strided`: it takes a third of the time, and
+    does not release the GIL, which a thread would have to wait to reacquire.
     """
     from torch._C._dynamo import guards
 
@@ -57,7 +57,7 @@ def empty_strided_on(device_type: str) -> Callable[..., torch.Tensor]:
 
 
 def nothing_intercepts() -> bool:
-    """Whether operators run as usual: no mode, no transform, no tracing, no hook of all modules."""
+    """Return whether no mode, transform, tracing or global module hook intercepts operators."""
     return (
         _dispatch_modes() == 0
         and _function_modes() == 0
@@ -77,8 +77,8 @@ _tracing_state: Callable[[], Any] = torch._C._get_tracing_state
 
 _global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
 
-# Device index -> handle of the stream that is current in this thread, in 0.2 us; the public way
-# takes 5. And the index of the current device. A torch without CUDA lacks both.
+# Device index -> handle of this thread's current stream, in 0.2 us; the public API takes 5 us.
+# Then the index of the current device. A torch without CUDA lacks both.
 current_stream_handle: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", int)
 
 current_device_index: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", int)

@@ -1,4 +1,4 @@
-"""The parts of the ONNX exporter, and decompositions."""
+"""Private parts of the ONNX exporter, and of decomposition."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 Table = dict[Any, Callable[..., Any]]
-# (operator, its translation to ONNX, whether that is of complex tensors); hashable, as the registry
-# of each is made once.
+# (operator, its translation to ONNX, whether it takes complex tensors); hashable, because
+# registries are cached by it.
 Translations = tuple[tuple[Any, Callable[..., Any], bool], ...]
 
-# The newest opset that torch.onnx of torch 2.11 to 2.14 can write. With it attention, RMS norm and
+# The newest opset that torch.onnx of torch 2.11 to 2.14 can write. In it attention, RMS norm and
 # rotary embedding are one node each.
 NEWEST_OPSET = 23
 
@@ -39,19 +39,19 @@ def _registry(opset: int, translations: Translations = ()) -> Any:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not of torchvision, nodes without a module, or translations that take a graph."""
+    """Return no for messages on torchvision, nodes without a module and translations of graphs."""
     message = record.getMessage()
     known = ("torchvision", "nn_module_stack not found", "Failed to infer the signature")
     return not any(part in message for part in known)
 
 
 def has_onnx_translation(node: torch.fx.Node, opset: int, translations: Translations = ()) -> bool:
-    """Whether torch.onnx translates this operator call, with these dtypes, at this opset.
+    """Return whether torch.onnx translates this operator call, with its dtypes, at this opset.
 
     Args:
         node: The call.
         opset: ONNX operator set.
-        translations: Beside torch's own.
+        translations: Translations in addition to torch's own.
     """
     from torch.onnx._internal.exporter import _dispatching
 
@@ -60,18 +60,18 @@ def has_onnx_translation(node: torch.fx.Node, opset: int, translations: Translat
 
 
 def onnx_decompositions(opset: int, translations: Translations = ()) -> Table:
-    """The decompositions that torch.onnx would run: operators it translates stay whole."""
+    """Return the decompositions that torch.onnx runs: none for operators that it translates."""
     from torch.onnx._internal.exporter import _decomp
 
     translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset, translations)))
     table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
-    for target, _, _ in translations:  # torch's list is of its own translations alone
+    for target, _, _ in translations:  # torch's list covers only its own translations
         table.pop(target, None)
     return table
 
 
 def oblivious_to_size_one() -> AbstractContextManager[Any]:
-    """Decompose without taking a dynamic size of 0 or 1 for a constant, as torch.onnx does."""
+    """Keep torch from specializing dynamic sizes of 0 and 1, in a context, as torch.onnx does."""
     import torch.fx.experimental._config as config
 
     settings: Any = config
@@ -80,7 +80,7 @@ def oblivious_to_size_one() -> AbstractContextManager[Any]:
 
 
 def unguarded() -> AbstractContextManager[Any]:
-    """Sizes compared within it, in this thread, put no guards on the inputs of a program."""
+    """Keep comparisons of sizes from adding guards, in a context and in this thread."""
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     return ShapeEnv().suppress_guards()
@@ -88,10 +88,10 @@ def unguarded() -> AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
-    """Within it, tracing takes an operator that torch decomposes in Python for a call of `other`.
+    """Make tracing replace an operator that torch decomposes in Python by `other`, in a context.
 
-    The table that `run_decompositions` takes cannot say so: the operator is taken apart before,
-    by the dispatcher and where sizes are inferred.
+    The table of `run_decompositions` comes too late: the dispatcher and shape inference decompose
+    the operator before.
     """
     table: Table = torch._decomp.decomposition_table
     kernels, known = dict(operator.py_kernels), table.get(operator)
@@ -111,7 +111,7 @@ def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
 def onnx_ir_from_program(
     program: ExportedProgram, opset: int, translations: Translations = ()
 ) -> onnx_ir.Model:
-    """Translate a decomposed program to ONNX. Changes the graph of `program`.
+    """Translate a decomposed program to ONNX. Modifies the graph of `program`.
 
     Raises:
         torch.onnx.errors.OnnxExporterError: A node has no translation.
@@ -126,7 +126,7 @@ def onnx_ir_from_program(
         program, registry=_registry(opset, translations)
     )
     _agree_on_functions(onnx_program.model)
-    # Without operators that name a newer opset the exporter writes 18, whatever the registry.
+    # The exporter writes opset 18 unless an operator needs a newer one, whatever the registry has.
     model: onnx_ir.Model = _lazy_import.onnxscript_apis.convert_version(  # type: ignore[attr-defined]
         onnx_program.model, opset
     )
@@ -134,14 +134,14 @@ def onnx_ir_from_program(
 
 
 def onnx_scan(body: Any, states: Any, rows: Any, others: Any) -> Any:
-    """An ONNX Scan that calls a function, as the exporter writes it for torch's own scan."""
+    """Write an ONNX Scan that calls a function, as the exporter does for torch's scan."""
     from torch.onnx._internal.exporter._torchlib.ops import hop
 
     return hop.higher_order_scan(body, states, rows, others)
 
 
 def _agree_on_functions(model: onnx_ir.Model) -> None:
-    """Give the functions of branches one version: the exporter writes 1, and in some calls 23."""
+    """Set one version for the functions of branches: the exporter writes 1, in some calls 23."""
     domains = {domain for domain, _, _ in model.functions}
     holders: list[Any] = [model.graph, *model.functions.values()]
     for holder in holders:
@@ -150,6 +150,6 @@ def _agree_on_functions(model: onnx_ir.Model) -> None:
 
 
 def torch_tensor_of(value: Any) -> torch.Tensor | None:
-    """The torch tensor behind an initializer that the exporter made, else None."""
+    """Return the torch tensor of an initializer that the exporter made, else None."""
     raw = getattr(value, "raw", None)
     return raw if isinstance(raw, torch.Tensor) else None

@@ -1,4 +1,4 @@
-"""Exported programs and their graphs: cut, put together, read from a file."""
+"""Private parts of exported programs: fusing nodes, construction, guards, mapped archives."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def fuse(
 
 
 def placeholder_names(graph: torch.fx.Graph) -> list[str]:
-    """Names of the placeholders, in order."""
+    """Return the names of the placeholders, in order."""
     return [node.name for node in graph.nodes if node.op == "placeholder"]
 
 
 def name_placeholders(graph: torch.fx.Graph, names: Iterable[str]) -> None:
-    """Give the placeholders exactly these names, as torch.export does.
+    """Set the names of the placeholders exactly, as torch.export does.
 
-    A copied graph has `input_1` for `input`: fx avoids the names of Python's builtins.
+    fx renames `input` to `input_1` in a copied graph, because it avoids names of Python's builtins.
     """
     nodes = [node for node in graph.nodes if node.op == "placeholder"]
     for node, name in zip(nodes, names, strict=True):
@@ -58,9 +58,15 @@ def program_from_graph(
     constants: Mapping[str, Any],
     module_call_graph: list[ModuleCallEntry] | None = None,
 ) -> ExportedProgram:
-    """A program with another graph, and the symbols and guards of `like`.
+    """Make a program with another graph, and the symbols and guards of `like`.
 
-    Its calling convention too, unless `module_call_graph` gives another.
+    Args:
+        like: The program to take symbols, guards and example inputs from.
+        graph_module: The new graph.
+        signature: Its signature.
+        state_dict: Parameters and buffers by name.
+        constants: Constants by name.
+        module_call_graph: The calling convention; that of `like` if None.
     """
     root_entry = [entry for entry in like.module_call_graph if entry.fqn == ""]
     program = ExportedProgram(
@@ -79,18 +85,18 @@ def program_from_graph(
 
 
 def with_guards_of(program: ExportedProgram, other: ExportedProgram | None) -> ExportedProgram:
-    """The program itself, from now on with the guards of another, or with none."""
+    """Set the guards of a program in place, to those of another or none, and return it."""
     program._guards_code = [] if other is None else list(other._guards_code)
     return program
 
 
 def guards_code_of(program: ExportedProgram) -> list[str]:
-    """The guards on the inputs, as text."""
+    """Return the guards on the inputs, as text."""
     return list(program._guards_code)
 
 
 def user_input_values(program: ExportedProgram) -> list[Any]:
-    """The fake tensor, or the number, of each user input, in the order of the flat arguments."""
+    """Return the fake tensor or number of each user input, in the order of the flat arguments."""
     values = {
         node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
     }
@@ -102,14 +108,14 @@ def user_input_values(program: ExportedProgram) -> list[Any]:
 
 
 def with_ranges(program: ExportedProgram, ranges: Mapping[Any, Any]) -> ExportedProgram:
-    """The same program, not a copy of it, with other ranges for its symbols."""
+    """Return a shallow copy of the program with other ranges for its symbols."""
     changed = copy(program)
     changed._range_constraints = dict(ranges)
     return changed
 
 
 class _MappedRecords:
-    """What torch's archive reader asks of `torch._C.PyTorchFileReader`, over a mapped file."""
+    """The part of `torch._C.PyTorchFileReader` that torch's reader uses, on a mapped file."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -119,7 +125,7 @@ class _MappedRecords:
         return self._archive.record(name).size
 
     def get_record(self, name: str) -> bytes | memoryview:
-        """JSON and the like as bytes; tensors, which torch 2.11 reads so, as mapped memory."""
+        """Return tensors as mapped memory (torch 2.11 reads them so), other records as bytes."""
         if not name.startswith((CONSTANTS, WEIGHTS)) or name.endswith(".json"):
             return self._archive.read(name)
         record = self._archive.record(name)
@@ -132,7 +138,7 @@ class _MappedRecords:
         found = torch.frombuffer(
             self._memory, dtype=torch.uint8, count=record.size, offset=record.offset
         )
-        if record.offset % dtype.itemsize:  # another writer than torch's does not align
+        if record.offset % dtype.itemsize:  # writers other than torch's may not align tensors
             found = found.clone()
         return found.view(dtype)
 
@@ -141,7 +147,7 @@ class _MappedRecords:
 
 
 def load_mapped(archive: Archive) -> ExportedProgram:
-    """The program named "model" of a .pt2 file, with its tensors mapped rather than read."""
+    """Load the program named "model" of a .pt2 file with memory-mapped tensors."""
     from torch.export.pt2_archive import _package
 
     reader: Any = object.__new__(_package.PT2ArchiveReader)
@@ -153,19 +159,19 @@ def load_mapped(archive: Archive) -> ExportedProgram:
 
 
 def guards_of(module: torch.fx.GraphModule) -> torch.nn.Module | None:
-    """The submodule of an exported program's module that checks its flat inputs, if it has one."""
+    """Return the submodule of a program's module that checks its flat inputs, if it has one."""
     return getattr(module, "_guards_fn", None)
 
 
 def set_guards(module: torch.fx.GraphModule, guards: torch.nn.Module) -> None:
-    """Put another module in its place."""
+    """Replace the submodule that checks flat inputs."""
     module._guards_fn = guards
 
 
 def unchecked_module(program: ExportedProgram) -> torch.fx.GraphModule:
-    """A program's module without torch's checks of its inputs, which the caller has made.
+    """Return a program's module without torch's checks of its inputs, which the caller has made.
 
-    torch refuses an input of which a size is a rounded one, such as s // 2 + 1.
+    torch's checks refuse inputs that have a size with a floor division, such as s // 2 + 1.
     """
     module: torch.fx.GraphModule = program.module(check_guards=False)
     module._forward_pre_hooks.clear()
@@ -173,7 +179,7 @@ def unchecked_module(program: ExportedProgram) -> torch.fx.GraphModule:
 
 
 def argument_names(program: ExportedProgram) -> list[str] | None:
-    """Names of the exported forward's arguments, positional ones first, where torch kept them."""
+    """Return the names of forward's arguments, positional ones first; None if torch has none."""
     signature = program.module_call_graph[0].signature
     return None if signature is None else signature.forward_arg_names
 
@@ -201,7 +207,7 @@ def run_flat(
 
         def call_function(self, target: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
             if target is torch.ops.higher_order.cond:
-                for branch in args[1:3]:  # both, so that the blocks in each see inputs
+                for branch in args[1:3]:  # both, so that the blocks in each get inputs
                     with contextlib.suppress(Exception):
                         branch(*args[3])
             return super().call_function(target, args, kwargs)
@@ -212,14 +218,14 @@ def run_flat(
 
 @contextlib.contextmanager
 def without_torch_noise() -> Iterator[None]:
-    """Keep quiet about what torch deprecates and still uses itself."""
+    """Suppress warnings on deprecated features that torch itself uses, in a context."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec", FutureWarning)
         yield
 
 
 def constant_names(program: ExportedProgram) -> Mapping[str, str]:
-    """Placeholder name -> name of the tensor constant."""
+    """Return placeholder name -> name of the tensor constant."""
     names: Mapping[str, str] = program.graph_signature.inputs_to_lifted_tensor_constants
     return names
 
@@ -227,14 +233,14 @@ def constant_names(program: ExportedProgram) -> Mapping[str, str]:
 def with_constants(
     program: ExportedProgram, constants: Mapping[str, torch.Tensor]
 ) -> ExportedProgram:
-    """The same program with other tensors for some constants; only to be saved."""
+    """Return a shallow copy of the program with other tensors for some constants, for saving."""
     other = copy(program)
     other._constants = {**program.constants, **constants}
     return other
 
 
 def positional_call_graph(signature: ExportGraphSignature) -> list[ModuleCallEntry]:
-    """The calling convention of a block: positional tensors in, a tuple of tensors out."""
+    """Make the calling convention of a block: positional tensors in, a tuple of tensors out."""
     inputs = [spec.arg for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     outputs = [spec.arg for spec in signature.output_specs]
     convention = ModuleCallSignature(
