@@ -126,7 +126,7 @@ def program_key(
 
 
 def _code_of_packages(tasks: Sequence[EngineTask]) -> list[str]:
-    """The code of builders that other packages bring; ours is part of the package's digest."""
+    """Return digests of other packages' builders; portrt's own code is in the package digest."""
     modules = (type(task.builder).__module__ for task in tasks)
     return [closure_digest(name) for name in modules if name.partition(".")[0] != "portrt"]
 
