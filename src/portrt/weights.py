@@ -76,7 +76,7 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     size = len(head) + end
     parts = (_bytes_of(tensors[name]) for name in names)
     if size >= _LARGE_BYTES:
-        from portrt.format.temp_file import scratch_file  # for what is compiled alone
+        from portrt.format.temp_file import scratch_file  # only the compiler needs it
 
         mapped = scratch_file(size, itertools.chain([head], parts))
         if mapped is not None:
