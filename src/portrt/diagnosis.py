@@ -1,4 +1,4 @@
-"""doctor: which backends work on this machine, and what is missing for the others."""
+"""doctor: reports which backends work on this machine, and what the others lack."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BackendStatus:
     """One backend on this machine.
 
     Attributes:
-        name: As in `engines=`.
+        name: Name of the backend, as in `engines=`.
         builds: Whether engines can be built here.
         runs: Device type of the inputs -> whether engines can run here on such tensors.
     """
@@ -48,12 +48,12 @@ class Diagnosis:
     backends: tuple[BackendStatus, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
+        """Return plain values for `json.dumps`."""
         return dataclasses.asdict(self)
 
 
 def doctor() -> Diagnosis:
-    """Ask every backend what it can do here. Builds and runs nothing."""
+    """Report what every backend can do here. Builds and runs nothing."""
     return Diagnosis(_facts(), tuple(_status(name) for name in names()))
 
 

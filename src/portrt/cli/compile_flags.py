@@ -11,7 +11,7 @@ from portrt.compiler.options.settings import all_options
 
 
 def flag(option: str, *names: str, note: str = "", **attributes: Any) -> Callable[[Any], Any]:
-    """A `click.option` for an option of `compile`.
+    """Make a `click.option` for an option of `compile`.
 
     Args:
         option: Name of the option.

@@ -1,4 +1,4 @@
-"""The contract of the run side: runtimes of engines, and the sessions that they open."""
+"""Interfaces of the run side: runtimes of engines, and the sessions that they open."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from portrt.format.manifest import EngineSpec, Signature
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
 
-# In the shapes that a session is given: a size that only the engine finds.
+# A data-dependent size in the shapes passed to a session.
 UNKNOWN = -1
 
 
 def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a shape is the one that is wanted, as far as that is known."""
+    """Return whether a shape is the wanted one; UNKNOWN sizes in `wanted` match any."""
     return len(found) == len(wanted) and all(
         size in (UNKNOWN, own) for own, size in zip(found, wanted, strict=True)
     )
@@ -26,15 +26,15 @@ def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What one layer of an engine costs.
+    """The time of one layer of an engine.
 
     Attributes:
-        name: As the library calls the layer.
-        kind: Its layer or operator type, as the library calls it; empty where it has none.
+        name: The library's name of the layer.
+        kind: The library's layer or operator type; empty if it has none.
         seconds: Median time in one call of the engine.
-        nodes: Nodes of the block's source that it computes. A session that knows no more of them
-            than the layer's name leaves them empty: `layer_names.nodes_of_layer` reads that.
-        detail: What else is known of it, such as what it returns.
+        nodes: Nodes of the block's source that it computes. Empty in a session that knows the
+            layer's name alone: `node_names.nodes_of_layer` finds them in it.
+        detail: Further description, such as dtype and shape of its outputs.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Session(ABC):
     """An opened engine. Safe to call from several threads at once.
 
     Attributes:
-        supports_layer_times: Whether `layer_times` is there.
-        supports_graphs: Whether `graphed` is there.
+        supports_layer_times: Whether `layer_times` is implemented.
+        supports_graphs: Whether `graphed` is implemented.
     """
 
     supports_layer_times: bool = False
@@ -69,11 +69,11 @@ class Session(ABC):
             New tensors that share no memory with the inputs.
         """
 
-    def graphed(self, most: int) -> Session:
+    def graphed(self, max_recordings: int) -> Session:
         """Return the same engine, replayed as CUDA graphs.
 
         Args:
-            most: Number of recordings that are kept.
+            max_recordings: Number of recordings that are kept.
 
         Raises:
             NotImplementedError: `supports_graphs` is False.
@@ -88,7 +88,7 @@ class Session(ABC):
         Args:
             inputs: Inputs of the block, checked against the manifest.
             shapes: Shape of each output.
-            calls: Calls to time, at least 1; those that warm up come on top.
+            calls: Number of calls to time, at least 1; warm-up calls come on top.
 
         Returns:
             The layers, in the order in which they ran.
@@ -104,9 +104,9 @@ class OpenOptions:
     """How an engine is opened.
 
     Attributes:
-        low_memory: Prefer little memory to speed: the session runs once or twice.
-        trusted_host_code: The engine may bring host (CPU) code, which opening it runs. The policy
-            in force decides this, whatever the file says.
+        low_memory: Prefer low memory use to speed, for a session that runs once or twice.
+        trusted_host_code: Allow host (CPU) code in the engine, which opening it runs. Only the
+            active policy permits this, never the file.
     """
 
     low_memory: bool = False
@@ -125,11 +125,11 @@ class EngineRuntime(Protocol):
         ...
 
     def can_run(self, device: str) -> Verdict:
-        """Whether engines can run here on tensors of a device type. Never raises."""
+        """Check whether engines can run here on tensors of a device type. Never raises."""
         ...
 
     def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
-        """Whether this stored engine may run here on tensors of a device. Never raises."""
+        """Check whether a stored engine may run here on tensors of a device. Never raises."""
         ...
 
     def open(
@@ -142,17 +142,17 @@ class EngineRuntime(Protocol):
         device: torch.device,
         options: OpenOptions = DEFAULT_OPTIONS,
     ) -> Session:
-        """Make a session of the engine's bytes, whose digest was checked.
+        """Open a session on the engine's bytes, whose digest was checked.
 
         Args:
             engine: The engine's entry.
-            signature: What its block takes and returns.
+            signature: Inputs and outputs of its block.
             data: The engine, 1-D uint8 on the CPU. The session may keep a view of it.
             weights: The weights of the program; the session may keep views of them.
-            device: Where the inputs will be; one that `accepts` took.
-            options: How to open it.
+            device: Device of the inputs, one that `accepts` accepted.
+            options: Memory use and permissions.
 
         Raises:
-            EngineError: The native library refused the engine.
+            EngineError: The native library cannot open the engine.
         """
         ...

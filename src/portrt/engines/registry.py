@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @lru_cache
 def runtime(name: str) -> EngineRuntime:
-    """The runtime of a backend's engines.
+    """Return the runtime of a backend's engines.
 
     Raises:
         BackendUnavailableError: There is no such backend; the message lists the known names.
@@ -35,7 +35,7 @@ def runtime(name: str) -> EngineRuntime:
 
 
 def row_of(name: str) -> BackendInfo:
-    """The row of a backend.
+    """Return the row of a backend.
 
     Raises:
         BackendUnavailableError: There is none; the message lists the known names.
@@ -51,7 +51,7 @@ def row_of(name: str) -> BackendInfo:
 
 
 def unavailable(row: BackendInfo, path: str, err: Exception) -> Verdict:
-    """No: a part of a backend cannot be imported. Logs the error with its traceback."""
+    """Make the verdict for a part of a backend that cannot be imported, and log its traceback."""
     logger.warning("%s of the backend %s cannot be imported", path, row.name, exc_info=err)
     text = (str(err).splitlines() or [""])[0]
     remedy = " or see ".join(part for part in (row.install, row.documentation) if part)
@@ -62,7 +62,7 @@ def unavailable(row: BackendInfo, path: str, err: Exception) -> Verdict:
 
 @dataclass(frozen=True)
 class _NoRuntime:
-    """In the place of a runtime that cannot be imported."""
+    """Takes the place of a runtime that cannot be imported."""
 
     name: str
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""extract: an engine, an ONNX model, a source or the weights out of a compiled file."""
+"""extract: writes an engine, an ONNX model, a source or the weights to a file."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def extract(
     engine: str | None = None,
     block: str | None = None,
 ) -> None:
-    """Write one part of a compiled file to a file of its own, in a form that others read.
+    """Write one part of a compiled file to another file, in a format that other tools read.
 
     Args:
         path: The file.
-        what: "plan": the bytes of an engine, as its library made them. "onnx": the block as an
+        what: "plan": an engine, as its library serialized it. "onnx": the block as an
             ONNX model, with its weights beside it in `output` + ".safetensors"; the stored
             onnxruntime engine where there is one, else translated from the source. "source": the
             block as a torch.export archive, which takes its inputs and then its weights. "weights":
             the weights of all blocks, as a safetensors file.
-        output: The file to write; replaced whole or not at all.
-        engine: For a plan, whose; needed where a block has several engines.
-        block: Name of the block; needed where the file has several, but for weights.
+        output: The file to write, atomically.
+        engine: Backend of the plan; needed if a block has several engines.
+        block: Name of the block; needed if the file has several, except for weights.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
-        PackageError: What is asked for is not in the file, or damaged.
-        SettingsError: `what` is unknown, or which block or engine is meant is not clear.
+        PackageError: The part is not in the file, or damaged.
+        SettingsError: `what` is unknown, or the block or engine is ambiguous.
         ConvertError: The source has no ONNX form.
         SaveError: The output cannot be written; what was there is unchanged.
     """
@@ -116,7 +116,7 @@ def _missing(fact: str) -> PackageError:
 def _write_blob(
     draft: ProgramEditor, call: CallEditor, blob: Mapping[str, Any], label: str, target: Path
 ) -> None:
-    """Copy a blob whose digest is right."""
+    """Check the digest of a blob, and copy it."""
     record = call.record(blob)
     _check_digest(draft, record, blob, label)
     try:
@@ -145,7 +145,7 @@ def _check_digest(
 
 
 def _write_onnx(draft: ProgramEditor, call: CallEditor, target: Path) -> None:
-    """Weights first: who finds the model finds all of it."""
+    """Write the weights first, so that a written model is complete."""
     model, takes_weights = _onnx_model(draft, call, f"{target.name}.safetensors")
     if takes_weights:
         beside = target.with_name(f"{target.name}.safetensors")
@@ -160,7 +160,7 @@ def _write_onnx(draft: ProgramEditor, call: CallEditor, target: Path) -> None:
 
 
 def _onnx_model(draft: ProgramEditor, call: CallEditor, location: str) -> tuple[bytes, bool]:
-    """The model with its weights at `location`, and whether it has any there."""
+    """Make the model with its weights at `location`; return also whether it has any there."""
     import onnx
 
     from portrt.compiler.convert import WEIGHTS_LOCATION

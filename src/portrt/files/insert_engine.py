@@ -1,4 +1,4 @@
-"""add_engine: engines for a compiled file, built from the source blocks in it; no model code."""
+"""add_engine: builds engines for a compiled file from the sources in it, without model code."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Options with which the caller states a precision.
-_SAID = (*FIELDS, *SYNONYMS)
+# Options that set a precision.
+_PRECISION_OPTIONS = (*FIELDS, *SYNONYMS)
 
 
 def add_engine(
@@ -64,11 +64,11 @@ def add_engine(
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest or a source in it is damaged, the source was stripped, or it calls
             no engine.
-        SettingsError: An option is unknown or has a value that cannot be used.
+        SettingsError: An option is unknown or has an invalid value.
         BackendUnavailableError: The engine cannot be built here.
-        BuildError: The builder refused a block. The file is unchanged, as after any other error.
+        BuildError: The builder failed on a block. The file is unchanged, as after any other error.
         ConvertError: A block has no ONNX form at the opsets that the builder reads.
-        CheckError: The engine gives other numbers than the source, and `check` is "error".
+        CheckError: The engine's outputs differ from the source's, and `check` is "error".
         SaveError: The file cannot be written; what was there is unchanged.
     """
     started = time.perf_counter()
@@ -78,8 +78,9 @@ def add_engine(
     _check_sources(draft)
     (task,) = tasks_for(chosen)
     with _DigestCheck(draft) as mapped, torch_internals.without_torch_noise():
-        said = any(name in given for given in (settings, _options(engine)) for name in _SAID)
-        built = [_build(call, mapped, task, as_stored=not said) for call in draft.calls]
+        given = {**settings, **_options(engine)}
+        as_stored = not any(name in given for name in _PRECISION_OPTIONS)
+        built = [_build(call, mapped, task, as_stored=as_stored) for call in draft.calls]
         building = time.perf_counter() - started
     for call, made in zip(draft.calls, built, strict=True):
         _add(draft, call, made, first=first)
@@ -127,8 +128,8 @@ def _check_sources(draft: ProgramEditor) -> None:
 class _DigestCheck:
     """The mapped file, while a thread checks the digests of the weights in it.
 
-    An engine may hold its own copy of the weights: built from damaged ones it would give wrong
-    numbers for good. Reading them takes about as long as copying them, so it is done meanwhile.
+    An engine may hold its own copy of the weights: built from damaged ones it would stay wrong. The
+    check takes about as long as copying the weights, so that it runs during the build.
     """
 
     def __init__(self, draft: ProgramEditor) -> None:
@@ -161,7 +162,7 @@ class _DigestCheck:
 
 
 def _build(call: CallEditor, mapped: Any, task: EngineTask, *, as_stored: bool) -> Engine:
-    """The new engine of one block; `as_stored` gives it the precision of those that are there."""
+    """Build the engine of one block; `as_stored` takes the precision of the stored engines."""
     stored = StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped)
     if as_stored:
         name, engines = task.builder.name, stored.manifest.engines

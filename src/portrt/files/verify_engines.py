@@ -1,4 +1,4 @@
-"""verify: every engine of a file that can run here, against the source of its block."""
+"""verify: compares every engine of a file that can run here with the source of its block."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class EngineCheck:
     """One engine of one block.
 
     Attributes:
-        backend: Its name.
+        backend: Name of the backend.
         ran: Whether it ran here.
-        reason: Why it did not run, or how it failed; empty where it gave outputs.
+        reason: Why it did not run, or how it failed; else empty.
         outputs: For each output: "name", "max_abs" and "max_rel" (the largest difference, and the
-            same over the largest number of the output), "tolerance" and "ok".
+            same relative to the largest value of the output), "tolerance" and "ok".
     """
 
     backend: str
@@ -54,7 +54,7 @@ class EngineCheck:
 
     @property
     def ok(self) -> bool:
-        """False where it ran and failed, or gave an output worse than its tolerance."""
+        """False if it ran and failed, or an output exceeded its tolerance."""
         return not self.ran or (not self.reason and all(row["ok"] for row in self.outputs))
 
 
@@ -63,9 +63,9 @@ class BlockCheck:
     """One block.
 
     Attributes:
-        name: Its name.
-        reason: Why its engines could not be compared; empty where they were.
-        engines: In order of preference.
+        name: Name of the block.
+        reason: Why its engines could not be compared; else empty.
+        engines: Its engines, in order of preference.
     """
 
     name: str
@@ -78,9 +78,9 @@ class Verification:
     """A file.
 
     Attributes:
-        path: The file.
-        device: Where the inputs were.
-        blocks: In the order of their calls.
+        path: Path of the file.
+        device: Device of the inputs.
+        blocks: The blocks, in the order of their calls.
     """
 
     path: str
@@ -89,7 +89,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether no engine that ran was worse than its tolerance, or failed."""
+        """Whether no engine that ran failed or exceeded its tolerance."""
         return all(engine.ok for block in self.blocks for engine in block.engines)
 
     @property
@@ -98,7 +98,7 @@ class Verification:
         return sum(engine.ran for block in self.blocks for engine in block.engines)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`."""
+        """Return plain values for `json.dumps`."""
         return {**dataclasses.asdict(self), "ok": self.ok, "compared": self.compared}
 
 
@@ -110,25 +110,25 @@ def verify(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Verification:
-    """Run every engine that can run here against the source of its block in PyTorch.
+    """Compare every engine that can run here with the source of its block in PyTorch.
 
-    The digests of all blobs are checked first. An engine that carries host code runs only where the
-    policy in force trusts it.
+    The digests of all blobs are checked first. An engine that carries host code runs only if the
+    active policy trusts it.
 
     Args:
         path: The file.
         inputs: The program's flat inputs, in call order: the sources run the whole program on them,
-            and each block is compared on what it is given there. None makes random inputs for each
-            block, of the sizes that its engines are tuned for; whole numbers are 0 or 1.
-        device: Where the inputs are put.
-        seed: Of the random inputs.
+            and each block is compared on the inputs that it gets there. None generates random
+            inputs for each block, of the opt sizes of its engines; integers are 0 or 1.
+        device: Device of the inputs.
+        seed: Seed of the random inputs.
         progress: Show a progress bar while digests are checked; None shows it on a terminal, for a
             large file.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest or a blob in it is damaged.
-        InputError: The inputs are none of the program's.
+        InputError: The inputs are not those of the program.
     """
     archive = Archive(os.fspath(path))
     calls = engine_calls(archive)
@@ -162,7 +162,7 @@ class _Block:
         self._source: SourceSession | None = None
 
     def run_source(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What PyTorch makes of these inputs.
+        """Run the source in PyTorch.
 
         Raises:
             EngineError: The source was stripped, or fails.
@@ -230,7 +230,7 @@ class _Block:
 def _inputs_of_blocks(
     path: str | os.PathLike[str], inputs: Sequence[Any], blocks: Sequence[_Block], device: str
 ) -> dict[str, Tensors]:
-    """What each block is given when the sources run the whole program on these inputs."""
+    """Run the whole program by the sources, and collect the inputs of each block."""
     program = load(path)
     names = flat_signature(program)
     if len(inputs) != len(names):

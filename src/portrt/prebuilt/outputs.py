@@ -105,7 +105,7 @@ def plan_without_source(
         outputs: Takes fake tensors like the inputs, and returns empty ones like the outputs; or
             examples of outputs whose shapes are static.
         output_names: Names of the output bindings, where `outputs` does not give them.
-        dynamic_shapes: As `torch.export.export` takes it.
+        dynamic_shapes: Dynamic shapes as in `torch.export.export`.
 
     Returns:
         The program as captured, its plan, and the names of the output bindings.

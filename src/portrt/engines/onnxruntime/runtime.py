@@ -15,7 +15,7 @@ from portrt.weights import WeightsImage
 
 
 class OnnxRuntimeRuntime:
-    """Runs on any CPU."""
+    """Opens engines of ONNX Runtime, which run on any CPU."""
 
     name = "onnxruntime"
 
@@ -47,7 +47,7 @@ class OnnxRuntimeRuntime:
 
 
 def installed() -> Verdict:
-    """Whether ONNX Runtime can be imported; it is, then."""
+    """Check whether ONNX Runtime can be imported, by importing it."""
     try:
         import onnxruntime
 

@@ -1,4 +1,4 @@
-"""From an engine's bytes to a session."""
+"""Opens a session on a serialized engine."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def open_session(
     """Open an engine on a device.
 
     Args:
-        engine: Its entry.
-        signature: What the block takes and returns.
-        data: The engine, 1-D uint8 on the CPU.
-        weights: The weights of the program, of which the engine may lack some.
+        engine: The engine's entry.
+        signature: Inputs and outputs of the block.
+        data: The serialized engine, 1-D uint8 on the CPU.
+        weights: The weights of the program; an engine may be built without some of them.
         library: Name of the Python module that runs it.
         built: Release of the library that built it.
         device: A CUDA device; without an index, the current one.
-        lean_runtime: Path of the lean runtime that it needs, if it does.
-        host_code: Let it bring code for the CPU along.
+        lean_runtime: Path of the lean runtime library, for an engine that needs one.
+        host_code: Allow host (CPU) code in the engine.
 
     Raises:
-        EngineError: The library is not there, or refuses the engine; or the engine's header says
-            that another version built it, on which the library might crash.
+        EngineError: The library is not installed, or cannot deserialize the engine; or the
+            engine's header has another version than the manifest, which might crash the library.
     """
     other = contradiction(as_bytes(data), engine.backend, built)
     if other:
         raise EngineError(
-            f"the engine of {signature.name} is not what its manifest says: {other}",
+            f"the engine of {signature.name} is not the one that its manifest describes: {other}",
             "an engine and a manifest that belong together",
             "get the file again from where it was made",
         )
@@ -61,12 +61,13 @@ def open_session(
     lacking = EngineWeights.of(engine.weights, weights)
     opened = open_engine(lib, runtime, data, engine.data.sha256, interface, where, lacking)
     sizes = [size for output in signature.outputs for size in output.shape]
-    unknown = any(isinstance(size, DataDependentSize) for size in sizes)
-    told = any(binding.on_host for binding in opened.inputs.values())  # by their numbers
-    if unknown and not told and not opened.allocates_outputs:
+    data_dependent = any(isinstance(size, DataDependentSize) for size in sizes)
+    # With shape tensors, output shapes follow from their values, which are known before the run.
+    shape_tensors = any(binding.on_host for binding in opened.inputs.values())
+    if data_dependent and not shape_tensors and not opened.allocates_outputs:
         raise EngineError(
-            f"{signature.name} has outputs whose size only a run tells, and {library} "
-            f"{lib.version} cannot take such sizes from an engine of TensorRT {built}",
+            f"{signature.name} has data-dependent output sizes, which {library} {lib.version} "
+            f"cannot get from an engine of TensorRT {built}",
             "a runtime of the release that built the engine",
             f"install tensorrt or tensorrt_lean {built}, or build the engine again",
         )

@@ -28,7 +28,7 @@ _RTX_BINDINGS = "tensorrt-rtx-cu13-bindings"
 
 
 class TensorRTRuntime:
-    """Runs on GPUs of the compute capability that an engine was built for."""
+    """Opens engines of TensorRT, by any library that can run them."""
 
     name = "tensorrt"
 
@@ -56,7 +56,7 @@ class TensorRTRuntime:
         able = self.can_run(device.type)
         if not able:
             return able
-        return judge(self.name, engine.requires, _facts(device), device.type)
+        return judge(self.name, engine.requires, _machine(device), device.type)
 
     def open(
         self,
@@ -69,8 +69,8 @@ class TensorRTRuntime:
         options: OpenOptions = DEFAULT_OPTIONS,
     ) -> Session:
         built = str(engine.requires["tensorrt"])
-        facts = _facts(device)
-        library = runtime_for(engine.requires, facts)
+        machine = _machine(device)
+        library = runtime_for(engine.requires, machine)
         if isinstance(library, Verdict):
             raise EngineError(
                 f"the tensorrt engine of {signature.name} cannot be opened: {library.reason}",
@@ -85,16 +85,16 @@ class TensorRTRuntime:
             library=library,
             built=built,
             device=device,
-            lean_runtime=_lean_runtime(engine, library, built, facts),
+            lean_runtime=_lean_runtime(engine, library, built, machine),
             host_code=options.trusted_host_code,
         )
 
 
-def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Machine) -> str | None:
-    """Path of the lean library that a dispatch runtime needs, if it does."""
+def _lean_runtime(engine: EngineSpec, library: str, built: str, machine: Machine) -> str | None:
+    """Find the lean library that a dispatch runtime needs; None if it needs none."""
     if engine.requires.get("lean_runtime") != "outside":
         return None
-    if library != "tensorrt_dispatch" and same_release(built, facts.versions[library]):
+    if library != "tensorrt_dispatch" and same_release(built, machine.versions[library]):
         return None
     found = find_lean_library(built)
     if isinstance(found, Verdict):
@@ -106,13 +106,13 @@ def _lean_runtime(engine: EngineSpec, library: str, built: str, facts: Machine) 
     return found
 
 
-def _facts(device: torch.device) -> Machine:
+def _machine(device: torch.device) -> Machine:
     major, minor = torch.cuda.get_device_capability(device)
     return dataclasses.replace(this_machine(), compute_capability=f"{major}.{minor}")
 
 
 class TensorRTRTXRuntime:
-    """Runs on RTX GPUs."""
+    """Opens engines of TensorRT-RTX, which run on RTX GPUs."""
 
     name = "tensorrt_rtx"
 
@@ -165,12 +165,12 @@ class TensorRTRTXRuntime:
 
 @lru_cache
 def rtx_installed() -> Verdict:
-    """By looking for the packages alone: nothing is loaded."""
+    """Check for the packages of TensorRT-RTX; nothing is loaded."""
     install = BUILT_IN["tensorrt_rtx"].install
     if not _is_there("tensorrt_rtx"):
         return Verdict.no("library_missing", "the package tensorrt_rtx is not installed", install)
     version = _version(_RTX_BINDINGS)
-    # PyPI's bindings find the libraries in a package beside them; others bring their own.
+    # PyPI's bindings need the libraries from another package; other builds include them.
     if version is not None and not _is_there("tensorrt_rtx_libs"):
         return Verdict.no("library_missing", "its libraries are not installed", f"{install}-libs")
     return Verdict.yes(f"TensorRT-RTX {version or _version('tensorrt_rtx') or ''}".strip())

@@ -59,12 +59,12 @@ class TensorRTSession(EngineExecution):
         self._stream_of = torch_internals.current_stream_handle
         self._current_device = torch_internals.current_device_index
 
-    def graphed(self, most: int) -> Session:
-        """Return this session with up to `most` CUDA graphs."""
+    def graphed(self, max_recordings: int) -> Session:
+        """Return this session with up to `max_recordings` CUDA graphs."""
         with self._lock:
-            if most not in self._graphed:
-                self._graphed[most] = GraphedSession(self, most)
-            return self._graphed[most]
+            if max_recordings not in self._graphed:
+                self._graphed[max_recordings] = GraphedSession(self, max_recordings)
+            return self._graphed[max_recordings]
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
