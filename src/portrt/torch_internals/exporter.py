@@ -109,9 +109,19 @@ def decomposed_as(operator: Any, other: Callable[..., Any]) -> Iterator[None]:
 
 
 def onnx_ir_from_program(
-    program: ExportedProgram, opset: int, translations: Translations = ()
+    program: ExportedProgram,
+    opset: int,
+    translations: Translations = (),
+    prepare: Callable[[torch.fx.GraphModule], None] = lambda _: None,
 ) -> onnx_ir.Model:
     """Translate a decomposed program to ONNX. Modifies the graph of `program`.
+
+    Args:
+        program: What to translate.
+        opset: ONNX operator set.
+        translations: Beside torch's own.
+        prepare: Edits each graph of the program, those of branches included, once the exporter has
+            made its type promotions explicit.
 
     Raises:
         torch.onnx.errors.OnnxExporterError: A node has no translation.
@@ -120,6 +130,8 @@ def onnx_ir_from_program(
     from torch.onnx._internal.exporter import _core, _fx_passes
 
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
+    for module in program.graph_module.modules():
+        prepare(module)
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
     graph_module.recompile()
     onnx_program = _core._exported_program_to_onnx_program(

@@ -114,9 +114,7 @@ def onnx_from_block(
         # The exporter runs the graph on fake tensors that share the symbols of the whole program: a
         # comparison of sizes in there would add a guard to the program.
         with keep_recurrent_layers(), torch_internals.unguarded():
-            for module in program.graph_module.modules():
-                exact_doubles(module)  # branches included
-            model = torch_internals.onnx_ir_from_program(program, written, known)
+            model = torch_internals.onnx_ir_from_program(program, written, known, exact_doubles)
         _name_inputs(model, block)  # decomposition renames them
         _simplify(model)
         _name_inputs(model, block)  # and so does OutputFixPass where an input is an output
