@@ -56,7 +56,7 @@ def graphs(module: torch.fx.GraphModule, call: torch.fx.Node) -> list[torch.fx.G
 
 def operands(call: torch.fx.Node) -> list[Any]:
     """Return the operands of a call in the order of the placeholders of its graphs."""
-    return [item for place in OPERANDS[call.target] for item in _items(call.args[place])]
+    return [item for position in OPERANDS[call.target] for item in _items(call.args[position])]
 
 
 def placeholders(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
@@ -131,9 +131,9 @@ def _drop_unused(call: torch.fx.Node, inner: list[torch.fx.GraphModule]) -> None
 
 def _set_extra(call: torch.fx.Node, values: list[Any]) -> None:
     """Set the additional operands of a call."""
-    place = OPERANDS[call.target][-1]
+    position = OPERANDS[call.target][-1]
     args: list[Any] = list(call.args)
-    args[place] = tuple(values) if isinstance(args[place], tuple) else values
+    args[position] = tuple(values) if isinstance(args[position], tuple) else values
     call.args = tuple(args)
 
 

@@ -42,11 +42,11 @@ def nodes_of_layer(layer: str, order: Sequence[str]) -> tuple[str, ...]:
     Returns:
         Names among `order`, in that order; empty for a layer that the library inserted.
     """
-    place = {name: index for index, name in enumerate(order)}
-    found = {place[name] for name in nodes_named(layer, place)}
+    position = {name: index for index, name in enumerate(order)}
+    found = {position[name] for name in nodes_named(layer, position)}
     for first, last in _RANGE.findall(layer):
-        begin = [place[name] for name in nodes_named(first, place)]
-        end = [place[name] for name in nodes_named(last, place)]
+        begin = [position[name] for name in nodes_named(first, position)]
+        end = [position[name] for name in nodes_named(last, position)]
         if begin and end:
             found |= set(range(min(begin), max(end) + 1))
     return tuple(order[index] for index in sorted(found))

@@ -64,7 +64,7 @@ def input_specs(
 
 def _input_size(
     size: Any,
-    place: tuple[int, int],
+    position: tuple[int, int],
     known: symbols.Dimensions,
     program: ExportedProgram,
     profile_ranges: ProfileRanges,
@@ -72,10 +72,10 @@ def _input_size(
     if isinstance(size, int):
         return size
     expression = torch_internals.expression_of(size)
-    if known[expression] != place:
+    if known[expression] != position:
         return ["dim", *known[expression]]
     # An expression of earlier dimensions, or else an independent dimension.
-    earlier = {key: where for key, where in known.items() if where < place}
+    earlier = {key: where for key, where in known.items() if where < position}
     tree = symbols.tree_of_size(size, earlier)
     if tree is not None:
         return tree

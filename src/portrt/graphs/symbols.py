@@ -101,11 +101,11 @@ def _tree(expression: Any, known: Dimensions) -> size_expr.Tree | None:
 
 def _tree_of_symbol(symbol: sympy.Symbol, known: Dimensions) -> size_expr.Tree | None:
     """Return the tree of a symbol from a dimension such as 2*s or s + 1 (derived dims)."""
-    for expression, place in known.items():
+    for expression, position in known.items():
         parts = linear(expression)
         if parts is not None and parts[0] == symbol:
             _, scale, offset = parts
-            tree: size_expr.Tree = ["dim", *place]
+            tree: size_expr.Tree = ["dim", *position]
             tree = ["add", tree, -offset] if offset else tree
             return ["floordiv", tree, scale] if scale > 1 else tree
     return None

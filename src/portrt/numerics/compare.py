@@ -64,18 +64,18 @@ def compare_outputs(
         A row for each output, see `compare`.
     """
     rows = [compare(*row, precision) for row in zip(names, got, wanted, strict=True)]
-    for place, row in enumerate(rows):
-        if row["ok"] or wanted[place].is_floating_point():
+    for position, row in enumerate(rows):
+        if row["ok"] or wanted[position].is_floating_point():
             continue
         if differ_in_ties_alone(
             module,
             arguments(),
-            place,
-            got[place],
-            wanted[place],
+            position,
+            got[position],
+            wanted[position],
             lambda found, expected: bool(compare("", found, expected, precision)["ok"]),
         ):
-            row |= {"ok": True, "ties": int((got[place] != wanted[place]).sum())}
+            row |= {"ok": True, "ties": int((got[position] != wanted[position]).sum())}
     return rows
 
 

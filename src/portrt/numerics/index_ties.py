@@ -45,7 +45,7 @@ _KINDS = {
 def differ_in_ties_alone(
     module: torch.fx.GraphModule,
     arguments: Sequence[torch.Tensor],
-    place: int,
+    position: int,
     got: torch.Tensor,
     wanted: torch.Tensor,
     close: Close,
@@ -55,14 +55,14 @@ def differ_in_ties_alone(
     Args:
         module: The graph of the block.
         arguments: Its inputs and weights.
-        place: Index of the output.
+        position: Index of the output.
         got: Output of the engine.
         wanted: Output of PyTorch.
         close: Whether values at the engine's indices (first) are within the tolerance of those at
             PyTorch's; values of an input must be equal.
     """
     results: Any = module.graph.output_node().args[0]
-    call = _call_of(results[place])
+    call = _call_of(results[position])
     if call is None or got.shape != wanted.shape or got.dtype != wanted.dtype:
         return False
     kind = _KINDS[call.target]  # type: ignore[index]

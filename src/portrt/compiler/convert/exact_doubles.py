@@ -20,23 +20,23 @@ def exact_doubles(graph_module: torch.fx.GraphModule) -> None:
     """Split the numbers that fill float64 tensors and are not exact in float32, in place."""
     graph = graph_module.graph
     for node in list(graph.nodes):
-        place = _VALUE_ARGUMENT.get(node.target)
+        position = _VALUE_ARGUMENT.get(node.target)
         value = node.meta.get("val")
-        if place is None or not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
+        if position is None or not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
             continue
-        number = node.args[place]
+        number = node.args[position]
         if not isinstance(number, float) or number != number or number in (_single(number),):
             continue
         high = _single(number)
         args = list(node.args)
-        args[place] = _single(number - high)
+        args[position] = _single(number - high)
         with graph.inserting_after(node):
             low = graph.call_function(node.target, tuple(args), dict(node.kwargs))
         with graph.inserting_after(low):
             both = graph.call_function(aten.add.Tensor, (node, low))
         low.meta, both.meta = dict(node.meta), dict(node.meta)
         node.replace_all_uses_with(both, delete_user_cb=lambda user, both=both: user is not both)
-        args[place] = high
+        args[position] = high
         node.args = tuple(args)
 
 

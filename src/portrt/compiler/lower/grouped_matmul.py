@@ -76,8 +76,8 @@ def grouped_matmul(rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tenso
     group = _group_of(row, ends)
     is_in = group < groups
     group = group.clamp(max=groups - 1)
-    place = torch.where(is_in, first_tile[group] * _TILE + row - starts[group], 0)
-    result = made.reshape(max_tiles * _TILE, matrices.shape[2])[place]
+    position = torch.where(is_in, first_tile[group] * _TILE + row - starts[group], 0)
+    result = made.reshape(max_tiles * _TILE, matrices.shape[2])[position]
     return torch.where(is_in[:, None], result, 0.0)
 
 

@@ -32,11 +32,11 @@ def _rewrite(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     if given[_MASK] is None:
         given[_MASK] = kwargs.pop("attn_mask", None)
     with graph.inserting_before(node):
-        wide = [given[place] for place in range(4)]
+        wide = [given[position] for position in range(4)]
         if rank < 4:
             wide = [_with_rank_4(graph, item, rank) for item in wide]
-        for place in (_KEY, _VALUE):
-            wide[place] = _expanded(graph, wide[place], wide[_QUERY], (0,))
+        for position in (_KEY, _VALUE):
+            wide[position] = _expanded(graph, wide[position], wide[_QUERY], (0,))
         if wide[_MASK] is not None:
             wide[_MASK] = _expanded(graph, wide[_MASK], wide[_QUERY], (-2,))
         if wide == given:

@@ -87,14 +87,14 @@ class _Lifted:
             graphs = list(nested.graphs_of_call(module, node).values())
             if not graphs or node.target not in OPERANDS:
                 continue
-            place = OPERANDS[node.target][-1]
+            position = OPERANDS[node.target][-1]
             own = dict.fromkeys(name for inner in graphs for name in self._from(inner))
             for inner in graphs:
                 _take(inner, {name: self.constants[name][1] for name in own})
             with module.graph.inserting_before(node):
                 readers = [self._read(module.graph, name) for name in own]
             args = list(node.args)
-            args[place] = type(args[place])([*args[place], *readers])
+            args[position] = type(args[position])([*args[position], *readers])
             node.args = tuple(args)
             names += own
         return names

@@ -42,8 +42,8 @@ def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport
     )
     nodes = {
         node.name: node
-        for place in subgraph_sites(plan.graph_module)
-        for node in place.module.graph.nodes
+        for site in subgraph_sites(plan.graph_module)
+        for node in site.module.graph.nodes
     }
     left = [item for item in plan.left_out if item.target != _GETITEM]
     flops = {item.node: flops_of(nodes[item.node]) for item in left if item.node in nodes}

@@ -29,7 +29,7 @@ def fft_r2c(self: TensorType, dim: Sequence[int], normalization: int, onesided: 
     if length is not None and spectral.has_small_matrix(
         spectral.TO_COMPLEX, length, onesided=onesided
     ):
-        order = [place for place in range(rank) if place != axis] + [axis]
+        order = [position for position in range(rank) if position != axis] + [axis]
         matrix = _to_complex_matrix(length, onesided=onesided)
         found = op.MatMul(_transposed(self, order), _constant(matrix, length, normalization, self))
         found = op.Reshape(found, [*[0] * (rank - 1), matrix.shape[1] // 2, 2])
@@ -86,7 +86,7 @@ def _static(size: Any) -> int | None:
 
 
 def _transposed(value: TensorType, order: Iterable[Any]) -> TensorType:
-    order = [int(place) for place in order]
+    order = [int(position) for position in order]
     return value if order == sorted(order) else op.Transpose(value, perm=order)
 
 
@@ -97,7 +97,7 @@ def _bins_last(value: TensorType, axis: int, bins: int) -> tuple[TensorType, lis
         [..., 2 * bins], and the permutation that was applied before flattening.
     """
     rank = len(value.shape)
-    order = [place for place in range(rank - 1) if place != axis] + [axis, rank - 1]
+    order = [position for position in range(rank - 1) if position != axis] + [axis, rank - 1]
     flat = op.Reshape(_transposed(value, order), [*[0] * (rank - 2), 2 * bins])
     return flat, order
 

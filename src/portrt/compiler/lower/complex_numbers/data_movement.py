@@ -56,15 +56,15 @@ _VALUE_ARGUMENTS: dict[Any, Sequence[int]] = {
 }
 
 
-def _on_both_parts(target: Any, places: Sequence[int]) -> Callable[..., Any]:
+def _on_both_parts(target: Any, positions: Sequence[int]) -> Callable[..., Any]:
     def rule(writer: Writer, *args: Any, **kwargs: Any) -> Any:
         named = {name: _real_dtype(arg) for name, arg in kwargs.items()}
         re, im = (
             writer.call(
                 target,
                 *[
-                    _part(arg, part) if place in places else _real_dtype(arg)
-                    for place, arg in enumerate(args)
+                    _part(arg, part) if position in positions else _real_dtype(arg)
+                    for position, arg in enumerate(args)
                 ],
                 **named,
             )
@@ -110,7 +110,7 @@ def _to_copy(writer: Writer, x: Any, *, dtype: Any = None, **kwargs: Any) -> Any
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    **{target: _on_both_parts(target, places) for target, places in _VALUE_ARGUMENTS.items()},
+    **{target: _on_both_parts(target, positions) for target, positions in _VALUE_ARGUMENTS.items()},
     aten.ones.default: _ones,
     aten.ones_like.default: _ones_like,
     aten._to_copy.default: _to_copy,

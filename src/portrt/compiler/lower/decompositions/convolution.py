@@ -124,16 +124,16 @@ def _by_products(
 ) -> Tensor:
     """Compute each element of the gradient's kernels as a product with the image shifted to it."""
     image = aten.constant_pad_nd(image, [pad for pad in reversed(pads) for _ in range(2)])
-    places = weight.shape[2:]
+    positions = weight.shape[2:]
     parts = []
-    for place in itertools.product(*map(range, places)):
+    for position in itertools.product(*map(range, positions)):
         met = image
-        for axis, index in enumerate(place):
+        for axis, index in enumerate(position):
             first, step = index * gaps[axis], steps[axis]
             last = first + (kernel.shape[axis + 2] - 1) * step
             met = aten.slice(met, axis + 2, first, last + 1, step)
         parts.append(torch.matmul(kernel.flatten(2), met.flatten(2).transpose(1, 2)).sum(0))
-    return torch.stack(parts, -1).reshape([*parts[0].shape, *places])
+    return torch.stack(parts, -1).reshape([*parts[0].shape, *positions])
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

@@ -39,13 +39,13 @@ def _pdist(x: torch.Tensor, p: float = 2.0) -> Any:
     rows = x.shape[0]
     if not isinstance(rows, int) or rows < 2:
         return NotImplemented
-    place = torch.arange(rows * (rows - 1) // 2, device=x.device)
+    position = torch.arange(rows * (rows - 1) // 2, device=x.device)
     row = torch.arange(1, rows - 1, device=x.device)  # without the first row, which begins at 0
-    begins = torch.zeros_like(place)
+    begins = torch.zeros_like(position)
     if rows > 2:
         begins = begins.scatter(0, _begin(row, rows), 1)
     first = torch.cumsum(begins, 0)
-    second = place - _begin(first, rows) + first + 1
+    second = position - _begin(first, rows) + first + 1
     one, other = (aten.index_select(x, 0, index) for index in (first, second))
     return _norm(one - other, p)
 

@@ -77,8 +77,8 @@ def _bags(
     indices, offsets = indices.to(torch.int64), offsets.to(torch.int64)
     starts = offsets[:-1] if include_last_offset else offsets
     count = starts.shape[0]
-    place = torch.arange(indices.shape[0], device=weight.device)
-    bag_of = (starts.unsqueeze(0) <= place.unsqueeze(1)).sum(1) - 1
+    position = torch.arange(indices.shape[0], device=weight.device)
+    bag_of = (starts.unsqueeze(0) <= position.unsqueeze(1)).sum(1) - 1
     # Padding goes to an additional bag, which is dropped.
     target = bag_of if padding is None else torch.where(indices == padding, count, bag_of)
     rows = aten.index_select(weight, 0, indices)
@@ -89,7 +89,7 @@ def _bags(
     column = target.unsqueeze(1).expand(-1, weight.shape[1])
     if mode == _MAX:
         found = empty.scatter_reduce(0, column, rows, "amax", include_self=False)
-        first = _first_place(found, column, rows, place)
+        first = _first_position(found, column, rows, position)
         maxima = torch.where(sizes.unsqueeze(1) > 0, indices[first[:count]], 0)
         return found[:count].to(weight.dtype), bag_of, sizes, maxima
     found = empty.scatter_add(0, column, rows)[:count]
@@ -102,13 +102,13 @@ def _bags(
     return found.to(weight.dtype), bag_of, nothing, nothing.clone()
 
 
-def _first_place(found: Tensor, column: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+def _first_position(found: Tensor, column: Tensor, rows: Tensor, position: Tensor) -> Tensor:
     """Return the first position whose value is the maximum of its bag; 0 for an empty bag."""
     end = rows.shape[0]
     is_largest = rows == torch.gather(found, 0, column)
-    places = torch.where(is_largest, place.unsqueeze(1), end)
+    positions = torch.where(is_largest, position.unsqueeze(1), end)
     first = torch.full_like(found, end, dtype=torch.int64)
-    first = first.scatter_reduce(0, column, places, "amin", include_self=True)
+    first = first.scatter_reduce(0, column, positions, "amin", include_self=True)
     return torch.where(first == end, 0, first)
 
 

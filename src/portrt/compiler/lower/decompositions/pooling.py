@@ -52,8 +52,8 @@ def _avg_pool(pool: Callable[..., Tensor], rank: int) -> Callable[..., Any]:
 
 def _windows(size: Any, first: Tensor, last: Tensor, length: Tensor, x: Tensor) -> Tensor:
     """Make a matrix [windows, size] with 1/length from first to last of each window."""
-    place = torch.arange(size, device=x.device)
-    inside = (place >= first.unsqueeze(1)) & (place < last.unsqueeze(1))
+    position = torch.arange(size, device=x.device)
+    inside = (position >= first.unsqueeze(1)) & (position < last.unsqueeze(1))
     return inside.to(x.dtype) / length.unsqueeze(1).to(x.dtype)
 
 

@@ -33,7 +33,7 @@ def _any_of_one(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tenso
     return _any(x, [dim], keepdim)
 
 
-def _place(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+def _position(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     """Apply `keepdim` without a dimension, which torch.onnx ignores."""
 
     def found(x: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -44,7 +44,7 @@ def _place(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     return found
 
 
-def _extreme_and_place(op: Callable[..., Any]) -> Callable[..., Any]:
+def _extreme_and_index(op: Callable[..., Any]) -> Callable[..., Any]:
     """Convert bools, which ONNX's ArgMax does not take, and handle 0-d tensors.
 
     For a 0-d tensor torch.onnx renames the graph input.
@@ -55,8 +55,8 @@ def _extreme_and_place(op: Callable[..., Any]) -> Callable[..., Any]:
             return x.clone(), torch.zeros_like(x, dtype=torch.int64)
         if x.dtype != torch.bool:
             return NotImplemented
-        values, places = op(x.to(torch.int32), dim, keepdim)
-        return values.to(torch.bool), places
+        values, positions = op(x.to(torch.int32), dim, keepdim)
+        return values.to(torch.bool), positions
 
     return found
 
@@ -65,8 +65,8 @@ def _sort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Any:
     """Sort bools as integers: ONNX's TopK takes no bools."""
     if x.dtype != torch.bool:
         return NotImplemented
-    values, places = torch.sort(x.to(torch.int32), dim, descending)
-    return values.to(torch.bool), places
+    values, positions = torch.sort(x.to(torch.int32), dim, descending)
+    return values.to(torch.bool), positions
 
 
 def _topk(
@@ -79,8 +79,8 @@ def _topk(
     """Handle 0-d tensors, which ONNX's TopK does not take."""
     if x.dim():
         return NotImplemented
-    values, places = torch.topk(x.reshape(1), k, 0, largest, sorted)
-    return values.reshape(()), places.reshape(())
+    values, positions = torch.topk(x.reshape(1), k, 0, largest, sorted)
+    return values.reshape(()), positions.reshape(())
 
 
 def _mean(
@@ -109,10 +109,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.any.default: _any,
     aten.any.dim: _any_of_one,
     aten.any.dims: _any,
-    aten.argmax.default: _place(torch.argmax),
-    aten.argmin.default: _place(torch.argmin),
-    aten.max.dim: _extreme_and_place(torch.max),
-    aten.min.dim: _extreme_and_place(torch.min),
+    aten.argmax.default: _position(torch.argmax),
+    aten.argmin.default: _position(torch.argmin),
+    aten.max.dim: _extreme_and_index(torch.max),
+    aten.min.dim: _extreme_and_index(torch.min),
     aten.mean.dim: _mean,
     aten.prod.dim_int: _prod,
     aten.sort.default: _sort,

@@ -36,9 +36,9 @@ def _weights(x: Tensor, size: int, out: int, factor: float, kernel: Filter, widt
     centre = (torch.arange(out, device=x.device, dtype=torch.float32) + 0.5) * scale
     first = torch.floor(centre - support + 0.5).clamp(min=0).unsqueeze(1)
     last = torch.floor(centre + support + 0.5).clamp(max=size).unsqueeze(1)
-    place = torch.arange(size, device=x.device, dtype=torch.float32)
-    weight = kernel((place - centre.unsqueeze(1) + 0.5) / stretch)
-    weight = torch.where((place >= first) & (place < last), weight, torch.zeros_like(weight))
+    position = torch.arange(size, device=x.device, dtype=torch.float32)
+    weight = kernel((position - centre.unsqueeze(1) + 0.5) / stretch)
+    weight = torch.where((position >= first) & (position < last), weight, torch.zeros_like(weight))
     return (weight / weight.sum(1, keepdim=True)).to(x.dtype)
 
 

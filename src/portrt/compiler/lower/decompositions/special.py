@@ -40,8 +40,8 @@ def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor
         return x.clone()
     last = x.transpose(dim, -1)
     size = last.shape[-1]
-    place = torch.arange(size, device=x.device)
-    before = place.unsqueeze(0) <= place.unsqueeze(1)
+    position = torch.arange(size, device=x.device)
+    before = position.unsqueeze(0) <= position.unsqueeze(1)
     factors = torch.where(before, last.unsqueeze(-2), torch.ones_like(last).unsqueeze(-2))
     return aten.prod.dim_int(factors, -1, False).transpose(dim, -1)  # type: ignore[no-any-return]
 

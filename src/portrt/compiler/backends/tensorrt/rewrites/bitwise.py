@@ -48,10 +48,10 @@ class _Bitwise(Rule):
         signs = logical(op.Less(x, zero), op.Less(y, zero))
         found = op.Where(signs, constant(op, -(2**top), dtype), zero)
         for first in range(0, top, _AT_ONCE):
-            places = range(first, min(first + _AT_ONCE, top))
-            powers = constant(op, [2**k for k in places], dtype)
+            positions = range(first, min(first + _AT_ONCE, top))
+            powers = constant(op, [2**k for k in positions], dtype)
             bits = logical(*(_bits(op, value, powers, dtype) for value in (x, y)))
-            low = constant(op, [2 ** (k - first) for k in places], dtype)
+            low = constant(op, [2 ** (k - first) for k in positions], dtype)
             part = op.ReduceSum(op.Where(bits, low, zero), constant(op, [-1]), keepdims=0)
             found = op.Add(found, op.Mul(part, constant(op, 2**first, dtype)))
         return found

@@ -41,7 +41,7 @@ class Fold(Rule):
         strides = numbers(node, "strides", [1] * rank)
         gaps = numbers(node, "dilations", [1] * rank)
         pads = numbers(node, "pads", [0] * 2 * rank)
-        reach = [gap * (places - 1) for gap, places in zip(gaps, patch, strict=True)]
+        reach = [gap * (positions - 1) for gap, positions in zip(gaps, patch, strict=True)]
         counts = [
             (sizes[i] + pads[i] + pads[i + rank] - reach[i] - 1) // strides[i] + 1
             for i in range(rank)
@@ -58,9 +58,9 @@ class Fold(Rule):
             axis, dims = 2 + 2 * i, 2 + i + rank  # after Gather of the position in the patch
             extent = max(length + reach[i], pads[i] + sizes[i])
             shifted = []
-            for place in range(patch[i]):
-                part = op.Gather(found, constant(op, place), axis=2 + i)
-                before = place * gaps[i]
+            for position in range(patch[i]):
+                part = op.Gather(found, constant(op, position), axis=2 + i)
+                before = position * gaps[i]
                 shifted.append(_pad(op, part, axis, dims, before, extent - length - before))
             total = op.Sum(*shifted) if len(shifted) > 1 else shifted[0]
             ends = [pads[i], pads[i] + sizes[i], axis]

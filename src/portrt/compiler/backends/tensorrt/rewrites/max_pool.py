@@ -56,7 +56,7 @@ class MaxPoolIndices(Rule):
 
         plane = op.Shape(x, start=2)
         area = op.ReduceProd(plane, keepdims=0)
-        place = op.Reshape(_range(op, area), op.Concat(constant(op, [1, 1]), plane, axis=0))
+        position = op.Reshape(_range(op, area), op.Concat(constant(op, [1, 1]), plane, axis=0))
         outside = any(pads) or any(beyond)
         if outside:
             sides = [
@@ -68,27 +68,27 @@ class MaxPoolIndices(Rule):
                 *(a + b for a, b in zip(pads[rank:], beyond, strict=True)),
             ]
             x = op.Pad(x, constant(op, sides), constant(op, -math.inf, x.dtype))
-            place = op.Pad(place, constant(op, sides), constant(op, -1))
+            position = op.Pad(position, constant(op, sides), constant(op, -1))
 
         last = op.Sub(op.Shape(pooled, start=2), constant(op, [1] * rank))
         span = op.Add(op.Mul(last, constant(op, strides)), constant(op, [1] * rank))
         axes, steps = constant(op, list(range(2, 2 + rank))), constant(op, strides)
-        best = best_place = None
+        best = best_position = None
         for offset in itertools.product(*map(range, kernel)):
             start = constant(op, [o * gap for o, gap in zip(offset, gaps, strict=True)])
-            one, at = (op.Slice(v, start, op.Add(start, span), axes, steps) for v in (x, place))
+            one, at = (op.Slice(v, start, op.Add(start, span), axes, steps) for v in (x, position))
             if best is None:
-                best, best_place = one, at
+                best, best_position = one, at
                 continue
             wins = op.Greater(one, best)
             if outside:
-                wins = op.Or(wins, op.Less(best_place, constant(op, 0)))
-            best, best_place = op.Where(wins, one, best), op.Where(wins, at, best_place)
+                wins = op.Or(wins, op.Less(best_position, constant(op, 0)))
+            best, best_position = op.Where(wins, one, best), op.Where(wins, at, best_position)
         # ONNX's indices count over the flattened tensor, including batch and channels.
         count = op.ReduceProd(op.Shape(x, end=2), keepdims=0)
         shape = op.Concat(op.Shape(x, end=2), constant(op, [1] * rank), axis=0)
         first = op.Reshape(op.Mul(_range(op, count), area), shape)
-        return pooled, op.Add(first, best_place)
+        return pooled, op.Add(first, best_position)
 
 
 def _range(op: Any, count: Any) -> Any:

@@ -57,8 +57,8 @@ class _Elements(_Scatter):
         indices = _not_negative(op, indices, count)
         shape = [1] * (len(data.shape or ()) + 1)
         shape[axis] = -1
-        places = op.Reshape(_range(op, count), constant(op, shape))
-        return op.Equal(op.Unsqueeze(indices, constant(op, [axis])), places)
+        positions = op.Reshape(_range(op, count), constant(op, shape))
+        return op.Equal(op.Unsqueeze(indices, constant(op, [axis])), positions)
 
 
 class ScatterElements(_Elements):
@@ -96,8 +96,8 @@ class ScatterFill(_Elements):
         if self.reduction_of(result) != "none" or data.shape is None or indices.shape is None:
             return False
         axis = _axis(result, data)
-        places, count = data.shape[axis], indices.shape[axis]
-        if isinstance(places, int) and isinstance(count, int) and count <= places:
+        positions, count = data.shape[axis], indices.shape[axis]
+        if isinstance(positions, int) and isinstance(count, int) and count <= positions:
             return False
         return _filling(updates) is not None and self.is_bounded(data, indices, axis)
 
