@@ -124,7 +124,7 @@ def test_engines_that_are_no_list_are_refused() -> None:
 @pytest.mark.parametrize("name", [ENV_FALLBACK, ENV_ENGINES])
 def test_a_bad_variable_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "nonsense")
-    with pytest.raises(SettingsError, match=f"the environment says .*{name}='nonsense'") as caught:
+    with pytest.raises(SettingsError, match=f"the environment has .*{name}='nonsense'") as caught:
         in_force()
     assert caught.value.remedy == "correct or unset the variable"
 

@@ -72,8 +72,9 @@ class Policy:
                     f"one of {', '.join(map(repr, values))}",
                     f"choose a {field} from the list",
                 )
-        if any(backends.find(name) is None for name in self.engines or ()):
-            check_names("engine", self.engines or (), backends.names())
+        engines = self.engines or ()
+        if any(not isinstance(name, str) or backends.find(name) is None for name in engines):
+            check_names("engine", engines, backends.names())
         check_names("trust", self.trust or (), TRUSTS)
         graphs = self.cuda_graphs
         if graphs is not None and (type(graphs) is not int or graphs < 0):
