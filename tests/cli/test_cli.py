@@ -226,7 +226,7 @@ def test_inspect_as_table_and_json(room: Path) -> None:
 
 
 def test_inspect_of_what_is_no_program(room: Path) -> None:
-    assert "no zip file" in portrt_command("inspect", "my_models.py", cwd=room, code=2).stderr
+    assert "is not a zip file" in portrt_command("inspect", "my_models.py", cwd=room, code=2).stderr
     assert "there is no file" in portrt_command("inspect", "nothing.pt2", cwd=room, code=2).stderr
 
 

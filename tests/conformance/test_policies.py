@@ -33,7 +33,8 @@ def policy_of(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Policy:
 def verdict_of(engine: dict[str, Any], found: Policy, device: str) -> Verdict:
     code = engine["machine"]
     requires = {"device": engine["devices"], "host_code": engine.get("host_code", False)}
-    spec = EngineSpec(engine["backend"], Blob(0, 0, "0" * 64), {}, requires, (), None)
+    data = Blob(0, 0, "0" * 64)
+    spec = EngineSpec(backend=engine["backend"], data=data, requires=requires)
     of_machine = YES if code == "ok" else Verdict.no(code, "as the case has it")
     return engine_verdict(spec, found, device, lambda: of_machine)
 

@@ -219,7 +219,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(PackageError, match="calls no engine"):
             call(plain)
-        with pytest.raises(LoadError, match="no zip file"):
+        with pytest.raises(LoadError, match="is not a zip file"):
             call(tmp_path / "text.pt2")
         with pytest.raises(LoadError, match="there is no file"):
             call(tmp_path / "nothing.pt2")
