@@ -84,7 +84,7 @@ class SourceSession(Session):
         ):
             raise EngineError(
                 f"the source of {self._name} gave {brief(found, 400)}",
-                f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as its manifest says",
+                f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as in its manifest",
                 "compile the model again, and report it",
             )
         outputs: list[torch.Tensor] = []

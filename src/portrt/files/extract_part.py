@@ -139,7 +139,7 @@ def _check_digest(
     if digest.hexdigest() != blob["sha256"]:
         raise PackageError(
             f"{label} is damaged: its SHA-256 is {digest.hexdigest()[:16]}...",
-            f"{blob['sha256'][:16]}..., as its manifest says",
+            f"{blob['sha256'][:16]}..., as in its manifest",
             "get the file again from where it was made, or compile the model again",
         )
 

@@ -26,7 +26,7 @@ class BlockInfo:
             expression.
         source_bytes: Size of the source, or None where it was stripped.
         engines: backend, bytes, sha256, build, requires and check of each, in order of preference.
-        policy: The policy that the file asks for where it runs.
+        policy: The policy that the file requests where it runs.
         producer: Library -> version that wrote the block.
     """
 

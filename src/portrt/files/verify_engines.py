@@ -89,7 +89,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether no engine that ran failed or exceeded its tolerance."""
+        """Return whether no engine that ran failed or exceeded its tolerance."""
         return all(engine.ok for block in self.blocks for engine in block.engines)
 
     @property

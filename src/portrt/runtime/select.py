@@ -139,7 +139,7 @@ def _checked(
 
 
 def with_graphs(session: Session, policy: Policy) -> Session:
-    """Return a session that replays CUDA graphs if the policy asks for it and the engine can."""
+    """Return a session that replays CUDA graphs if the policy requires it and the engine can."""
     if not policy.cuda_graphs or not session.supports_graphs:
         return session
     return session.graphed(policy.cuda_graphs)

@@ -184,7 +184,7 @@ def _check_signature(session: Any, signature: Signature) -> None:
     if not fits or made != wanted:
         raise EngineError(
             f"the onnxruntime engine of {signature.name} takes {taken} and gives {made}",
-            f"inputs among {given} and outputs {wanted}, as its manifest says",
+            f"inputs among {given} and outputs {wanted}, as in its manifest",
             "compile the model again",
         )
 

@@ -31,7 +31,7 @@ class Port:
 
     @property
     def other_type(self) -> bool:
-        """Whether the engine has int32 where the block has int64."""
+        """Return whether the engine has int32 where the block has int64."""
         return self.dtype != self.binding.dtype
 
 
@@ -66,7 +66,7 @@ def bindings_of(
             f"the engine of {signature.name} takes {_listed(opened.inputs)} and gives "
             f"{_listed(opened.outputs)}",
             f"inputs among {[(item.name, item.dtype) for item in signature.inputs]} and outputs "
-            f"{[(item.name, item.dtype) for item in signature.outputs]}, as its manifest says",
+            f"{[(item.name, item.dtype) for item in signature.outputs]}, as in its manifest",
             "compile the model again; for a plan given to from_plan, correct its binding names",
         )
     return inputs, outputs

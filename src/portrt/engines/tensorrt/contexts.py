@@ -32,7 +32,7 @@ class Slot:
         outputs: Binding -> allocator of a data-dependent output.
         known_shapes: Binding -> shape of an output that follows from the values of shape tensors.
         max_bytes: Binding -> upper bound of a data-dependent output; None before the first call,
-            which may ask the context.
+            which may query the context.
     """
 
     context: Any

@@ -1,4 +1,4 @@
-"""Data-dependent outputs: allocated by torch during the run, when TensorRT asks for memory."""
+"""Data-dependent outputs: allocated by torch during the run, when TensorRT requests memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TorchOutput(Protocol):
 def max_output_bytes(
     opened: OpenedEngine, context: Any, profile: int, names: Iterable[str]
 ) -> dict[str, int]:
-    """Ask a context for the upper bounds of data-dependent outputs.
+    """Query a context for the upper bounds of data-dependent outputs.
 
     The context must be new, with no sizes of a call set. Seen: 8.6 ignores the maximum sizes of a
     profile where other sizes were set before them.

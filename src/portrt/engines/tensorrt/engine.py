@@ -118,7 +118,7 @@ class OpenedEngine:
 
     @property
     def allocates_outputs(self) -> bool:
-        """Whether data-dependent outputs work.
+        """Return whether data-dependent outputs work.
 
         TensorRT requests their memory through an interface that changed with TensorRT 10. Seen: an
         engine of 8.6 that calls the interface of 10.16 crashes the process.
@@ -127,7 +127,7 @@ class OpenedEngine:
 
     @property
     def requests_too_little(self) -> bool:
-        """Whether the library may write more to a data-dependent output than it requested.
+        """Return whether the library may write more to a data-dependent output than it requested.
 
         Seen: 8.6 requests the size of the previous run's output.
         """

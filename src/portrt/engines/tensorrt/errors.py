@@ -38,7 +38,7 @@ def other_shape(block: str, port: Port, found: Sequence[int], wanted: Sequence[i
     """Make the error for an output whose shape is not the manifest's."""
     return EngineError(
         f"the engine of {block} makes {tuple(found)} of output {port.name!r}",
-        f"{tuple(wanted)}, as the manifest says",
+        f"{tuple(wanted)}, as in the manifest",
         "compile the model again; for a plan given to from_plan, correct the output's shape",
     )
 

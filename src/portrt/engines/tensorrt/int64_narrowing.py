@@ -54,7 +54,7 @@ class Narrower:
 
     @property
     def overflowed(self) -> bool:
-        """Whether a conversion finished since the last read had an overflow; reading resets it."""
+        """Return whether a conversion since the last read had an overflow; reading resets it."""
         if not self._noted.value:
             return False
         self._noted.value = 0

@@ -46,7 +46,7 @@ def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
         raise SettingsError(
             f"threads is {threads}, rounds is {rounds} and seconds is {seconds}",
             f"at least one thread and one round, and seconds above 0, up to {_MAX_SECONDS}",
-            "give other numbers",
+            "give values in these ranges",
         )
     jobs = {"program": {**job, "bare": False}}
     if job["engine"] != EAGER:

@@ -117,7 +117,7 @@ def only(engine: str | None) -> Iterator[None]:
             yield
     else:
         with policy(engines=(), fallback="eager", rebuild="never"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FallbackWarning)  # it was asked for
+            warnings.simplefilter("ignore", FallbackWarning)  # requested
             yield
 
 
