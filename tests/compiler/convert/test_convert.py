@@ -27,6 +27,7 @@ from portrt.compiler.convert import (
     onnx_from_block,
     translation,
 )
+from portrt.compiler.convert.translations import with_built_in
 from portrt.compiler.lower import lower
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition import partition
@@ -251,7 +252,7 @@ def fails(*_: Any, **__: Any) -> Any:
 
 
 def test_an_error_names_the_node_and_keeps_its_cause() -> None:
-    registry = exporter._registry(NEWEST_OPSET)
+    registry = exporter._registry(NEWEST_OPSET, with_built_in())
     registry.register_op(torch.ops.portrt_tests.shifted_relu.default, fails)
     try:
         model = lambda_module(lambda x: shifted_relu(x * 2, 0.5) + 1)()
