@@ -418,5 +418,5 @@ def test_a_name_of_no_module_is_said_with_the_nearest(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, logger="portrt"):
         program = compiled(Layers(), torch_executed_modules="layer.1")
     assert len(report(program)) == 1
-    assert "torch_executed_modules names 'layer.1'" in caplog.text
+    assert "torch_executed_modules has 'layer.1'" in caplog.text
     assert "did you mean 'layers.1'" in caplog.text
