@@ -88,6 +88,39 @@ def test_imports_count_but_those_for_types(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        ("import closure_lazy as lazy", ("", ".a")),
+        ("from closure_lazy import thing", ("", ".a")),
+        ("from closure_lazy import b", ("", ".b")),
+        ("from closure_lazy.b import x", ("", ".b")),
+    ],
+)
+def test_a_lazy_package_counts_where_its_names_are_used(
+    use: str, named: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from closure_lazy.a import thing\n"
+        "def __getattr__(name):\n    from . import types\n"
+    )
+    sources = {"__init__.py": init, "a.py": "thing = 1\n", "b.py": "x = 1\n", "types.py": ""}
+    for name, text in {**sources, "user.py": f"{use}\n"}.items():
+        path = tmp_path / "closure_lazy" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    import closure_lazy  # type: ignore[import-not-found]
+
+    try:
+        closure = import_closure("closure_lazy.user")
+    finally:
+        del sys.modules[closure_lazy.__name__]
+    found = {name.removeprefix("closure_lazy") for name in closure}
+    assert found == {".user", ".types", *named}
+
+
+@pytest.mark.parametrize(
     ("module", "engines"),
     [("format/size_expr.py", 2), ("graphs/nested.py", 2), ("cli/run.py", 1)],
     ids=["far", "near", "unrelated"],

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from tiny import model, python
 
@@ -35,7 +36,8 @@ def distribution(folder: Path, name: str, version: str, entries: dict[str, str])
 
 
 def path_of(*folders: Path) -> str:
-    """A PYTHONPATH with these folders first."""
+    """A PYTHONPATH with these folders, and the tests' helpers, first."""
+    folders = (*folders, Path(tiny.__file__).parent)
     return os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
 
 

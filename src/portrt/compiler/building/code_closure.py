@@ -1,8 +1,10 @@
 """Digest of the code that affects an engine: the sources of all modules that its builder imports.
 
 Imports are read from the sources, without importing anything: imports inside functions count,
-imports under TYPE_CHECKING do not. For a builder of another distribution, its own package is
-followed as well.
+imports under TYPE_CHECKING do not, except in a package that resolves its names by a module-level
+`__getattr__`: there they name the modules that it imports on first use. They count where the
+package itself is used, not where its `__init__` merely runs before one of its modules. For a
+builder of another distribution, its own package is followed as well.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple, TypeGuard
 
 _OWN = "portrt"
 # Code that is part of every build: conversion, precision, and the worker's program, which is
@@ -57,43 +60,75 @@ def import_closure(*roots: str) -> dict[str, Path]:
     """
     packages = {_OWN, *(name.partition(".")[0] for name in roots)}
     found: dict[str, Path] = {}
-    waiting = list(roots)
+    lazily = set[str]()
+    waiting = [_Import(name, used=False) for name in roots]
     while waiting:
-        name = waiting.pop()
-        if name in found or name.partition(".")[0] not in packages:
-            continue
-        path = _source(name)
+        name, used = waiting.pop()
+        path = _source(name) if name.partition(".")[0] in packages else None
         if path is None:  # an attribute of a module, or a module without a source file
             continue
-        found[name] = path
-        waiting += _imports(name, path)
-        waiting += _parents(name)
+        if used and name not in lazily:
+            lazily.add(name)
+            waiting += _lazy_imports(name, path)
+        if name not in found:
+            found[name] = path
+            waiting += _imports(name, path)
+            waiting += _parents(name)
     return found
 
 
-def _parents(name: str) -> Iterator[str]:
+class _Import(NamedTuple):
+    name: str
+    used: bool  # names of the module are used, so that what it imports lazily counts
+
+
+def _parents(name: str) -> Iterator[_Import]:
     """Yield the packages whose `__init__` runs before a module."""
     while "." in name:
         name = name.rpartition(".")[0]
-        yield name
+        yield _Import(name, used=False)
 
 
-def _imports(name: str, path: Path) -> Iterator[str]:
+def _imports(name: str, path: Path) -> Iterator[_Import]:
+    """Yield the modules that a source file imports when it runs."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     waiting: list[ast.AST] = [ast.parse(path.read_bytes(), str(path))]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if _for_types(node):
             waiting += node.orelse
             continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            home = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            base = ".".join(part for part in (home, node.module) if part)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+        yield from _named(node, package)
         waiting += ast.iter_child_nodes(node)
+
+
+def _lazy_imports(name: str, path: Path) -> Iterator[_Import]:
+    """Yield what a package with a module-level `__getattr__` imports on first use."""
+    body = ast.parse(path.read_bytes(), str(path)).body
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body):
+        return
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in body:
+        if _for_types(node):
+            for inner in node.body:
+                yield from _named(inner, package)
+
+
+def _for_types(node: ast.AST) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _named(node: ast.AST, package: str) -> Iterator[_Import]:
+    if isinstance(node, ast.Import):
+        yield from (_Import(alias.name, used=True) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        home = package.rsplit(".", node.level - 1)[0] if node.level else ""
+        base = ".".join(part for part in (home, node.module) if part)
+        for alias in node.names:
+            submodule = f"{base}.{alias.name}"
+            is_module = _source(submodule) is not None
+            yield _Import(base, used=not is_module)
+            yield _Import(submodule, used=True)
 
 
 def _source(name: str) -> Path | None:
