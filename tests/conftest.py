@@ -14,8 +14,16 @@ import portrt
 
 
 def pytest_configure() -> None:
-    """No test takes from the user's cache, or writes to it, nor does a process that one starts."""
+    """No test takes from the user's cache, or writes to it, nor does a process that one starts.
+
+    Where several processes test side by side, each has its share of the cores: threads that wait
+    for each other while the other process has the core cost more than they bring.
+    """
     os.environ["PORTRT_CACHE_DIR"] = "off"
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
