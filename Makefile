@@ -6,7 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-large lint types bench bench-files bench-composites bench-deployed models operators clean
+MINUTES ?= 60
+
+.PHONY: demo test test-large fuzz lint types bench bench-files bench-composites bench-deployed models operators clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -17,6 +19,11 @@ test: $(VENV)/.dev
 # A program of 5 GB; needs 12 GB of memory.
 test-large: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/roundtrip/test_large.py
+
+# Random graphs against eager PyTorch, of a new seed; GRAPHS, MINUTES, SEED and JOBS can be given.
+fuzz: $(VENV)/.dev
+	cd tests && ../$(BIN)/python -m fuzz --minutes $(MINUTES) --jobs $(JOBS) --out ../fuzz-finds \
+		$(if $(GRAPHS),--graphs $(GRAPHS)) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,145 @@
+"""Eager with other roundings: shows which results do not depend on how a step is rounded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fuzz.graph import Step, plain
+from fuzz.undefined import UNDEFINED
+from fuzz.values import FLOATS
+
+# Units in the last place by which the result of an inexact step may differ.
+_ULPS = 4.0
+_EPS = {dtype: torch.finfo(dtype).eps for dtype in FLOATS}
+
+# Their results are exact: elements are moved, selected or compared.
+_EXACT = frozenset(
+    {
+        *("abs", "neg", "sign", "sgn", "floor", "ceil", "round", "trunc", "relu", "positive"),
+        *("maximum", "minimum", "fmax", "fmin", "clamp", "clamp_min", "clamp_max", "where"),
+        *("amax", "amin", "max", "min", "sort", "topk", "cummax", "cummin", "median", "nanmedian"),
+        *("mode", "aminmax", "copysign", "heaviside", "nan_to_num", "masked_fill", "isclose"),
+        *("hardtanh", "relu6", "threshold", "hardshrink", "max_pool1d", "max_pool2d", "max_pool3d"),
+        *("adaptive_max_pool1d", "adaptive_max_pool2d", "embedding", "nextafter"),
+        *("reshape", "flatten", "unsqueeze", "squeeze", "transpose", "permute", "movedim"),
+        *("expand", "expand_as", "narrow", "select", "getitem", "cat", "stack", "split", "chunk"),
+        *("tensor_split", "unbind", "flip", "roll", "rot90", "tril", "triu", "diagonal", "diag"),
+        *("diag_embed", "pad", "repeat", "tile", "repeat_interleave", "unfold", "clone"),
+        *("broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d", "hstack", "vstack"),
+        *("dstack", "contiguous", "detach", "meshgrid", "index_select", "gather", "scatter"),
+        *("take_along_dim", "index_fill", "slice_scatter", "select_scatter", "take"),
+        *("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "eye"),
+        *("new_ones", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+    }
+)
+
+# Their inputs may be rounded, too: they add many terms, or subtract what is nearly equal.
+_ACCUMULATES = frozenset(
+    {
+        *("sum", "mean", "nansum", "nanmean", "prod", "var", "std", "var_mean", "std_mean"),
+        *("norm", "cumsum", "cumprod", "logcumsumexp", "logsumexp", "softmax", "log_softmax"),
+        *("softmin", "scatter_add", "scatter_reduce", "index_add", "index_put", "matmul", "bmm"),
+        *("baddbmm", "addmm", "linear", "dot", "einsum", "conv1d", "conv2d", "conv3d"),
+        *("conv_transpose1d", "conv_transpose2d", "scaled_dot_product_attention", "cdist"),
+        *("layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "normalize"),
+        *("cosine_similarity", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d"),
+        *("adaptive_avg_pool2d", "interpolate", "local_response_norm", "mse_loss", "l1_loss"),
+        *("smooth_l1_loss", "huber_loss", "lerp", "addcmul", "addcdiv", "hypot", "linspace"),
+    }
+)
+
+
+class Noisy:
+    """Calls steps with noise of a few units in the last place; for `graph.evaluate`."""
+
+    def __init__(self, seed: int, ulps: float = _ULPS) -> None:
+        self._rng = torch.Generator().manual_seed(seed)
+        self._ulps = ulps
+
+    def __call__(self, step: Step, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        made = self._call(step, args, kwargs)
+        name = step.target.rpartition(".")[2]
+        results = list(made) if isinstance(made, (list, tuple)) else [made]
+        if name in _EXACT or not any(_is_float(value) for value in results):
+            return made
+        exact = _in_float64(step, args, kwargs, len(results))
+        if name in _ACCUMULATES and not _all_equal(results, exact):
+            made = self._call(step, self._noisy(args), self._noisy(kwargs))
+            results = list(made) if isinstance(made, (list, tuple)) else [made]
+        return [
+            self._rounded(value, wide) if _is_float(value) else value
+            for value, wide in zip(results, exact, strict=True)
+        ]
+
+    def _call(self, step: Step, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        rule = UNDEFINED.get(step.target)
+        return plain(step, args, kwargs) if rule is None else rule(step, args, kwargs, self._rng)
+
+    def _noisy(self, arg: Any) -> Any:
+        if _is_float(arg):
+            return self._rounded(arg, None)
+        if isinstance(arg, dict):
+            return {name: self._noisy(item) for name, item in arg.items()}
+        return type(arg)(map(self._noisy, arg)) if isinstance(arg, (list, tuple)) else arg
+
+    def _rounded(self, value: torch.Tensor, exact: torch.Tensor | None) -> torch.Tensor:
+        """With noise where the value is inexact; a float64 is where it is no float32."""
+        wide = value.double()
+        known = exact is not None and exact.shape == value.shape
+        if value.dtype == torch.float64:
+            inexact = wide != wide.float().double()
+        elif known and exact is not None:
+            inexact = wide != exact
+        else:
+            inexact = torch.ones_like(wide, dtype=torch.bool)
+        factor = torch.rand(wide.shape, generator=self._rng, dtype=torch.float64) * 2 - 1
+        noisy = (wide * (1 + factor * (self._ulps * _EPS[value.dtype]))).to(value.dtype)
+        return torch.where(inexact & wide.isfinite(), noisy, value)
+
+
+def _in_float64(
+    step: Step, args: Sequence[Any], kwargs: dict[str, Any], count: int
+) -> list[torch.Tensor | None]:
+    """What the step returns for the same inputs in float64, None where it takes none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = plain(step, widened(args), widened(kwargs))
+    except Exception:
+        return [None] * count
+    results = list(made) if isinstance(made, (list, tuple)) else [made]
+    return [value if value.dtype == torch.float64 else None for value in results]
+
+
+def widened(arg: Any) -> Any:
+    """The argument with float64 for other floating-point dtypes."""
+    if _is_float(arg):
+        return arg.double()
+    if isinstance(arg, torch.dtype):
+        return torch.float64 if arg.is_floating_point else arg
+    if isinstance(arg, dict):
+        return {name: widened(item) for name, item in arg.items()}
+    return type(arg)(map(widened, arg)) if isinstance(arg, (list, tuple)) else arg
+
+
+def in_float64(step: Step, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Call in float64; for `graph.evaluate`."""
+    if step.target in (".float", ".half", ".bfloat16"):
+        return args[0].double()
+    return plain(step, widened(args), widened(kwargs))
+
+
+def _all_equal(results: Sequence[Any], exact: Sequence[torch.Tensor | None]) -> bool:
+    return all(
+        wide is not None and torch.equal(value.double(), wide)
+        for value, wide in zip(results, exact, strict=True)
+        if _is_float(value)
+    )
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
