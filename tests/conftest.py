@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def pytest_configure() -> None:
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     torch.set_num_threads(threads)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what all imports made out of every collection to come."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

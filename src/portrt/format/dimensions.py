@@ -52,8 +52,8 @@ class DataDependentSize:
         return {"unknown": self.max, "symbol": self.symbol}
 
 
-def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
-    """Read the shape of an input.
+def input_shape(part: Fields, ranks: list[int]) -> tuple[Any, ...]:
+    """Read the shape of an input, and append its rank to those of the inputs before it.
 
     Args:
         part: Manifest entry of the input.
@@ -63,9 +63,9 @@ def input_shape(part: Fields, ranks: Sequence[int]) -> tuple[Any, ...]:
         PackageError: A size is malformed.
     """
     sizes = _sizes(part)
-    known = [*ranks, len(sizes)]
+    ranks.append(len(sizes))
     return tuple(
-        _input_size(size, known, part.where, part.at("shape", axis))
+        _input_size(size, ranks, part.where, part.at("shape", axis))
         for axis, size in enumerate(sizes)
     )
 

@@ -229,7 +229,6 @@ def _inputs(top: Fields) -> tuple[InputSpec, ...]:
         part = Fields(item, f"an input of {top.where}", top.at("inputs", index))
         part.where = f"input {part.text('name')!r:.80} of {top.where}"
         shape = input_shape(part, ranks)
-        ranks.append(len(shape))
         found.append(InputSpec(part.text("name"), _dtype(part), shape))
     _check_profile_counts(found, top)
     return tuple(found)

@@ -56,6 +56,15 @@ class FakeGpu:
         self._thread.stream = handle
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _only_new_objects_are_searched() -> Iterator[None]:
+    """Keep what was made before these tests out of the collections that end each of them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """The CPU under the name of CUDA device 0."""
