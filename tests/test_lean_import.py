@@ -90,6 +90,16 @@ torch.export.load(sys.argv[1]).module()(torch.ones(2, 8))
     modules_after(code.strip(), saved, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
 
 
+def test_file_tools_work_where_torch_loads_no_backends(saved: str) -> None:
+    code = """
+from portrt import files
+import torch
+files.verify(sys.argv[1], inputs=[torch.ones(2, 8)])
+files.profile(sys.argv[1], inputs=[torch.ones(2, 8)])
+    """
+    modules_after(code.strip(), saved, TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+
+
 def test_the_report_works_where_torch_loads_no_backends() -> None:
     code = "import torch\nfrom portrt.runtime import report\nreport(torch.nn.Linear(1, 1))"
     modules_after(code, TORCH_DEVICE_BACKEND_AUTOLOAD="0")

@@ -23,6 +23,7 @@ from portrt.format.memory_map import map_file
 from portrt.graphs.nested import graph_modules
 from portrt.progress import progress_bar
 from portrt.runtime.calls import engine_calls as calls_of_program
+from portrt.runtime.op import register
 from portrt.runtime.policy import Policy
 from portrt.runtime.trust import mark_trusted
 from portrt.targets.trust import HOST_CODE
@@ -145,6 +146,7 @@ def load(
     calls = engine_calls(archive)
     if verify:
         verify_digests(archive, calls, progress)
+    register()
     try:
         program = torch_internals.load_mapped(archive)
     except Exception as err:
