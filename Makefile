@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 MINUTES ?= 60
 
-.PHONY: demo test test-large fuzz lint types bench bench-files bench-composites bench-deployed models operators clean
+.PHONY: demo test test-large fuzz lint types bench bench-files bench-composites bench-deployed models operators hostile clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -45,6 +45,11 @@ bench-composites: $(VENV)/.demo
 # What a deployed process imports and waits for; BEFORE=OTHER/src compares with another checkout.
 bench-deployed: $(VENV)/.demo
 	$(BIN)/python benchmarks/deployed.py $(if $(BEFORE),--before $(BEFORE))
+
+# FILES changed files, each opened by every function that takes a path; about 0.1 s a file.
+FILES ?= 10000
+hostile: $(VENV)/.dev
+	cd tests && JOBS=$(JOBS) ../$(BIN)/python hostile_run.py $(FILES)
 
 # Half an hour on 2 cores; writes docs/models.md.
 models: $(VENV)/.dev

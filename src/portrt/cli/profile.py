@@ -54,8 +54,8 @@ def command(
     from portrt.runtime import policy
     from portrt.runtime.load import load
 
-    given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
     with policy(trust=trust or None):
+        given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
         found = profile(
             file, given, engine=engine, shapes=shapes, device=device, calls=calls, seed=seed
         )

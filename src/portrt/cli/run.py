@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Device of the inputs.")
 @click.option("--engine", "engines", multiple=True, help="Allow this backend only; repeatable.")
 @click.option("--fallback", type=click.Choice(["eager", "error"]), help="If no engine can run.")
-@click.option(
-    "--trust", "trusts", multiple=True, help="Permission for engines: host-code; repeatable."
-)
+@click.option("--trust", "trusts", multiple=True, help="Permission: host-code, pickle; repeatable.")
 @click.option("--repeat", type=int, default=1, show_default=True, help="Calls to time.")
 def command(
     file: str,
@@ -57,7 +55,7 @@ def command(
             "files with inputs, or --random",
             "leave one of them out" if inputs else "give .npy, .npz or .safetensors files",
         )
-    program = load(file)
+    program = load(file, trust=trusts or None)
     names = flat_signature(program)
     flat = random_inputs(program, seed) if use_random else read_inputs(inputs, names)
     flat = [item.to(device) if isinstance(item, torch.Tensor) else item for item in flat]

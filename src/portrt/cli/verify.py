@@ -36,8 +36,8 @@ def command(
     from portrt.runtime import policy
     from portrt.runtime.load import load
 
-    given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
     with policy(trust=trusts or None):
+        given = read_inputs(inputs, flat_signature(load(file))) if inputs else None
         found = verify(file, given, device=device, seed=seed)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))

@@ -18,6 +18,7 @@ from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.save import save
 from portrt.errors import PortrtError
 from portrt.graphs.symbols import ProfileRanges
+from portrt.targets.trust import PICKLE
 
 if TYPE_CHECKING:
     from portrt.compiler.building.tasks import EngineTask
@@ -70,7 +71,7 @@ def _program(cache: Cache, key: Key, settings: Settings) -> ExportedProgram | No
     if entry is None:
         return None
     try:
-        program = load(entry.data)
+        program = load(entry.data, trust=PICKLE)  # written here
     except PortrtError as err:
         logger.warning("the cached program cannot be read, and is compiled again: %s", err)
         return None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from importlib import import_module
 
 import torch
 
 from portrt import torch_internals
 from portrt.engines.base import LayerTime, Session, fits
-from portrt.errors import EngineError, PackageError, brief
+from portrt.errors import EngineError, LoadError, PackageError, brief
+from portrt.format.archive import MODEL, NestedArchive
 from portrt.format.manifest import Signature
+from portrt.format.program_check import check_program, operators_of
 from portrt.weights import WeightsImage
 
 
@@ -118,15 +118,19 @@ def program_from_source(name: str, source: torch.Tensor) -> torch.export.Exporte
     """Load the program of a source blob, whose digest was checked.
 
     Raises:
-        PackageError: This version of torch cannot read it.
+        PackageError: It would make torch do more than compute, or this version cannot read it.
     """
+    label = f"the source of {name}"
     try:
-        if b"quantized_decomposed" in source.numpy().tobytes():
-            import_module("torch.ao.quantization.fx._decomposed")  # registers its operators
-        return torch.export.load(io.BytesIO(source.numpy().tobytes()))
+        data = bytearray(source.numpy())
+        archive = NestedArchive(data, label)
+        model = archive.json(MODEL)
+        check_program(archive, model)
+        return torch_internals.read_program(archive, data, operators_of(model), pickled=False)
     except Exception as err:
         raise PackageError(
-            f"the source of {name} cannot be read by torch {torch.__version__}: {err}",
+            f"{label} cannot be read by torch {torch.__version__}: "
+            f"{err.happened if isinstance(err, LoadError) else err}",
             "a torch.export archive that this version of torch reads",
             "use the torch version that wrote the file, or a newer one",
         ) from err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from portrt.format.archive import Record
 from portrt.format.atomic import copy_bytes, replacing
 from portrt.format.editor import CallEditor, ProgramEditor, cannot_write
 from portrt.format.memory_map import map_file
+from portrt.format.onnx_wire import WEIGHTS_LOCATION, external_fault
 
 KINDS = ("plan", "onnx", "source", "weights")
 
@@ -163,31 +164,35 @@ def _onnx_model(draft: ProgramEditor, call: CallEditor, location: str) -> tuple[
     """Make the model with its weights at `location`; return also whether it has any there."""
     import onnx
 
-    from portrt.compiler.convert import WEIGHTS_LOCATION
-
-    model = onnx.load_from_string(_onnx_bytes(draft, call))
+    data, weights = _onnx_bytes(draft, call)
+    fault = external_fault(data, weights)
+    try:
+        model = onnx.load_from_string(data)
+    except Exception as err:  # protobuf's, of which onnx has its own copy or not
+        fault = fault or f"is no ONNX model: {err}"
+    if fault:
+        raise PackageError(
+            f"the engine of {call.name} {fault}",
+            f"an ONNX model with weights at {WEIGHTS_LOCATION!r} alone",
+            "get the file again from where it was made",
+        )
     takes_weights = False
     for tensor in model.graph.initializer:
         for item in tensor.external_data:
             if item.key == "location":
-                if item.value != WEIGHTS_LOCATION:
-                    raise PackageError(
-                        f"the engine of {call.name} has weights at {item.value!r:.80}",
-                        f"weights at {WEIGHTS_LOCATION!r} alone",
-                        "get the file again from where it was made",
-                    )
                 item.value, takes_weights = location, True
     return model.SerializeToString(), takes_weights
 
 
-def _onnx_bytes(draft: ProgramEditor, call: CallEditor) -> bytes:
+def _onnx_bytes(draft: ProgramEditor, call: CallEditor) -> tuple[bytes, Sequence[str]]:
+    """Return the model, and the names of the weights that it takes from the weights image."""
     for engine in call.entry["engines"]:
         if engine["backend"] == "onnxruntime":
             record = call.record(engine["data"])
             _check_digest(draft, record, engine["data"], f"engine onnxruntime of {call.name}")
             with draft.archive.path.open("rb") as file:
                 file.seek(record.offset)
-                return file.read(record.size)
+                return file.read(record.size), engine["weights"]
     if call.entry["source"] is None:
         raise _missing(f"neither an onnxruntime engine nor the source of {call.name}")
     from portrt import torch_internals
@@ -202,4 +207,5 @@ def _onnx_bytes(draft: ProgramEditor, call: CallEditor) -> bytes:
     (block,) = plan.blocks
     with torch_internals.without_torch_noise():
         image = WeightsImage(stored.image)
-        return onnx_from_block(block, plan.tensors, image, NEWEST_OPSET).data
+        model = onnx_from_block(block, plan.tensors, image, NEWEST_OPSET)
+    return model.data, model.weights

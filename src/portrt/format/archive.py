@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zipfile
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from portrt.errors import LoadError, PackageError
 from portrt.format.manifest import Manifest, check_blob_sizes, decode
@@ -20,6 +21,8 @@ MODEL = "models/model.json"
 CONSTANTS = "data/constants/"
 WEIGHTS = "data/weights/"
 CONSTANTS_CONFIG = "data/constants/model_constants_config.json"
+WEIGHTS_CONFIG = "data/weights/model_weights_config.json"
+SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
 _MAX_RECORDS = 100_000
 _MAX_JSON_BYTES = 1 << 30
@@ -69,11 +72,15 @@ class Archive:
                 "is not a torch.export archive", "a file that torch.export.save wrote"
             )
 
+    def _open(self) -> IO[bytes]:
+        return self.path.open("rb")
+
     def _read_records(self) -> dict[str, Record]:
         try:
-            self.size = self.path.stat().st_size
-            with zipfile.ZipFile(self.path) as archive:
-                infos = archive.infolist()
+            with self._open() as file:
+                self.size = file.seek(0, io.SEEK_END)
+                with zipfile.ZipFile(file) as archive:
+                    infos = archive.infolist()
         except FileNotFoundError as err:
             raise LoadError(
                 f"there is no file {str(self.path)!r}", "a compiled program", "correct the path"
@@ -89,7 +96,7 @@ class Archive:
         self._check_directory(infos)
         found: dict[str, Record] = {}
         self.root = infos[0].filename.partition("/")[0]
-        with self.path.open("rb") as file:
+        with self._open() as file:
             for info in infos:
                 root, _, name = info.filename.partition("/")
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
@@ -148,7 +155,7 @@ class Archive:
         record = self.record(name)
         if record.size > max_bytes:
             raise self._error(f"has {record.size} bytes in {name!r}", f"at most {max_bytes}")
-        with self.path.open("rb") as file:
+        with self._open() as file:
             file.seek(record.offset)
             content = file.read(record.size)
         self.check_crc(name, content)
@@ -166,19 +173,42 @@ class Archive:
             LoadError: It is not JSON.
         """
         try:
-            return json.loads(self.read(name))
+            return json.loads(self.read(name).decode())
         except (ValueError, RecursionError) as err:
             raise self._error(f"has {name!r} that is not JSON: {err}", "JSON") from err
 
 
-def engine_calls(archive: Archive) -> list[EngineCall]:
+class NestedArchive(Archive):
+    """An archive in memory, such as a block's source.
+
+    Args:
+        data: Its bytes.
+        label: What it is, for messages.
+
+    Raises:
+        LoadError: It is not a zip file, truncated, or not a torch.export archive.
+    """
+
+    def __init__(self, data: bytes | bytearray, label: str) -> None:
+        self.data = data
+        super().__init__(label)
+
+    def _open(self) -> IO[bytes]:
+        return io.BytesIO(self.data)
+
+
+def engine_calls(archive: Archive, model: Any = None) -> list[EngineCall]:
     """Return the engine calls of the program in a file; checks manifests and blob sizes.
+
+    Args:
+        archive: The file.
+        model: Its program as JSON, if it was read before.
 
     Raises:
         LoadError: The file is damaged.
         PackageError: A manifest is malformed, or does not describe the blobs in the file.
     """
-    model = archive.json(MODEL)
+    model = archive.json(MODEL) if model is None else model
     constants = _constant_records(archive)
     try:
         module = model["graph_module"]

@@ -27,6 +27,7 @@ from portrt.format.archive import (
 )
 from portrt.format.archive_writer import SERIALIZATION_ID, replacing_archive
 from portrt.format.manifest import Blob, Manifest
+from portrt.format.program_check import check_form
 from portrt.progress import progress_bar
 
 
@@ -116,9 +117,10 @@ class ProgramEditor:
 
     def __init__(self, path: str | Path) -> None:
         self.archive = Archive(path)
-        checked = engine_calls(self.archive)
         self._model = self.archive.json(MODEL)
+        checked = engine_calls(self.archive, self._model)
         self._config = self.archive.json(CONSTANTS_CONFIG)
+        check_form(self.archive, self._model, self._config)
         self._module = self._model["graph_module"]
         self._graph = self._module["graph"]
         nodes = [node for node, _ in graph_nodes(self._graph) if node["target"] == OPERATOR]
@@ -232,8 +234,9 @@ class ProgramEditor:
         signature["input_specs"] = [signature["input_specs"][index] for index in keep]
         paths = set()
         for blob in unused:
-            graph["tensor_values"].pop(blob)
-            paths.add(config.pop(names[blob])["path_name"])
+            graph["tensor_values"].pop(blob, None)
+            payload = config.pop(names[blob], None)  # None: it has two names in the graph
+            paths |= {payload["path_name"]} if payload else set()
         still = {payload["path_name"] for payload in config.values()}
         return {CONSTANTS + path for path in paths - still}
 

@@ -16,17 +16,18 @@ from torch.export import ExportedProgram
 
 from portrt import torch_internals
 from portrt.arguments import as_names
-from portrt.errors import LoadError
+from portrt.errors import LoadError, PortrtError
 from portrt.format import manifest as manifests
 from portrt.format.archive import MODEL, Archive, EngineCall, engine_calls
 from portrt.format.memory_map import map_file
+from portrt.format.program_check import check_program, operators_of
 from portrt.graphs.nested import graph_modules
 from portrt.progress import progress_bar
 from portrt.runtime.calls import engine_calls as calls_of_program
 from portrt.runtime.op import register
-from portrt.runtime.policy import Policy
+from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.trust import mark_trusted
-from portrt.targets.trust import HOST_CODE
+from portrt.targets.trust import HOST_CODE, PICKLE
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,9 @@ def load(
         rebuild: "missing" builds an engine from the source at the first call if no stored engine
             can run; "never" does not.
         trust: "host-code" permits engines of this file that carry host (CPU) code, as
-            version-compatible TensorRT engines do. Applies to this process; never saved to a file.
+            version-compatible TensorRT engines do. "pickle" permits example inputs, weights and
+            constants of special classes, which only Python's pickle reads; pickled example inputs
+            are else replaced by fake tensors. Applies to this process; never saved to a file.
         cuda_graphs: Number of CUDA graphs that a TensorRT engine may keep; see
             `portrt.runtime.cuda_graphs`.
         check: "first-open" compares an engine that was not checked when it was built with the
@@ -124,7 +127,8 @@ def load(
         The program, whose `.module()` returns torch's own callable, or the module.
 
     Raises:
-        LoadError: The file is missing, not a torch.export archive, damaged, or rejected by torch.
+        LoadError: The file is missing, not a torch.export archive, damaged, or rejected by torch,
+            or its program would make torch evaluate text, unpickle, or call what is no operator.
         PackageError: A manifest is malformed, of an unknown format, or does not describe the blobs;
             with `verify` also a digest that differs.
         SettingsError: An unknown fallback, engine name, rebuild, trust or check.
@@ -143,27 +147,38 @@ def load(
             "a file of portrt.save or torch.export.save",
             "for a file of several programs use torch.export.pt2_archive",
         )
-    calls = engine_calls(archive)
+    model = archive.json(MODEL)
+    calls = engine_calls(archive, model)
     if verify:
         verify_digests(archive, calls, progress)
+    permitted = effective({}, CONTEXT.get()).trust if trust is None else trusted
+    pickled = PICKLE in (permitted or ())
+    check_program(archive, model, pickled=pickled)
     register()
     try:
-        program = torch_internals.load_mapped(archive)
+        mapped = map_file(str(archive.path))
+        operators = operators_of(model)
+        program = torch_internals.read_program(archive, mapped, operators, pickled=pickled)
+        if policy != Policy():
+            _store_policy(program, policy)
+        module = _module_of(program) if output_format == "module" else None
+    except PortrtError:
+        raise
     except Exception as err:
         raise LoadError(
             f"torch {torch.__version__} cannot read the program in {str(path)!r}: {err}",
             "a program that this version of torch reads",
             "use the torch version that wrote the file, or a newer one",
         ) from err
-    if policy != Policy():
-        _store_policy(program, policy)
     if HOST_CODE in trusted:
         for engine in (engine for call in calls for engine in call.manifest.engines):
             mark_trusted(engine.data.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
-    if output_format == "exported_program":
-        return program
+    return program if module is None else module
+
+
+def _module_of(program: ExportedProgram) -> torch.nn.Module:
     from portrt.runtime.module import module_of  # imported only if a module is wanted
 
     return module_of(program)

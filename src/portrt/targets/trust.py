@@ -12,6 +12,6 @@ NOT_TRUSTED = Verdict.no(
 
 
 HOST_CODE = "host-code"
+PICKLE = "pickle"
 
-
-TRUSTS = (HOST_CODE,)
+TRUSTS = (HOST_CODE, PICKLE)

@@ -8,7 +8,7 @@ tests/test_torch_internals.py fails when torch moves one of them.
 - `ExportedProgram`'s attributes: a program whose blocks were replaced is constructed directly, so
   that it keeps the symbols, guards and calling convention that `torch.export` made.
 - `torch.fx.passes.utils.fuser_utils`: moves a group of nodes to a submodule.
-- The reader of a .pt2 archive: `torch.export.load` has no memory-mapped constants.
+- The reader of a .pt2 archive: `torch.export.load` has no memory-mapped constants, and unpickles.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
         torch_tensor_of,
         unguarded,
     )
+    from portrt.torch_internals.program_reader import read_program
     from portrt.torch_internals.programs import (
         argument_names,
         constant_names,
         fuse,
         guards_code_of,
         guards_of,
-        load_mapped,
         name_placeholders,
         placeholder_names,
         program_from_graph,
@@ -92,7 +92,6 @@ __all__ = [
     "is_symbolic_call",
     "is_tracing",
     "is_unbacked",
-    "load_mapped",
     "name_placeholders",
     "nothing_intercepts",
     "oblivious_to_size_one",
@@ -101,6 +100,7 @@ __all__ = [
     "onnx_scan",
     "placeholder_names",
     "program_from_graph",
+    "read_program",
     "run_flat",
     "set_guards",
     "torch_tensor_of",
@@ -115,7 +115,7 @@ __all__ = [
 
 # A name is looked for in these, in this order: a process that runs a program imports the first
 # alone.
-_MODULES = ("calls", "values", "programs", "exporter")
+_MODULES = ("calls", "values", "program_reader", "programs", "exporter")
 
 
 def __getattr__(name: str) -> Any:

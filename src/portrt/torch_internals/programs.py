@@ -1,4 +1,4 @@
-"""Private parts of exported programs: fusing nodes, construction, guards, mapped archives."""
+"""Private parts of exported programs: fusing nodes, construction, guards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import torch
 from torch.export import ExportedProgram, ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.utils import _pytree as pytree
-
-from portrt.format.archive import CONSTANTS, MODEL, WEIGHTS, Archive
-from portrt.format.memory_map import map_file
 
 
 def fuse(
@@ -112,50 +109,6 @@ def with_ranges(program: ExportedProgram, ranges: Mapping[Any, Any]) -> Exported
     changed = copy(program)
     changed._range_constraints = dict(ranges)
     return changed
-
-
-class _MappedRecords:
-    """The part of `torch._C.PyTorchFileReader` that torch's reader uses, on a mapped file."""
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._memory = map_file(str(archive.path))
-
-    def get_record_size(self, name: str) -> int:
-        return self._archive.record(name).size
-
-    def get_record(self, name: str) -> bytes | memoryview:
-        """Return tensors as mapped memory (torch 2.11 reads them so), other records as bytes."""
-        if not name.startswith((CONSTANTS, WEIGHTS)) or name.endswith(".json"):
-            return self._archive.read(name)
-        record = self._archive.record(name)
-        return memoryview(self._memory)[record.offset : record.offset + record.size]
-
-    def get_storage_from_record(self, name: str, numel: int, dtype: torch.dtype) -> torch.Tensor:
-        record = self._archive.record(name)
-        if numel * dtype.itemsize != record.size:
-            raise ValueError(f"record {name} has {record.size} bytes")
-        found = torch.frombuffer(
-            self._memory, dtype=torch.uint8, count=record.size, offset=record.offset
-        )
-        if record.offset % dtype.itemsize:  # writers other than torch's may not align tensors
-            found = found.clone()
-        return found.view(dtype)
-
-    def get_all_records(self) -> list[str]:
-        return list(self._archive.records)
-
-
-def load_mapped(archive: Archive) -> ExportedProgram:
-    """Load the program named "model" of a .pt2 file with memory-mapped tensors."""
-    from torch.export.pt2_archive import _package
-
-    reader: Any = object.__new__(_package.PT2ArchiveReader)
-    reader.archive_file = _MappedRecords(archive)
-    names = [name for name in archive.records if name == MODEL]
-    programs = _package._load_exported_programs(reader, names, None)
-    program: ExportedProgram = programs["model"]
-    return program
 
 
 def guards_of(module: torch.fx.GraphModule) -> torch.nn.Module | None:

@@ -20,6 +20,7 @@ from portrt.compiler.convert.translations import Translations, with_built_in
 from portrt.compiler.convert.wrong_translations import wrong_translation
 from portrt.compiler.plan import Block
 from portrt.errors import ConvertError
+from portrt.format.onnx_wire import WEIGHTS_LOCATION
 from portrt.graphs import nested
 from portrt.graphs.recurrent import keep_recurrent_layers, run_decompositions
 from portrt.torch_internals import NEWEST_OPSET
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     import onnx_ir
 
 logger = logging.getLogger(__name__)
-
-# Location of external data in the model: the weights image, beside the model.
-WEIGHTS_LOCATION = "weights.safetensors"
 
 _REMEDY = "pass a custom translation in translations, see docs/extending.md"
 

@@ -15,6 +15,7 @@ import torch
 
 from portrt.engines.onnxruntime.types import value_over
 from portrt.format.memory_map import Region, region_at
+from portrt.format.onnx_wire import external_fault
 from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,13 @@ def open_session(
 
     Returns:
         The session, and the values that must live as long as it does, or None.
+
+    Raises:
+        ValueError: The model names another file than the weights image, which ONNX Runtime would
+            read.
     """
+    if fault := external_fault(data, names):
+        raise ValueError(f"the model {fault}")
 
     def options() -> Any:
         found = _options(low_memory=low_memory)

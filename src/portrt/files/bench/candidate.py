@@ -17,6 +17,7 @@ from portrt.engines.onnxruntime.types import value_over
 from portrt.errors import PackageError, PortrtError
 from portrt.files.profiling.measure import only, wait
 from portrt.format.manifest import decode
+from portrt.format.onnx_wire import external_fault
 from portrt.graphs.program_inputs import flat_signature
 from portrt.runtime import policy
 from portrt.runtime.calls import engine_calls
@@ -96,6 +97,12 @@ def _bare_session(program: torch.export.ExportedProgram, flat: list[Any]) -> Cal
         values = [value_over(image.tensor(name)) for name in spec.weights]
         options.add_external_initializers(list(spec.weights), values)
     data = blobs[spec.data.index].numpy().tobytes()
+    if fault := external_fault(data, spec.weights):
+        raise PackageError(
+            f"the engine of {manifest.name} {fault}",
+            "an ONNX model whose weights are in the weights image",
+            "get the file again from where it was made",
+        )
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     given = dict(zip(flat_signature(program), flat, strict=True))
     nodes: Any = engines[0].args[0]

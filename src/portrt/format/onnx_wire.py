@@ -1,0 +1,170 @@
+"""External data of an ONNX model, found in its bytes: no onnx, no protobuf library.
+
+ONNX Runtime reads the file that a tensor names, from any folder and even from an address in memory,
+and the tensor may be anywhere in the model: a weight, an attribute, a branch, a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from portrt.errors import brief
+
+MAX_DEPTH = 64
+_ORT_FORMAT = b"ORTM"  # at byte 4 of a model in ONNX Runtime's own format
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+# Where an engine's model has its weights: in the weights image.
+WEIGHTS_LOCATION = "weights.safetensors"
+
+# Field number -> message, of every field of onnx.proto from which a TensorProto can be reached. A
+# weight is an initializer of the model's own graph.
+_FIELDS: dict[str, dict[int, str]] = {
+    "Model": {7: "Main", 20: "Training", 25: "Function"},
+    "Main": {1: "Node", 5: "Weight", 15: "Sparse"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Node": {5: "Attribute"},
+    "Attribute": {
+        5: "Tensor",
+        6: "Graph",
+        10: "Tensor",
+        11: "Graph",
+        22: "Sparse",
+        23: "Sparse",
+    },
+    "Sparse": {1: "Tensor", 2: "Tensor"},
+}
+_TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A tensor whose data is outside of the model.
+
+    Attributes:
+        name: Its name.
+        location: The file, or the files, that it names.
+        is_weight: It is an initializer of the model's own graph.
+    """
+
+    name: str
+    location: tuple[str, ...]
+    is_weight: bool
+
+
+def external_tensors(data: Any) -> list[ExternalTensor]:
+    """Find every tensor of a model that has its data elsewhere.
+
+    Args:
+        data: The bytes of a ModelProto.
+
+    Raises:
+        ValueError: They are no ModelProto.
+    """
+    view = memoryview(data).cast("B")
+    if bytes(view[4:8]) == _ORT_FORMAT:
+        raise ValueError("the model is in ONNX Runtime's own format")
+    found: list[ExternalTensor] = []
+    waiting = [("Model", view, 0)]
+    while waiting:
+        kind, message, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"messages are nested deeper than {MAX_DEPTH} levels")
+        inner = _FIELDS.get(kind)
+        if inner is None:
+            found += _external(message, kind == "Weight")
+            continue
+        for number, wire, value in _fields(message):
+            if wire == _BYTES and number in inner:
+                waiting.append((inner[number], value, depth + 1))
+    return found
+
+
+def external_fault(data: Any, weights: Sequence[str]) -> str:
+    """Return why an engine's model is refused, or an empty text.
+
+    Args:
+        data: The bytes of a ModelProto.
+        weights: Names of the weights that the engine takes from the weights image.
+    """
+    if b"location" not in data and bytes(data[4:8]) != _ORT_FORMAT:
+        return ""  # the key of every name of a file
+    try:
+        tensors = external_tensors(data)
+    except ValueError as err:
+        return f"is no ONNX model: {err}"
+    allowed = set(weights)
+    for tensor in tensors:
+        if tensor.location != (WEIGHTS_LOCATION,):
+            return f"has data in another file: {brief(tensor.location)}"
+        if not tensor.is_weight or tensor.name not in allowed:
+            return f"has {tensor.name!r:.80} outside of it, which is none of its weights"
+        allowed.remove(tensor.name)  # each once
+    return ""
+
+
+def _external(message: memoryview, is_weight: bool) -> Iterator[ExternalTensor]:
+    name, places, external = "", [], False
+    for number, wire, value in _fields(message):
+        if number == _TENSOR_NAME and wire == _BYTES:
+            name = bytes(value).decode()
+        elif number == _EXTERNAL_DATA and wire == _BYTES:
+            external = True
+            places += _location(value)
+        elif number == _DATA_LOCATION:
+            external |= value != 0
+    if external:
+        yield ExternalTensor(name, tuple(places), is_weight)
+
+
+def _location(entry: memoryview) -> list[str]:
+    """Return the value of a StringStringEntryProto whose key is "location"."""
+    key = value = ""
+    for number, wire, content in _fields(entry):
+        if wire == _BYTES and number == 1:
+            key = bytes(content).decode()
+        elif wire == _BYTES and number == 2:
+            value = bytes(content).decode()
+    return [value] if key == "location" else []
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
+    """Iterate over the fields of a message: number, wire type, and an integer or bytes."""
+    place, end = 0, len(message)
+    while place < end:
+        tag, place = _varint(message, place)
+        number, wire = tag >> 3, tag & 7
+        if not 0 < number < 1 << 29:
+            raise ValueError("a field has no number")
+        if wire == _VARINT:
+            value, place = _varint(message, place)
+            yield number, wire, value
+            continue
+        if wire == _BYTES:
+            size, place = _varint(message, place)
+        elif wire in (_FIXED32, _FIXED64):
+            size = 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError("a field is of an unknown kind")
+        if size > end - place:
+            raise ValueError("a field ends after its message")
+        yield number, wire, message[place : place + size]
+        place += size
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """Read an integer of seven bits a byte; return it and the place after it."""
+    found = 0
+    for count in range(10):
+        if place + count >= len(message):
+            raise ValueError("an integer ends after its message")
+        byte = message[place + count]
+        found |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            return found, place + count + 1
+    raise ValueError("an integer has more than ten bytes")

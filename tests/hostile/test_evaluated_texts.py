@@ -1,0 +1,294 @@
+"""Programs whose texts make torch run code while it reads them: refused before torch sees them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import model, shared
+
+import portrt
+from portrt import files
+from portrt.errors import InputError, LoadError, PackageError
+from portrt.format.archive import CONSTANTS_CONFIG, MODEL, SAMPLE_INPUTS
+
+X = torch.linspace(-1, 1, 24).view(3, 8)
+Records = dict[str, bytes]
+
+
+def records_of(data: bytes) -> Records:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+def zipped(records: Records) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def edited(data: bytes, edit: Callable[[dict[str, Any]], Any], record: str = MODEL) -> bytes:
+    records = records_of(data)
+    (name,) = (name for name in records if name.endswith(record))
+    tree = json.loads(records[name])
+    edit(tree)
+    records[name] = json.dumps(tree).encode()
+    return zipped(records)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("texts") / "model.pt2"
+    portrt.save(shared("onnxruntime"), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Iterator[Path]:
+    """Attacks write this file; none may."""
+    path = tmp_path / "marker"
+    yield path
+    assert not path.exists()
+
+
+def _code(marker: Path) -> str:
+    return f"__import__('pathlib').Path('{marker}').touch()"
+
+
+def _graph(tree: dict[str, Any]) -> dict[str, Any]:
+    return tree["graph_module"]["graph"]
+
+
+def _sizes(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    metas = _graph(tree)["tensor_values"].values()
+    return [size["as_expr"] for meta in metas for size in meta["sizes"] if "as_expr" in size]
+
+
+def _renamed(tree: dict[str, Any], name: str) -> None:
+    """Rename the program's input, which is a parameter of the function that torch generates."""
+    text = json.dumps(tree)
+    tree.update(json.loads(text.replace('"name": "x"', json.dumps({"name": name})[1:-1])))
+    values = _graph(tree)["tensor_values"]
+    values[name] = values.pop("x")
+
+
+def _targets(tree: dict[str, Any], target: str, code: str) -> None:
+    node = _graph(tree)["nodes"][0]
+    node["target"] = target
+    node["inputs"] = [{"name": "", "arg": {"as_string": code}, "kind": 1}]
+
+
+def _call_signature(tree: dict[str, Any]) -> dict[str, Any]:
+    return tree["graph_module"]["module_call_graph"][0]["signature"]
+
+
+def _text_input(tree: dict[str, Any], value: str) -> None:
+    module = tree["graph_module"]
+    module["graph"]["inputs"].append({"as_string": value})
+    module["signature"]["input_specs"].append({"user_input": {"arg": {"as_string": value}}})
+
+
+Edit = Callable[[dict[str, Any], str], Any]
+ATTACKS: dict[str, Edit] = {
+    "a size": lambda t, c: [size.update(expr_str=c) for size in _sizes(t)],
+    "a hint": lambda t, c: [size.update(hint=c) for size in _sizes(t)],
+    "a size that sympy computes": lambda t, _: [s.update(expr_str="9**9**9") for s in _sizes(t)],
+    "a guard": lambda t, c: t.update(guards_code=[f"{c} or True"]),
+    "a quote in a guard": lambda t, c: t.update(guards_code=[f"L['x\")+{c}#'] == 1"]),
+    "a range": lambda t, c: t["range_constraints"].update({c: {"min_val": 1, "max_val": 2}}),
+    "a range without end": lambda t, _: t["range_constraints"].update(
+        {"u99999999999999": {"min_val": 1, "max_val": 2}}
+    ),
+    "an operator": lambda t, c: _targets(t, "torch.os.system", c),
+    "a builtin": lambda t, c: _targets(t, "torch.sys.modules", c),
+    "a file operator": lambda t, c: _targets(t, "torch.ops.aten.from_file.default", c),
+    "an operator as argument": lambda t, c: _graph(t)["nodes"][0]["inputs"].append(
+        {"name": "f", "arg": {"as_operator": "torch.os.system"}, "kind": 1}
+    ),
+    "an unregistered operator": lambda t, c: _targets(t, "torch.ops.nowhere.op.default", c),
+    "a parameter": lambda t, c: _renamed(t, f"x=({c})"),
+    "a name of a node": lambda t, c: _graph(t)["nodes"][0].update(name=f"x; {c}; y"),
+    "a keyword of a node": lambda t, c: _graph(t)["nodes"][0]["inputs"][0].update(name=f"x=({c})"),
+    "an argument's name": lambda t, c: _call_signature(t).update(forward_arg_names=[f"x=({c})"]),
+    "a keyword": lambda t, c: _call_signature(t).update(
+        in_spec=_call_signature(t)["in_spec"].replace('"[]"', json.dumps(json.dumps([f"y=({c})"])))
+    ),
+    "an enum in a structure": lambda t, c: _call_signature(t).update(
+        out_spec='[1,{"type":"builtins.dict","context":"[{\\"__enum__\\":true,\\"fqn\\":\\"evil:'
+        'x\\",\\"name\\":\\"y\\"}]","children_spec":[{"type":null,"context":null,'
+        '"children_spec":[]}]}]'
+    ),
+    "a text as input": lambda t, c: _text_input(t, f"' or {c} or '"),
+    "a number that is a text": lambda t, c: (
+        _graph(t)["inputs"].append({"as_int": f"' or {c} or '"}),
+        t["graph_module"]["signature"]["input_specs"].append(
+            {"user_input": {"arg": {"as_int": 1}}}
+        ),
+    ),
+    "a field of a later torch": lambda t, c: t.update(new_code=[{"text": c}]),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_program_that_runs_code_is_refused(
+    whole: bytes, tmp_path: Path, marker: Path, name: str
+) -> None:
+    path = tmp_path / "evil.pt2"
+    path.write_bytes(edited(whole, lambda tree: ATTACKS[name](tree, _code(marker))))
+    assert path.read_bytes() != whole
+    for output_format in ("exported_program", "module"):
+        with pytest.raises(LoadError) as caught:
+            portrt.load(path, output_format=output_format)
+        assert str(path) in caught.value.happened
+
+
+@pytest.mark.parametrize("name", ['a")+{}+("', "__class__.__base__.forward", "a\\", "a\nb"])
+def test_a_name_of_a_constant_is_pasted_into_no_code(
+    whole: bytes, tmp_path: Path, marker: Path, name: str
+) -> None:
+    """Names become attributes: of classes, too, which all programs share."""
+    path, name = tmp_path / "evil.pt2", name.format(_code(marker))
+
+    def in_program(tree: dict[str, Any]) -> None:
+        specs = tree["graph_module"]["signature"]["input_specs"]
+        next(s for s in specs if "tensor_constant" in s)["tensor_constant"].update(
+            tensor_constant_name=name
+        )
+
+    def in_list(tree: dict[str, Any]) -> None:
+        config = tree["config"]
+        config[name] = config.pop(_first_constant(whole))
+
+    path.write_bytes(edited(edited(whole, in_program), in_list, CONSTANTS_CONFIG))
+    with pytest.raises(LoadError, match="is not a name of a weight"):
+        portrt.load(path)
+
+
+def _first_constant(whole: bytes) -> str:
+    records = records_of(whole)
+    tree = json.loads(next(records[name] for name in records if name.endswith(MODEL)))
+    specs = tree["graph_module"]["signature"]["input_specs"]
+    found = next(spec["tensor_constant"] for spec in specs if "tensor_constant" in spec)
+    return str(found["tensor_constant_name"])
+
+
+@pytest.mark.parametrize("name", ["a size", "a guard", "an operator", "a parameter"])
+def test_a_source_that_runs_code_is_refused(
+    whole: bytes, tmp_path: Path, marker: Path, name: str
+) -> None:
+    """By everything that reads sources."""
+    path = tmp_path / "evil.pt2"
+    path.write_bytes(_with_source(whole, lambda tree: ATTACKS[name](tree, _code(marker))))
+    refusals = [
+        lambda: portrt.load(path, engines=(), output_format="module")(X),
+        lambda: files.verify(path),
+        lambda: files.add_engine(path, "onnxruntime", output=tmp_path / "out.pt2"),
+        lambda: files.profile(path),
+    ]
+    for refusal in refusals:
+        with pytest.raises(PackageError, match="the source of block_0 cannot be read"):
+            refusal()
+
+
+def _with_source(whole: bytes, edit: Callable[[dict[str, Any]], Any]) -> bytes:
+    """Edit the program in the source, with size and digest made to fit."""
+    from portrt.format.manifest import Blob
+
+    records = records_of(whole)
+    (name,) = (name for name in records if name.endswith(MODEL))
+    (config,) = (name for name in records if name.endswith(CONSTANTS_CONFIG))
+    tree, payloads = json.loads(records[name]), json.loads(records[config])
+    (argument,) = (
+        item["arg"]
+        for node in _graph(tree)["nodes"]
+        for item in node["inputs"]
+        if item["name"] == "manifest"
+    )
+    manifest = json.loads(argument["as_string"])
+    (constant,) = (key for key in payloads["config"] if key.endswith("source"))
+    payload = payloads["config"][constant]
+    record = next(key for key in records if key.endswith(f"constants/{payload['path_name']}"))
+    source = edited(records[record], edit)
+    records[record] = source
+    manifest["source"] = Blob.of(manifest["source"]["blob"], source).to_json()
+    argument["as_string"] = json.dumps(manifest)
+    payload["tensor_meta"]["sizes"] = [{"as_int": len(source)}]
+    for key, meta in _graph(tree)["tensor_values"].items():
+        if key.endswith("source"):
+            meta["sizes"] = [{"as_int": len(source)}]
+    records[name], records[config] = json.dumps(tree).encode(), json.dumps(payloads).encode()
+    return zipped(records)
+
+
+class Evil:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._path,)
+
+
+def test_pickled_example_inputs_are_not_read(whole: bytes, tmp_path: Path, marker: Path) -> None:
+    """The program keeps its guards: torch finds the names of inputs in stand-ins."""
+    path, content = tmp_path / "evil.pt2", io.BytesIO()
+    torch.save((((Evil(marker),)), {}), content)
+    records = records_of(whole)
+    records[next(name for name in records if name.endswith(SAMPLE_INPUTS))] = content.getvalue()
+    path.write_bytes(zipped(records))
+    program = portrt.load(path)
+    torch.testing.assert_close(program.module()(X), model()(X))
+    with pytest.raises(InputError):
+        portrt.load(path, output_format="module")(torch.ones(3, 9))
+
+
+@pytest.mark.parametrize("prefix", ["tensor_9", "custom_obj_0", "opaque_obj_0"])
+def test_pickled_constants_are_refused_without_trust(
+    whole: bytes, tmp_path: Path, marker: Path, prefix: str
+) -> None:
+    path, content = tmp_path / "evil.pt2", io.BytesIO()
+    torch.save(Evil(marker), content)
+    if prefix.startswith("opaque"):
+        content = io.BytesIO(pickle.dumps(Evil(marker)))
+
+    def add(config: dict[str, Any]) -> None:
+        payload = {"path_name": prefix, "is_param": False, "use_pickle": True, "tensor_meta": None}
+        config["config"]["extra"] = payload
+
+    records = records_of(edited(whole, add, CONSTANTS_CONFIG))
+    root = next(iter(records)).partition("/")[0]
+    records[f"{root}/data/constants/{prefix}"] = content.getvalue()
+    path.write_bytes(zipped(records))
+    with pytest.raises(LoadError, match="has pickled data") as caught:
+        portrt.load(path)
+    assert "trust='pickle'" in caught.value.remedy
+
+
+@pytest.mark.parametrize("record", ["data/weights/model.pt", "data/constants/model.pt"])
+def test_pickled_records_of_older_releases_are_refused(
+    whole: bytes, tmp_path: Path, marker: Path, record: str
+) -> None:
+    path, content = tmp_path / "evil.pt2", io.BytesIO()
+    torch.save({"a": Evil(marker)}, content)
+    records = records_of(whole)
+    records[f"{next(iter(records)).partition('/')[0]}/{record}"] = content.getvalue()
+    path.write_bytes(zipped(records))
+    with pytest.raises(LoadError, match="has pickled data"):
+        portrt.load(path)
+
+
+def test_a_field_of_a_later_torch_may_hold_numbers_and_names(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "later.pt2"
+    new = {"kind": "some_name", "numbers": [1, 2.5, None, True], "empty": {}}
+    path.write_bytes(edited(whole, lambda tree: tree.update(new_in_a_later_torch=new)))
+    torch.testing.assert_close(portrt.load(path).module()(X), model()(X))
