@@ -9,9 +9,7 @@ import torch
 from portrt import torch_internals
 from portrt.engines.base import LayerTime, Session, fits
 from portrt.errors import EngineError, LoadError, PackageError, brief
-from portrt.format.archive import MODEL, NestedArchive
 from portrt.format.manifest import Signature
-from portrt.format.program_check import check_program, operators_of
 from portrt.weights import WeightsImage
 
 
@@ -120,6 +118,10 @@ def program_from_source(name: str, source: torch.Tensor) -> torch.export.Exporte
     Raises:
         PackageError: It would make torch do more than compute, or this version cannot read it.
     """
+    # What judges a program is imported only where a source is read.
+    from portrt.format.archive import MODEL, NestedArchive
+    from portrt.format.program_check import check_program, operators_of
+
     label = f"the source of {name}"
     try:
         data = bytearray(source.numpy())
