@@ -16,26 +16,31 @@ from fuzz.values import FLOATS
 _ULPS = 4.0
 _EPS = {dtype: torch.finfo(dtype).eps for dtype in FLOATS}
 
-# Their results are exact: elements are moved, selected or compared.
-_EXACT = frozenset(
+# They return elements as they are; of the zeros of others the sign is not determined.
+_MOVES = frozenset(
     {
-        *("abs", "neg", "sign", "sgn", "floor", "ceil", "round", "trunc", "relu", "positive"),
-        *("maximum", "minimum", "fmax", "fmin", "clamp", "clamp_min", "clamp_max", "where"),
-        *("amax", "amin", "max", "min", "sort", "topk", "cummax", "cummin", "median", "nanmedian"),
-        *("mode", "aminmax", "copysign", "heaviside", "nan_to_num", "masked_fill", "isclose"),
-        *("hardtanh", "relu6", "threshold", "hardshrink", "max_pool1d", "max_pool2d", "max_pool3d"),
-        *("adaptive_max_pool1d", "adaptive_max_pool2d", "embedding", "nextafter"),
         *("reshape", "flatten", "unsqueeze", "squeeze", "transpose", "permute", "movedim"),
         *("expand", "expand_as", "narrow", "select", "getitem", "cat", "stack", "split", "chunk"),
-        *("tensor_split", "unbind", "flip", "roll", "rot90", "tril", "triu", "diagonal", "diag"),
-        *("diag_embed", "pad", "repeat", "tile", "repeat_interleave", "unfold", "clone"),
-        *("broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d", "hstack", "vstack"),
-        *("dstack", "contiguous", "detach", "meshgrid", "index_select", "gather", "scatter"),
-        *("take_along_dim", "index_fill", "slice_scatter", "select_scatter", "take"),
-        *("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "eye"),
-        *("new_ones", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+        *("tensor_split", "unbind", "flip", "roll", "rot90", "diagonal", "repeat", "tile"),
+        *("repeat_interleave", "unfold", "clone", "broadcast_tensors", "atleast_1d", "atleast_2d"),
+        *("atleast_3d", "hstack", "vstack", "dstack", "contiguous", "detach", "meshgrid"),
+        *("index_select", "gather", "take_along_dim", "take", "neg", "pixel_shuffle"),
+        *("pixel_unshuffle", "channel_shuffle", "embedding", "copysign"),
     }
 )
+
+# Their results are exact: elements are moved, selected or compared.
+_EXACT = _MOVES | {
+    *("abs", "sign", "sgn", "floor", "ceil", "round", "trunc", "relu", "positive"),
+    *("maximum", "minimum", "fmax", "fmin", "clamp", "clamp_min", "clamp_max", "where"),
+    *("amax", "amin", "max", "min", "sort", "topk", "cummax", "cummin", "median", "nanmedian"),
+    *("mode", "aminmax", "heaviside", "nan_to_num", "masked_fill", "isclose"),
+    *("hardtanh", "relu6", "threshold", "hardshrink", "max_pool1d", "max_pool2d", "max_pool3d"),
+    *("adaptive_max_pool1d", "adaptive_max_pool2d", "nextafter", "tril", "triu", "diag"),
+    *("diag_embed", "pad", "scatter", "index_fill", "slice_scatter", "select_scatter"),
+    *("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "eye"),
+    *("new_ones",),
+}
 
 # Their inputs may be rounded, too: they add many terms, or subtract what is nearly equal.
 _ACCUMULATES = frozenset(
@@ -52,6 +57,9 @@ _ACCUMULATES = frozenset(
     }
 )
 
+# Of these the absolute error is bounded, not the relative one: fast kernels.
+_ABSOLUTE = {"sigmoid": 2e-7, "silu": 2e-6, "glu": 2e-6}
+
 
 class Noisy:
     """Calls steps with noise of a few units in the last place; for `graph.evaluate`."""
@@ -64,16 +72,41 @@ class Noisy:
         made = self._call(step, args, kwargs)
         name = step.target.rpartition(".")[2]
         results = list(made) if isinstance(made, (list, tuple)) else [made]
-        if name in _EXACT or not any(_is_float(value) for value in results):
+        if name in _MOVES or not any(_is_float(value) for value in results):
             return made
+        if name in _EXACT:
+            return [self._signed(value) for value in results]
         exact = _in_float64(step, args, kwargs, len(results))
         if name in _ACCUMULATES and not _all_equal(results, exact):
             made = self._call(step, self._noisy(args), self._noisy(kwargs))
             results = list(made) if isinstance(made, (list, tuple)) else [made]
         return [
-            self._rounded(value, wide) if _is_float(value) else value
+            self._shifted(name, self._signed(self._rounded(value, wide)))
+            if _is_float(value)
+            else value
             for value, wide in zip(results, exact, strict=True)
         ]
+
+    def _changed(self, name: str, value: torch.Tensor, exact: torch.Tensor | None) -> torch.Tensor:
+        return self._shifted(name, self._signed(self._rounded(value, exact)))
+
+    def _shifted(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """With an absolute error, which makes some small values 0."""
+        if name not in _ABSOLUTE or value.dtype == torch.float64:
+            return value
+        bound = _ABSOLUTE[name]
+        noise = (torch.rand(value.shape, generator=self._rng) * 2 - 1) * bound
+        small = value.abs() < bound
+        either = torch.rand(value.shape, generator=self._rng) < 0.5
+        shifted = torch.where(small & either, torch.zeros_like(value), value + noise)
+        return torch.where(value.isfinite(), shifted, value).to(value.dtype)
+
+    def _signed(self, value: torch.Tensor) -> torch.Tensor:
+        """With any signs of zeros."""
+        if not _is_float(value):
+            return value
+        negative = torch.rand(value.shape, generator=self._rng) < 0.5
+        return torch.where((value == 0) & negative, -value, value)
 
     def _call(self, step: Step, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         rule = UNDEFINED.get(step.target)

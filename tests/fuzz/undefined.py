@@ -64,11 +64,53 @@ def _shift(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) 
     return torch.where(inside, made, _noise(made, rng))
 
 
+def _sign(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """NaN has either sign."""
+    signs = args[-1]
+    if not isinstance(signs, torch.Tensor) or not signs.dtype.is_floating_point:
+        return plain(step, args, kwargs)
+    either = torch.where(torch.rand(signs.shape, generator=rng) < 0.5, 1.0, -1.0).to(signs.dtype)
+    return plain(step, [*args[:-1], torch.where(signs.isnan(), either, signs)], kwargs)
+
+
+def _of_squares(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Where squares of an input overflow, results are any numbers or NaN."""
+    made = plain(step, args, kwargs)
+    floats = [x for x in args if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    if all(bool((_finite(x).abs() < _ROOTS[x.dtype]).all()) for x in floats):
+        return made
+    results = list(made) if isinstance(made, (list, tuple)) else [made]
+    nan = torch.tensor(float("nan"))
+    changed = [torch.where(torch.rand(x.shape, generator=rng) < 0.5, x, nan.to(x)) for x in results]
+    return changed if isinstance(made, (list, tuple)) else changed[0]
+
+
+def _finite(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x.isfinite(), x, 0)
+
+
+# Sums of squares of this size may overflow; of half precision they are in float32.
+_ROOTS = {
+    torch.float64: 1e152,
+    torch.float32: 1e17,
+    torch.float16: float("inf"),
+    torch.bfloat16: 1e17,
+}
+
 UNDEFINED: dict[str, Rule] = {
     **dict.fromkeys(
         (".to", ".int", ".long", ".char", ".byte", ".short", ".type_as"),
         _cast,
     ),
+    **dict.fromkeys(
+        (
+            *("F.layer_norm", "F.rms_norm", "F.group_norm", "F.instance_norm", "F.batch_norm"),
+            *("F.normalize", "F.cosine_similarity", "F.local_response_norm", "torch.norm"),
+            *("torch.var", "torch.std", "torch.var_mean", "torch.std_mean", "torch.cdist"),
+        ),
+        _of_squares,
+    ),
+    **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),
     **dict.fromkeys(("torch.bitwise_left_shift", "torch.bitwise_right_shift"), _shift),
 }

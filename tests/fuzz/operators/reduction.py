@@ -7,19 +7,22 @@ from functools import partial
 from typing import Any
 
 from fuzz.builder import Builder
+from fuzz.graph import Ref
 from fuzz.values import ALL, FLOATS, NUMBERS, SIGNED
 
 Draw = Callable[[Builder], None]
 
 
-def _dtype(b: Builder) -> dict[str, Any]:
-    return {"dtype": b.choice((*FLOATS, *SIGNED))} if b.rarely() else {}
+def _dtype(b: Builder, x: Ref) -> dict[str, Any]:
+    """Floats stay floats: infinities have no integer."""
+    dtypes = FLOATS if b.dtype(x) in FLOATS else (*FLOATS, *SIGNED)
+    return {"dtype": b.choice(dtypes)} if b.rarely() else {}
 
 
 def _reduce(name: str, dtypes: Any, b: Builder) -> None:
     """Over all dimensions, one or several."""
     x = b.value(dtypes)
-    given = _dtype(b) if name in ("sum", "mean", "nansum", "nanmean") else {}
+    given = _dtype(b, x) if name in ("sum", "mean", "nansum", "nanmean") else {}
     kind = b.int(0, 2)
     if kind == 0:
         b.add(f"torch.{name}", x, **given)
@@ -32,7 +35,7 @@ def _reduce(name: str, dtypes: Any, b: Builder) -> None:
 def _one_dim(name: str, dtypes: Any, b: Builder) -> None:
     """Over all dimensions or one."""
     x = b.value(dtypes)
-    given = _dtype(b) if name == "prod" else {}
+    given = _dtype(b, x) if name == "prod" else {}
     if b.boolean():
         b.add(f"torch.{name}", x, **given)
     else:
@@ -67,7 +70,7 @@ def _norm(b: Builder) -> None:
 
 def _scan(name: str, dtypes: Any, b: Builder) -> None:
     x = b.value(dtypes)
-    b.add(f"torch.{name}", x, b.dim(x), **(_dtype(b) if name in ("cumsum", "cumprod") else {}))
+    b.add(f"torch.{name}", x, b.dim(x), **(_dtype(b, x) if name in ("cumsum", "cumprod") else {}))
 
 
 def _scan_with_index(name: str, b: Builder) -> None:

@@ -13,7 +13,7 @@ from portrt import torch_internals
 from portrt.compiler.convert.translations import Translations, with_built_in
 from portrt.compiler.lower import grouped_matmul
 from portrt.compiler.lower.complex_numbers import complex_to_real, has_complex_tensors
-from portrt.compiler.lower.decompositions import DECOMPOSITIONS, quantized
+from portrt.compiler.lower.decompositions import DECOMPOSITIONS, normalization, quantized
 from portrt.compiler.lower.flat_inputs import through_flat_inputs
 from portrt.errors import LowerError
 from portrt.graphs.recurrent import run_decompositions
@@ -44,7 +44,8 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
     }
     table.update({op: made for op, made in own.items() if op not in taken})
     if not any(node.target is _BATCH_NORM for node in program.graph.nodes):
-        table.pop(_BATCH_NORM, None)  # comes from a batch norm layer; its statistics are unused
+        # It comes from a batch norm layer; its statistics are unused.
+        table[_BATCH_NORM] = normalization.double_batch_norm
     # torch's own decomposition of it writes in place.
     table.pop(torch.ops.aten.diagonal_scatter.default, None)
     return through_flat_inputs(program, lambda flat: _decomposed(flat, table))

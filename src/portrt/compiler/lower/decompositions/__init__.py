@@ -22,6 +22,7 @@ from portrt.compiler.lower.decompositions import (
     reduction,
     resize,
     scatter,
+    signs,
     special,
     spectral,
 )
@@ -37,6 +38,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **reduction.DECOMPOSITIONS,
     **resize.DECOMPOSITIONS,
     **scatter.DECOMPOSITIONS,
+    **signs.DECOMPOSITIONS,
     **special.DECOMPOSITIONS,
     **spectral.DECOMPOSITIONS,
 }

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from portrt.compiler.lower.decompositions.signs import is_negative, with_sign
+
 aten = torch.ops.aten
 Number = int | float | bool
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -183,6 +185,19 @@ def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | N
     return torch.where(divisor == 0, x / divisor, rounded)
 
 
+def _floor_divide(x: torch.Tensor | Number, y: torch.Tensor | Number) -> Any:
+    """Divide a number by a tensor, which torch.onnx refuses, and floats exactly (see `_divide`)."""
+    dtype = torch.result_type(x, y)
+    if not isinstance(x, torch.Tensor):
+        assert isinstance(y, torch.Tensor)
+        x = torch.full((), x, dtype=dtype, device=y.device)
+    if dtype.is_floating_point:
+        return torch.div(x, y, rounding_mode="floor")
+    if x.dtype == dtype and (not isinstance(y, torch.Tensor) or y.dtype == dtype):
+        return NotImplemented
+    return torch.floor_divide(x.to(dtype), y.to(dtype) if isinstance(y, torch.Tensor) else y)
+
+
 def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Compute atan2 with signed zeros and infinities: torch.onnx gives -pi for pi and 0 for NaN."""
     dtype = torch.result_type(y, x)
@@ -194,13 +209,8 @@ def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     ratio = torch.where((high == 0) & (wide == 0), torch.zeros_like(ratio), ratio)
     ratio = torch.where((high == math.inf) & (wide == math.inf), torch.ones_like(ratio), ratio)
     angle = torch.atan(ratio)
-    angle = torch.where(_is_negative(x), math.pi - angle, angle)
-    return torch.where(_is_negative(y), -angle, angle)
-
-
-def _is_negative(x: torch.Tensor) -> torch.Tensor:
-    """Return the sign bit, also of zeros."""
-    return (x < 0) | ((x == 0) & (1 / x < 0))
+    angle = torch.where(is_negative(x), math.pi - angle, angle)
+    return with_sign(angle, is_negative(y))
 
 
 def _addmm(
@@ -238,6 +248,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.remainder.Scalar: _remainder,
     aten.div.Tensor_mode: _divide,
     aten.div.Scalar_mode: _divide,
+    aten.floor_divide.default: _floor_divide,
     aten.atan2.default: _atan2,
     aten.addmm.default: _addmm,
 }

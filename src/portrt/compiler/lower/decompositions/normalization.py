@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -99,6 +99,37 @@ def _inference_batch_norm(
     return found.to(x.dtype), x.new_empty(0), x.new_empty(0)
 
 
+def double_batch_norm(x: Tensor, *args: Any) -> Any:
+    """Decompose inference batch norm of float64: the epsilon of ONNX's is a float32."""
+    return _inference_batch_norm(x, *args) if x.dtype == torch.float64 else NotImplemented
+
+
+def _double_layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Any:
+    """Decompose float64: the epsilon of ONNX's operator is a float32."""
+    if x.dtype != torch.float64:
+        return NotImplemented
+    return _TORCH_DECOMPOSITIONS[aten.native_layer_norm.default](x, shape, weight, bias, eps)[0]
+
+
+def _double_rms_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Any:
+    """Decompose float64, for the same reason."""
+    if x.dtype != torch.float64:
+        return NotImplemented
+    dims = list(range(-len(shape), 0))
+    least = torch.finfo(x.dtype).eps if eps is None else eps
+    out = x * torch.rsqrt((x * x).mean(dims, keepdim=True) + least)
+    return out if weight is None else out * weight
+
+
 def _cast_first(op: Any) -> Callable[..., Tensor]:
     """Cast the input to the dtype of a softmax as PyTorch does: torch.onnx casts its result."""
 
@@ -127,6 +158,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._native_batch_norm_legit_functional.default: _batch_norm,
     aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,
     aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,
+    aten.layer_norm.default: _double_layer_norm,
+    aten.rms_norm.default: _double_rms_norm,
     # A layer norm or group norm whose statistics are unused is another operator, and is kept.
     aten.native_layer_norm.default: _torch_decomposition(
         aten.native_layer_norm.default, (torch.float64, torch.float16, torch.bfloat16)

@@ -1,7 +1,7 @@
 """Average pooling where ONNX's differs, and its gradient.
 
-Averages over windows are products with one matrix per dimension: out = rows @ image @ columns,
-where a row of a matrix has 1/n at the n positions of its window. The gradient transposes them.
+Gradients are products with one matrix per dimension: rows @ gradient @ columns, where a column of
+a matrix has 1/n at the n positions of its window.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _windows(size: Any, first: Tensor, last: Tensor, length: Tensor, x: Tensor) 
 
 
 def _adaptive(rank: int) -> Callable[..., Tensor]:
-    """Compute adaptive average pooling by matrix products.
+    """Compute adaptive average pooling by means of windows.
 
     torch.onnx translates it only if input sizes are multiples of output sizes, and not in 3-D.
     """
@@ -68,17 +68,50 @@ def _adaptive(rank: int) -> Callable[..., Tensor]:
         if all(size == 1 for size in output_size):
             return x.mean(list(axes), keepdim=True)
         for axis, windows in zip(axes, output_size, strict=True):
-            matrix = _adaptive_windows(x, x.shape[axis], windows)
-            x = torch.matmul(x.transpose(axis, -1), matrix.transpose(0, 1)).transpose(axis, -1)
+            if type(x.shape[axis]) is int and x.shape[axis] == windows:
+                continue
+            x = _window_means(x, axis, windows)
         return x
 
     return pooled
 
 
-def _adaptive_windows(x: Tensor, size: Any, windows: Any) -> Tensor:
+def _window_means(x: Tensor, axis: int, windows: Any) -> Tensor:
+    """Average the windows of one dimension.
+
+    Elements of other windows are selected away, not multiplied by 0, which is NaN for infinities.
+
+    Args:
+        x: The image.
+        axis: The dimension, counted from the end.
+        windows: Their number.
+    """
+    size, dtype = x.shape[axis], x.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    if type(size) is int and type(windows) is int and size % windows == 0:
+        return x.unflatten(axis, (windows, size // windows)).mean(axis).to(dtype)
+    first, last = _bounds(size, windows, x)
+    longest = (size + windows - 1) // windows + 1
+    position = first.unsqueeze(1) + torch.arange(longest, device=x.device)
+    taken = x.index_select(axis, position.clamp(max=size - 1).reshape(-1))
+    taken = taken.unflatten(axis, (windows, longest))
+    inside = (position < last.unsqueeze(1)).reshape(windows, longest, *[1] * (-axis - 1))
+    count = (last - first).reshape(windows, *[1] * (-axis - 1))
+    summed = torch.where(inside, taken, torch.zeros_like(taken)).sum(axis)
+    return (summed / count.to(x.dtype)).to(dtype)
+
+
+def _bounds(size: Any, windows: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first position of each window, and the one after the last."""
     window = torch.arange(windows, device=x.device)
     first = torch.div(window * size, windows, rounding_mode="floor")
     last = torch.div((window + 1) * size + windows - 1, windows, rounding_mode="floor")
+    return first, last
+
+
+def _adaptive_windows(x: Tensor, size: Any, windows: Any) -> Tensor:
+    first, last = _bounds(size, windows, x)
     return _windows(size, first, last, last - first, x)
 
 

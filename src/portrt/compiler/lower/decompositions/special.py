@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,50 @@ aten = torch.ops.aten
 Tensor = torch.Tensor
 
 
-def _copysign(x: Tensor, y: Tensor) -> Any:
-    """Apply the sign bit of y: torch.onnx ignores it for -0.0, and takes it twice for integer x."""
-    dtype = torch.result_type(x, y)
-    if not dtype.is_floating_point:
-        dtype = torch.get_default_dtype()
-    size, y = x.to(dtype).abs(), y.to(dtype)
-    negative = (y < 0) | ((y == 0) & (1 / y < 0))
-    return torch.where(negative, -size, size)
+def _sinc(x: Tensor) -> Any:
+    """Compute half precision in float32 as PyTorch does: pi * x in float16 has other zeros."""
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return torch.sinc(x.float()).to(x.dtype) if half else NotImplemented
+
+
+# Chebyshev coefficients of log(erfc(z) / t) + z^2 for t = 2 / (2 + z).
+# Source: Numerical Recipes, 3rd edition, section 6.2.2. The first 13 are enough for float32.
+_ERFC = (
+    *(-1.3026537197817094, 6.4196979235649026e-1, 1.9476473204185836e-2, -9.561514786808631e-3),
+    *(-9.46595344482036e-4, 3.66839497852761e-4, 4.2523324806907e-5, -2.0278578112534e-5),
+    *(-1.624290004647e-6, 1.303655835580e-6, 1.5626441722e-8, -8.5238095915e-8),
+    *(6.529054439e-9, 5.059343495e-9, -9.91364156e-10, -2.27365122e-10, 9.6467911e-11),
+    *(2.394038e-12, -6.886027e-12, 8.94487e-13, 3.13092e-13, -1.12708e-13, 3.81e-16),
+    *(7.106e-15, -1.523e-15, -9.4e-17, 1.21e-16, -2.8e-17),
+)
+
+
+def _erfc(x: Tensor) -> Any:
+    """Compute the digits of small results: torch writes 1 - erf(x), which loses them."""
+    if not x.dtype.is_floating_point:
+        x = x.to(torch.get_default_dtype())
+    dtype, terms = x.dtype, _ERFC if x.dtype == torch.float64 else _ERFC[:13]
+    x = x.float() if dtype in (torch.float16, torch.bfloat16) else x
+    size = x.abs()
+    size = torch.where(size > 30, torch.full_like(size, 30), size)  # NaN stays
+    t = 2 / (2 + size)
+    twice = 4 * t - 2
+    last, sum_ = torch.zeros_like(t), torch.zeros_like(t)
+    for term in reversed(terms[1:]):
+        last, sum_ = sum_, twice * sum_ - last + term
+    high = torch.floor(size * 16) / 16  # its square is exact
+    rest = 0.5 * (terms[0] + twice * sum_) - last - (size - high) * (size + high)
+    small = t * torch.exp(-high * high) * torch.exp(rest)
+    return torch.where(x < 0, 2 - small, small).to(dtype)
+
+
+def _in_float64(factor: float) -> Callable[..., Any]:
+    """Multiply float64 by an exact factor: torch.onnx writes it as float32."""
+
+    def decomposed(x: Tensor) -> Any:
+        return x * factor if x.dtype == torch.float64 else NotImplemented
+
+    return decomposed
 
 
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
@@ -64,8 +101,11 @@ def _searchsorted(
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    aten.copysign.Tensor: _copysign,
+    aten.erfc.default: _erfc,
+    aten.deg2rad.default: _in_float64(math.pi / 180),
+    aten.rad2deg.default: _in_float64(180 / math.pi),
     aten.hypot.default: _hypot,
     aten.cumprod.default: _cumprod,
+    aten.sinc.default: _sinc,
     aten.searchsorted.Tensor: _searchsorted,
 }
