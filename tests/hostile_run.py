@@ -22,7 +22,7 @@ from torch.export import Dim
 
 import portrt
 
-BATCH = 250
+BATCH = 1000
 
 
 class Mixed(nn.Module):
