@@ -141,6 +141,10 @@ class Worker:
         if loaded:
             yield "call", lambda: self._call(loaded[0])
             yield "verify", lambda: files.verify(path)
+        if seed % 16 == 1:
+            yield "add_engine", lambda: files.add_engine(path, "onnxruntime", output=output)
+        elif seed % 16 == 2:
+            yield "profile", lambda: files.profile(path, calls=1)
 
     def _call(self, module: Any) -> None:
         args, kwargs = _inputs(module.meta["portrt_program"])

@@ -6,9 +6,8 @@ and the tensor may be anywhere in the model: a weight, an attribute, a branch, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from portrt.errors import brief
 
@@ -40,6 +39,7 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
 }
 _TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
+_TENSOR_FIELDS = (_TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ExternalTensor:
     is_weight: bool
 
 
-def external_tensors(data: Any) -> list[ExternalTensor]:
+def external_tensors(data: bytes) -> list[ExternalTensor]:
     """Find every tensor of a model that has its data elsewhere.
 
     Args:
@@ -66,33 +66,32 @@ def external_tensors(data: Any) -> list[ExternalTensor]:
     Raises:
         ValueError: They are no ModelProto.
     """
-    view = memoryview(data).cast("B")
-    if bytes(view[4:8]) == _ORT_FORMAT:
+    if data[4:8] == _ORT_FORMAT:
         raise ValueError("the model is in ONNX Runtime's own format")
     found: list[ExternalTensor] = []
-    waiting = [("Model", view, 0)]
+    waiting = [("Model", 0, len(data), 0)]
     while waiting:
-        kind, message, depth = waiting.pop()
+        kind, start, end, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise ValueError(f"messages are nested deeper than {MAX_DEPTH} levels")
         inner = _FIELDS.get(kind)
         if inner is None:
-            found += _external(message, kind == "Weight")
+            found += _external(data, start, end, kind == "Weight")
             continue
-        for number, wire, value in _fields(message):
-            if wire == _BYTES and number in inner:
-                waiting.append((inner[number], value, depth + 1))
+        for number, wire, first, last in _fields(data, start, end, inner):
+            if wire == _BYTES:
+                waiting.append((inner[number], first, last, depth + 1))
     return found
 
 
-def external_fault(data: Any, weights: Sequence[str]) -> str:
+def external_fault(data: bytes, weights: Sequence[str]) -> str:
     """Return why an engine's model is refused, or an empty text.
 
     Args:
         data: The bytes of a ModelProto.
         weights: Names of the weights that the engine takes from the weights image.
     """
-    if b"location" not in data and bytes(data[4:8]) != _ORT_FORMAT:
+    if b"location" not in data and data[4:8] != _ORT_FORMAT:
         return ""  # the key of every name of a file
     try:
         tensors = external_tensors(data)
@@ -108,62 +107,77 @@ def external_fault(data: Any, weights: Sequence[str]) -> str:
     return ""
 
 
-def _external(message: memoryview, is_weight: bool) -> Iterator[ExternalTensor]:
+def _external(data: bytes, start: int, end: int, is_weight: bool) -> Iterator[ExternalTensor]:
     name, places, external = "", [], False
-    for number, wire, value in _fields(message):
-        if number == _TENSOR_NAME and wire == _BYTES:
-            name = bytes(value).decode()
-        elif number == _EXTERNAL_DATA and wire == _BYTES:
+    for number, wire, first, last in _fields(data, start, end, _TENSOR_FIELDS):
+        if number == _DATA_LOCATION:
+            external |= wire != _VARINT or first != 0
+        elif wire == _BYTES and number == _TENSOR_NAME:
+            name = data[first:last].decode()
+        elif wire == _BYTES:
             external = True
-            places += _location(value)
-        elif number == _DATA_LOCATION:
-            external |= value != 0
+            places += _location(data, first, last)
     if external:
         yield ExternalTensor(name, tuple(places), is_weight)
 
 
-def _location(entry: memoryview) -> list[str]:
+def _location(data: bytes, start: int, end: int) -> list[str]:
     """Return the value of a StringStringEntryProto whose key is "location"."""
-    key = value = ""
-    for number, wire, content in _fields(entry):
-        if wire == _BYTES and number == 1:
-            key = bytes(content).decode()
-        elif wire == _BYTES and number == 2:
-            value = bytes(content).decode()
-    return [value] if key == "location" else []
+    texts = {1: "", 2: ""}
+    for number, wire, first, last in _fields(data, start, end, texts):
+        if wire == _BYTES:
+            texts[number] = data[first:last].decode()
+    return [texts[2]] if texts[1] == "location" else []
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Iterate over the fields of a message: number, wire type, and an integer or bytes."""
-    place, end = 0, len(message)
+def _fields(
+    data: bytes, place: int, end: int, wanted: Container[int]
+) -> list[tuple[int, int, int, int]]:
+    """List some fields of a message, and check the form of all.
+
+    Returns:
+        Number, wire type, and the range of the content, or the integer itself, twice.
+    """
+    found = []
     while place < end:
-        tag, place = _varint(message, place)
+        # The short form first: it is that of nearly all, and this loop is most of the work.
+        tag = data[place]
+        place += 1
+        if tag >= 0x80:
+            tag, place = _varint(data, place - 1, end)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 1 << 29:
             raise ValueError("a field has no number")
-        if wire == _VARINT:
-            value, place = _varint(message, place)
-            yield number, wire, value
-            continue
-        if wire == _BYTES:
-            size, place = _varint(message, place)
-        elif wire in (_FIXED32, _FIXED64):
-            size = 4 if wire == _FIXED32 else 8
+        if wire in (_BYTES, _VARINT):
+            value = data[place] if place < end else 0x80
+            place += 1
+            if value >= 0x80:
+                value, place = _varint(data, place - 1, end)
+            if wire == _VARINT:
+                if number in wanted:
+                    found.append((number, wire, value, value))
+                continue
+        elif wire == _FIXED32:
+            value = 4
+        elif wire == _FIXED64:
+            value = 8
         else:
             raise ValueError("a field is of an unknown kind")
-        if size > end - place:
+        if value > end - place:
             raise ValueError("a field ends after its message")
-        yield number, wire, message[place : place + size]
-        place += size
+        if number in wanted:
+            found.append((number, wire, place, place + value))
+        place += value
+    return found
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
+def _varint(data: bytes, place: int, end: int) -> tuple[int, int]:
     """Read an integer of seven bits a byte; return it and the place after it."""
     found = 0
     for count in range(10):
-        if place + count >= len(message):
+        if place + count >= end:
             raise ValueError("an integer ends after its message")
-        byte = message[place + count]
+        byte = data[place + count]
         found |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
             return found, place + count + 1

@@ -9,7 +9,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.errors import InputError
+from portrt.errors import InputError, brief
 from portrt.format import size_expr
 from portrt.format.manifest import Dimension, Signature, decode
 from portrt.graphs.program_inputs import user_input_nodes
@@ -69,7 +69,24 @@ def _random(node: torch.fx.Node, generator: torch.Generator) -> Any:
 def random_tensor(
     shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return normally distributed values; integers are 0 or 1, valid indices of any table."""
+    """Return normally distributed values; integers are 0 or 1, valid indices of any table.
+
+    Raises:
+        InputError: There is no memory for them.
+    """
+    try:
+        return _random_tensor(shape, dtype, generator)
+    except RuntimeError as err:
+        raise InputError(
+            f"an input of the sizes {brief(list(shape))} cannot be made: {err}",
+            "sizes for which there is memory",
+            "give inputs, or compile the model for smaller opt sizes",
+        ) from err
+
+
+def _random_tensor(
+    shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
+) -> torch.Tensor:
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, 2, shape, generator=generator).to(dtype)

@@ -41,7 +41,10 @@ def read_program(
 
     _check_registered(archive, operators)
     inputs = archive.read(SAMPLE_INPUTS)
-    plain = inputs if pickled else _plain_inputs(inputs)
+    plain = _plain_inputs(inputs)
+    if inputs and not plain and pickled:
+        # Not left to torch, which also logs that it did so, with a wrong format.
+        plain = torch.load(io.BytesIO(inputs), weights_only=False)
 
     class Reader(_package.PT2ArchiveReader):
         def __init__(self) -> None:
