@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hostile_mutations import Program, Zip
 from tiny import model, shared
 
 import portrt
@@ -20,29 +20,14 @@ from portrt.errors import InputError, LoadError, PackageError
 from portrt.format.archive import CONSTANTS_CONFIG, MODEL, SAMPLE_INPUTS
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
-Records = dict[str, bytes]
-
-
-def records_of(data: bytes) -> Records:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {info.filename: archive.read(info) for info in archive.infolist()}
-
-
-def zipped(records: Records) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in records.items():
-            archive.writestr(name, content)
-    return out.getvalue()
 
 
 def edited(data: bytes, edit: Callable[[dict[str, Any]], Any], record: str = MODEL) -> bytes:
-    records = records_of(data)
-    (name,) = (name for name in records if name.endswith(record))
-    tree = json.loads(records[name])
+    file = Zip.of(data)
+    tree = file.json(record)
     edit(tree)
-    records[name] = json.dumps(tree).encode()
-    return zipped(records)
+    file.store(record, tree)
+    return file.data()
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +159,7 @@ def test_a_name_of_a_constant_is_pasted_into_no_code(
 
 
 def _first_constant(whole: bytes) -> str:
-    records = records_of(whole)
-    tree = json.loads(next(records[name] for name in records if name.endswith(MODEL)))
-    specs = tree["graph_module"]["signature"]["input_specs"]
+    specs = Zip.of(whole).json(MODEL)["graph_module"]["signature"]["input_specs"]
     found = next(spec["tensor_constant"] for spec in specs if "tensor_constant" in spec)
     return str(found["tensor_constant_name"])
 
@@ -201,32 +184,10 @@ def test_a_source_that_runs_code_is_refused(
 
 def _with_source(whole: bytes, edit: Callable[[dict[str, Any]], Any]) -> bytes:
     """Edit the program in the source, with size and digest made to fit."""
-    from portrt.format.manifest import Blob
-
-    records = records_of(whole)
-    (name,) = (name for name in records if name.endswith(MODEL))
-    (config,) = (name for name in records if name.endswith(CONSTANTS_CONFIG))
-    tree, payloads = json.loads(records[name]), json.loads(records[config])
-    (argument,) = (
-        item["arg"]
-        for node in _graph(tree)["nodes"]
-        for item in node["inputs"]
-        if item["name"] == "manifest"
-    )
-    manifest = json.loads(argument["as_string"])
-    (constant,) = (key for key in payloads["config"] if key.endswith("source"))
-    payload = payloads["config"][constant]
-    record = next(key for key in records if key.endswith(f"constants/{payload['path_name']}"))
-    source = edited(records[record], edit)
-    records[record] = source
-    manifest["source"] = Blob.of(manifest["source"]["blob"], source).to_json()
-    argument["as_string"] = json.dumps(manifest)
-    payload["tensor_meta"]["sizes"] = [{"as_int": len(source)}]
-    for key, meta in _graph(tree)["tensor_values"].items():
-        if key.endswith("source"):
-            meta["sizes"] = [{"as_int": len(source)}]
-    records[name], records[config] = json.dumps(tree).encode(), json.dumps(payloads).encode()
-    return zipped(records)
+    program = Program(whole)
+    (call,) = program.calls
+    program.change_blob(call, program.manifest(call)["source"], lambda data: edited(data, edit))
+    return program.data()
 
 
 class Evil:
@@ -243,13 +204,20 @@ def test_pickled_example_inputs_are_not_read(whole: bytes, tmp_path: Path, marke
     """The program keeps its guards: torch finds the names of inputs in stand-ins."""
     path, content = tmp_path / "evil.pt2", io.BytesIO()
     torch.save((((Evil(marker),)), {}), content)
-    records = records_of(whole)
-    records[next(name for name in records if name.endswith(SAMPLE_INPUTS))] = content.getvalue()
-    path.write_bytes(zipped(records))
+    file = Zip.of(whole)
+    file.records[file.name(SAMPLE_INPUTS)] = content.getvalue()
+    path.write_bytes(file.data())
     program = portrt.load(path)
     torch.testing.assert_close(program.module()(X), model()(X))
     with pytest.raises(InputError):
         portrt.load(path, output_format="module")(torch.ones(3, 9))
+
+
+def _with_record(data: bytes, name: str, content: io.BytesIO) -> bytes:
+    file = Zip.of(data)
+    root = next(iter(file.records)).partition("/")[0]
+    file.records[f"{root}/{name}"] = content.getvalue()
+    return file.data()
 
 
 @pytest.mark.parametrize("prefix", ["tensor_9", "custom_obj_0", "opaque_obj_0"])
@@ -265,10 +233,9 @@ def test_pickled_constants_are_refused_without_trust(
         payload = {"path_name": prefix, "is_param": False, "use_pickle": True, "tensor_meta": None}
         config["config"]["extra"] = payload
 
-    records = records_of(edited(whole, add, CONSTANTS_CONFIG))
-    root = next(iter(records)).partition("/")[0]
-    records[f"{root}/data/constants/{prefix}"] = content.getvalue()
-    path.write_bytes(zipped(records))
+    path.write_bytes(
+        _with_record(edited(whole, add, CONSTANTS_CONFIG), f"data/constants/{prefix}", content)
+    )
     with pytest.raises(LoadError, match="has pickled data") as caught:
         portrt.load(path)
     assert "trust='pickle'" in caught.value.remedy
@@ -280,9 +247,7 @@ def test_pickled_records_of_older_releases_are_refused(
 ) -> None:
     path, content = tmp_path / "evil.pt2", io.BytesIO()
     torch.save({"a": Evil(marker)}, content)
-    records = records_of(whole)
-    records[f"{next(iter(records)).partition('/')[0]}/{record}"] = content.getvalue()
-    path.write_bytes(zipped(records))
+    path.write_bytes(_with_record(whole, record, content))
     with pytest.raises(LoadError, match="has pickled data"):
         portrt.load(path)
 

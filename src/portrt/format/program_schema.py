@@ -20,6 +20,9 @@ from portrt.format.treespec import is_quotable, treespec_fault
 Path = tuple[Any, Any] | None
 Check = Callable[[Any, Path], None]
 
+# Levels of JSON, of which a graph in a graph takes seven.
+MAX_DEPTH = 200
+
 _PLAIN = re.compile(r"[\w.:/ -]*", re.ASCII)
 _NUMBERS = ("Infinity", "-Infinity", "NaN")
 
@@ -192,11 +195,22 @@ _custom_object = _record(name=_tensor_name, class_fqn=_plain)
 
 
 def _nested_graph(value: Any, path: Path) -> None:
+    _check_depth(path)
     _graph(value, path)
 
 
 def _nested_argument(value: Any, path: Path) -> None:
+    _check_depth(path)
     _argument(value, path)
+
+
+def _check_depth(path: Path) -> None:
+    here = path
+    for _ in range(MAX_DEPTH):
+        if here is None:
+            return
+        here = here[0]
+    raise MalformedError(None, f"is nested deeper than {MAX_DEPTH} levels")
 
 
 _ARGUMENTS: Mapping[str, Check] = {
