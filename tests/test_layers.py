@@ -15,7 +15,7 @@ ROOT = Path(str(portrt.__file__)).parent
 # Lowest first: a module imports from its own layer or from a lower one. The runtime reaches what
 # builds engines by name alone (`targets.backends.REBUILDER`).
 LAYERS = (
-    ("errors", "verdict", "progress", "arguments"),
+    ("errors", "verdict", "progress", "arguments", "forks"),
     ("targets",),
     ("cache", "format"),
     ("torch_internals",),
@@ -30,7 +30,16 @@ LAYERS = (
 # The package itself resolves its public names at first use.
 _FACADE = "portrt"
 # Deployed processes and readers of files do without it.
-WITHOUT_TORCH = ("errors", "verdict", "progress", "arguments", "targets", "cache", "format")
+WITHOUT_TORCH = (
+    "errors",
+    "verdict",
+    "progress",
+    "arguments",
+    "forks",
+    "targets",
+    "cache",
+    "format",
+)
 
 
 def _name(path: Path) -> str:

@@ -31,6 +31,7 @@ from portrt.errors import (
     SaveError,
     SettingsError,
 )
+from portrt.format import atomic
 from portrt.format.archive import Archive, engine_calls
 from portrt.runtime.select import FallbackWarning
 
@@ -438,17 +439,15 @@ EDITS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", EDITS)
 def test_full_disk(copy: Path, file: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write is answered with ENOSPC by the kernel, what it would copy itself included."""
-    import tempfile
+    real = atomic._partial_file
 
-    real = tempfile.mkstemp
-
-    def full(**options: Any) -> tuple[int, str]:
-        handle, made = real(**options)
+    def full(target: Path, mode: int) -> tuple[int, Path]:
+        handle, made = real(target, mode)
         os.close(handle)
         return os.open("/dev/full", os.O_WRONLY), made
 
     with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkstemp", full)
+        patch.setattr(atomic, "_partial_file", full)
         with pytest.raises(SaveError, match="No space left on device"):
             EDITS[name](copy)
     assert copy.read_bytes() == file.read_bytes()

@@ -12,6 +12,8 @@ import torch
 import portrt
 from portrt.errors import InputError, NoUsableEngineError
 from portrt.runtime.block import LoadedBlock
+from portrt.runtime.calls import engine_calls
+from portrt.runtime.module import PROGRAM, module_of
 
 BATCH = torch.export.Dim("batch", min=1, max=16)
 
@@ -210,3 +212,40 @@ def test_a_loaded_file_as_a_module(two: Any, tmp_path: Any, through_graph: list[
         for _ in range(3):
             equal(module(x, x), Two().eval()(x, x))
     assert len(through_graph) == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_replaced_blob_is_noticed(two: Any, place: int, through_graph: list[int]) -> None:
+    module = module_of(two.meta[PROGRAM])
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        wanted = Two().eval()(x, x)
+        for _ in range(3):
+            equal(module(x, x), wanted)
+    assert len(through_graph) == 1
+    (node,) = engine_calls(module)
+    name = str(node.args[1][place].target)
+    if place == 0:
+        image = getattr(module, name).clone()
+        header = 8 + int.from_bytes(bytes(image[:8].tolist()), "little")
+        image[header:] = (image[header:].view(torch.float32) * 2).view(torch.uint8)
+        setattr(module, name, image)
+        with torch.no_grad():
+            doubled = Two().eval()
+            doubled.linear.weight.mul_(2)  # the engine holds its bias itself
+            wanted = doubled(x, x)
+    else:
+        setattr(module, name, getattr(module, name).clone())
+    for _ in range(3):
+        equal(module(x, x), wanted)
+    assert len(through_graph) == 2
+
+
+def test_a_deleted_blob_is_noticed(two: Any) -> None:
+    module = module_of(two.meta[PROGRAM])
+    x = torch.randn(3, 8)
+    module(x, x)
+    (node,) = engine_calls(module)
+    delattr(module, str(node.args[1][0].target))
+    with pytest.raises(AttributeError):
+        module(x, x)

@@ -21,8 +21,9 @@ from torch import nn
 
 import portrt
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession
-from portrt.errors import InputError
+from portrt.errors import InputError, PackageError
 from portrt.runtime import op, policy
+from portrt.runtime.calls import engine_calls
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
 execute = torch.ops.portrt.execute_engine
@@ -383,7 +384,9 @@ def test_a_block_is_forgotten_with_its_program(opened: list[Any]) -> None:
     gc.collect()
     assert opened[0]() is None
     assert len(known - set(op._blocks)) == 1
-    assert set(op._blocks) == set(op._watchers) == set(op._same_blob)
+    assert set(op._blocks) == set(op._same_blobs)
+    assert {key for _, keys in op._watched.values() for key in keys} == set(op._blocks)
+    assert all(blob() is not None for blob, _ in op._watched.values())
 
 
 def test_a_block_lives_while_its_program_does(opened: list[Any]) -> None:
@@ -394,24 +397,34 @@ def test_a_block_lives_while_its_program_does(opened: list[Any]) -> None:
     assert len(opened) == 1
 
 
+def scaled_image(image: torch.Tensor, factor: float) -> torch.Tensor:
+    """The same weights image with all numbers multiplied."""
+    image = image.clone()
+    header = 8 + int.from_bytes(bytes(image[:8].tolist()), "little")
+    image[header:] = (image[header:].view(torch.float32) * factor).view(torch.uint8)
+    return image
+
+
+def scaled_model(factor: float, *, biases: bool = False) -> nn.Module:
+    """The model of such an image: the engine holds its biases itself, the source does not."""
+    scaled = model()
+    with torch.no_grad():
+        for parameter in scaled.parameters():
+            if biases or parameter.dim() == 2:
+                parameter.mul_(factor)
+    return scaled
+
+
 def test_programs_one_after_another_are_not_mixed_up() -> None:
     """The next blobs may lie at the addresses, and have the ids, of the last ones."""
     ids = set()
     call = call_of(shared("onnxruntime"))
     for factor in range(1, 13):
-        image = call.blobs[0].clone()
-        header = 8 + int.from_bytes(bytes(image[:8].tolist()), "little")
-        image[header:] = (image[header:].view(torch.float32) * factor).view(torch.uint8)
+        image = scaled_image(call.blobs[0], factor)
         fresh = Call((image, *(blob.clone() for blob in call.blobs[1:])), call.entry)
         ids.add(id(fresh.blobs[-1]))
-        scaled = model()
         with torch.no_grad():
-            for parameter in scaled.parameters():
-                parameter.mul_(factor)
-            # The bias of 4 numbers is in the engine itself, where it keeps its value.
-            scaled.second.bias.copy_(model().second.bias)
-            scaled.first.bias.copy_(model().first.bias)
-            torch.testing.assert_close(fresh(X)[0], scaled(X))
+            torch.testing.assert_close(fresh(X)[0], scaled_model(factor)(X))
         del fresh, image
     assert len(ids) < 12  # ids were reused, or this proves nothing
 
@@ -442,6 +455,56 @@ def test_blocks_whose_last_blobs_are_one_tensor_open_once_each(opened: list[Any]
     del call, other
     gc.collect()
     assert [session() for session in opened] == [None, None]
+
+
+@pytest.mark.parametrize("engines", [("onnxruntime",), ()], ids=["engine", "source"])
+def test_other_weights_give_other_numbers(engines: tuple[str, ...], opened: list[Any]) -> None:
+    """The engine and the source are the same tensors in both calls."""
+    call = call_of(shared("onnxruntime"))
+    images = {factor: scaled_image(call.blobs[0], factor) for factor in (1, 2, -3)}
+    with policy(engines=engines), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        for factor in (1, 2, -3, 1, 2):
+            (found,) = call.with_blob(0, images[factor])(X)
+            torch.testing.assert_close(found, scaled_model(factor, biases=not engines)(X))
+    assert len(opened) == len(engines) * len(images)
+
+
+def test_the_weights_of_a_module_can_be_replaced() -> None:
+    program = reloaded(shared("onnxruntime"))
+    (node,) = engine_calls(module := program.module())
+    name = str(node.args[1][0].target)
+    with torch.no_grad():
+        module(X)
+        for factor in (2.0, -3.0):
+            setattr(module, name, scaled_image(getattr(program.module(), name), factor))
+            torch.testing.assert_close(module(X), scaled_model(factor)(X))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_each_blob_is_looked_at(place: int) -> None:
+    """A damaged source or engine is found, and a weights image that is none."""
+    call = call_of(shared("onnxruntime"))
+    call(X)
+    damaged = call.blobs[place].clone()
+    damaged[-1] ^= 0xFF
+    if place == 0:
+        damaged[:] = 0
+    with policy(engines=() if place == 1 else None), pytest.raises(PackageError):
+        call.with_blob(place, damaged)(X)
+    torch.testing.assert_close(call(X)[0], model()(X).detach())
+
+
+def test_a_block_is_forgotten_with_any_of_its_blobs(opened: list[Any]) -> None:
+    call = call_of(shared("onnxruntime"))
+    for place in range(len(call.blobs)):
+        other = call.with_blob(place, call.blobs[place].clone())
+        other(X)
+        assert opened[-1]() is not None
+        del other
+        assert opened[-1]() is None
+    watched = {id(blob) for blob in call.blobs}
+    assert not any(keys for blob, (_, keys) in op._watched.items() if blob in watched)
 
 
 @pytest.fixture

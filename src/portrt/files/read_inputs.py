@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from portrt.errors import InputError
+from portrt.format.file_kind import require_file
 
 
 def read_inputs(paths: tuple[str, ...], names: list[str]) -> list[Any]:
@@ -16,10 +17,13 @@ def read_inputs(paths: tuple[str, ...], names: list[str]) -> list[Any]:
 
     Raises:
         InputError: The files do not have the inputs of the program.
+        LoadError: One of them is a pipe, a device or a folder.
     """
     import numpy as np
     import torch
 
+    for path in paths:
+        require_file(path)
     if all(path.endswith(".npy") for path in paths):
         found: dict[str, Any] = {}
         if len(paths) != len(names):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from portrt.errors import LoadError, PackageError
+from portrt.format.file_kind import require_file
 from portrt.format.manifest import Manifest, check_blob_sizes, decode
 
 OPERATOR = "torch.ops.portrt.execute_engine.default"
@@ -73,6 +74,7 @@ class Archive:
             )
 
     def _open(self) -> IO[bytes]:
+        require_file(self.path)
         return self.path.open("rb")
 
     def _read_records(self) -> dict[str, Record]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from portrt.errors import SaveError
+from portrt.format.file_kind import irregular
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows: open files cannot be removed; abandoned ones stay
+    fcntl = None
 
 _CHUNK_BYTES = 8 << 20
 
@@ -22,33 +31,76 @@ Write = Callable[[IO[bytes], OnBytes], None]
 def replacing(target: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file next to `target` and replace it when the block ends without error.
 
-    A process that is killed within the block leaves the temporary file `.NAME.*.part`. The next
-    process that writes to `target` removes it.
+    Where `target` is a symbolic link, the file that it refers to is replaced, and the link stays.
+    Any number of processes and threads may write to one path: each file is complete, and that of
+    the last one stays. A process that is killed within the block leaves the temporary file
+    `.NAME.*.part`. The next process that writes to `target` removes it.
+
+    Raises:
+        SaveError: There is a folder, a device or the like at `target`.
+        OSError: The file cannot be written.
     """
+    target, old = _regular(target)
     _remove_abandoned(target)
-    handle, partial = _partial_file(target)
+    handle, partial = _partial_file(target, 0o666 if old is None else 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(_mode_for(target))
-        partial.replace(target)
+            if old is not None:
+                partial.chmod(old.st_mode & 0o7777)
+            if fcntl is None:  # Windows renames no open file
+                file.close()
+            partial.replace(target)  # before the lock ends
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
 
 
-def _partial_file(target: Path) -> tuple[int, Path]:
-    """Create a temporary file, locked while it is open: the lock ends with the process."""
-    while True:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".part", dir=target.parent
+def _regular(target: Path) -> tuple[Path, os.stat_result | None]:
+    """Follow symbolic links; return the path of the file, and its status if it exists.
+
+    Raises:
+        SaveError: There is something else than a file.
+        OSError: The links are a circle.
+    """
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return (target.resolve() if target.is_symlink() else target), None
+    kind, real = irregular(found.st_mode), target
+    if not kind and target.is_symlink():
+        real = target.resolve()
+        if not real.exists():  # such as a descriptor in /proc of a file that was removed
+            kind = "a file without a name"
+    if kind:
+        raise SaveError(
+            f"{str(target)!r} is {kind}",
+            "a file, which is replaced, or a path where nothing is",
+            "correct the path, or write to a file and copy it there",
         )
+    return real, found
+
+
+def _partial_file(target: Path, mode: int) -> tuple[int, Path]:
+    """Create a temporary file, locked until it is closed: the lock ends with the process.
+
+    Args:
+        target: The file that it will replace.
+        mode: Its permissions, less those in the umask.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        try:
+            handle = os.open(path, flags, mode)
+        except FileExistsError:
+            continue
         # Before the lock is taken, another process may consider the file abandoned and remove it.
-        if not _lock(handle) or Path(name).exists():
-            return handle, Path(name)
+        if _lock(handle) is not False and path.exists():
+            return handle, path
         os.close(handle)
 
 
@@ -56,7 +108,8 @@ def _remove_abandoned(target: Path) -> None:
     """Remove temporary files for `target` that no process holds a lock on."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            handle = os.open(path, flags)
             try:
                 if _lock(handle):
                     path.unlink()
@@ -64,26 +117,17 @@ def _remove_abandoned(target: Path) -> None:
                 os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Try to lock a file; return whether it is locked now, False if locks are unsupported."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: open files cannot be removed; abandoned ones stay
-        return False
+def _lock(handle: int) -> bool | None:
+    """Lock a file; return False if someone else has locked it, None if there are no locks here."""
+    if fcntl is None:
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
-
-
-def _mode_for(target: Path) -> int:
-    """Return the permissions of the file, or those that a new file would get."""
-    if target.exists():
-        return target.stat().st_mode & 0o7777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
 
 
 def copy_bytes(

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from portrt.errors import SaveError
+
 _CHUNK_BYTES = 16 << 20
 
 
@@ -73,6 +75,33 @@ def region_at(address: int, size: int) -> Region | None:
         if region.address <= address and address + size <= region.address + region.size:
             return region
     return None
+
+
+def set_aside(path: str | os.PathLike[str]) -> None:
+    """Remove the name of a file that is mapped here, before it is opened to be written anew.
+
+    Its bytes stay in memory, and on disk, as long as they are mapped; those of a file that is
+    truncated are lost, and reading them ends the process. No other file is touched.
+
+    Raises:
+        SaveError: The file cannot be removed.
+    """
+    try:
+        found = Path(path).stat()
+    except OSError:  # there is none, or the writer will report it
+        return
+    inode = (found.st_dev, found.st_ino)
+    if not any(region.identity[:2] == inode for region in list(_regions.values())):
+        return
+    try:
+        Path(path).resolve().unlink()  # a symbolic link stays, and is written through
+    except OSError as err:
+        raise SaveError(
+            f"{os.fspath(path)!r} is in use by a program that was loaded from it, and cannot be "
+            f"replaced: {err}",
+            "a file in a folder that is writable",
+            "save to another path",
+        ) from err
 
 
 def drop_pages(buffer: Any) -> None:

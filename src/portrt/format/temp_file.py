@@ -1,12 +1,17 @@
-"""Large data in a temporary file that is removed when nothing uses it. Imports no torch."""
+"""Temporary folders, and large data in a temporary file that is removed when nothing uses it.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
+import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,21 @@ logger = logging.getLogger(__name__)
 
 # Space that is left free on the disk for other processes.
 _MARGIN_BYTES = 64 << 20
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder, and remove it with its contents when the block ends.
+
+    `tempfile.TemporaryDirectory` removes it as well when a child ends that was forked meanwhile.
+    """
+    owner = os.getpid()
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def scratch_file(size: int, parts: Iterable[Any]) -> mmap.mmap | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt import torch_internals
+from portrt import forks, torch_internals
 from portrt.compiler.capture import capture
 from portrt.compiler.inputs import Input
 from portrt.compiler.partition.block import META_TO_DROP
@@ -30,7 +30,7 @@ from portrt.prebuilt.bindings import argument_names, check_names
 BLOCK = "block_0"
 
 _SCHEMA = "prebuilt_plan(Tensor[] inputs) -> Tensor[]"
-_register_lock = threading.Lock()
+_register_lock = forks.renewed(threading.Lock())
 _library: Any = None
 
 Function = Callable[..., Any]

@@ -14,6 +14,7 @@ from portrt.compiler.options.precision import precision_name
 from portrt.compiler.options.values import compute_capability
 from portrt.compiler.plan import Engine
 from portrt.errors import LoadError, SettingsError
+from portrt.format.file_kind import require_file
 from portrt.format.plan_header import PlanHeader, read_plan_header
 
 LEAN_RUNTIMES = ("inside", "outside")
@@ -64,6 +65,7 @@ def plan_bytes_of(plan: bytes | bytearray | memoryview | torch.Tensor | str | An
         raise _no_bytes(f"a {type(plan).__module__}.{type(plan).__qualname__}")
     path = os.fspath(plan)
     try:
+        require_file(path)
         return Path(path).read_bytes()
     except OSError as err:
         raise LoadError(

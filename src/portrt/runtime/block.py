@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from portrt import forks
 from portrt.engines.base import Session
 from portrt.format.manifest import decode
 from portrt.runtime.input_check import (
@@ -53,7 +54,7 @@ class LoadedBlock:
         self._sessions: dict[tuple[int, torch.device], Session] = {}
         # One lock per block, so that other blocks run and open engines concurrently. Reentrant,
         # because user code (a warning's display, a log handler) may be called while it is held.
-        self._lock = threading.RLock()
+        self._lock = forks.renewed(threading.RLock())
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run once; see `execute_engine`."""

@@ -2,7 +2,7 @@
 
 The graph module flattens its arguments, checks guards and goes through torch's dispatcher, which
 takes longer than a small engine. Calls whose sizes, dtypes and devices were seen before need none
-of these steps.
+of these steps, as long as the module holds the same blobs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
 from portrt.graphs.program_inputs import user_input_nodes
-from portrt.runtime.block import LoadedBlock
+from portrt.runtime.block import Run
 from portrt.runtime.calls import engine_calls
+from portrt.runtime.input_check import Shapes
 from portrt.runtime.op import load_block
 from portrt.runtime.policy import CONTEXT
 
 _MAX_KNOWN = 1024
+
+# What runs a call, the shapes of its outputs, and for each blob of the block: the attribute of the
+# module, and the blob.
+_Known = tuple[Run, Shapes, tuple[tuple[Callable[[Any], Any], torch.Tensor], ...]]
 
 
 def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> None:
@@ -45,7 +50,7 @@ def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> Non
     make = _maker(program.call_spec.out_spec, indices)
     hooks = _hook_count(module)
     count = len(positions)
-    known: dict[Any, tuple[Callable[..., list[torch.Tensor]], Any]] = {}
+    known: dict[Any, _Known] = {}
     usual = torch_internals.nothing_intercepts
     plain = torch.Tensor
 
@@ -60,16 +65,20 @@ def call_directly(module: torch.fx.GraphModule, program: ExportedProgram) -> Non
                 return through_graph(self, *args)
             key += (item.shape, item.dtype, item.device)
         found = known.get(tuple(key))
-        if found is None:
-            results = through_graph(self, *args)
-            block = _block_of(self)
-            inputs = [args[position] for position in positions]
-            if len(known) >= _MAX_KNOWN:
-                known.clear()
-            known[tuple(key)] = block.prepared(inputs)
-            return results
-        run, shapes = found
-        return make(run([args[position] for position in positions], shapes))
+        if found is not None:
+            run, shapes, blobs = found
+            for get, blob in blobs:
+                if get(self) is not blob:  # replaced by the user
+                    known.clear()
+                    break
+            else:
+                return make(run([args[position] for position in positions], shapes))
+        results = through_graph(self, *args)
+        prepared = _prepared(self, [args[position] for position in positions])
+        if len(known) >= _MAX_KNOWN:
+            known.clear()
+        known[tuple(key)] = prepared
+        return results
 
     type(module).__call__ = call  # type: ignore[method-assign]
 
@@ -78,11 +87,13 @@ def _hook_count(module: torch.nn.Module) -> int:
     return len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
 
 
-def _block_of(module: torch.fx.GraphModule) -> LoadedBlock:
-    """Return the block of the only engine call, with the blobs that the module holds now."""
+def _prepared(module: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> _Known:
+    """Prepare the block of the only engine call, with the blobs that the module holds now."""
     (node,) = engine_calls(module)
-    blobs = [operator.attrgetter(blob.target)(module) for blob in node.args[1]]
-    return load_block(blobs, node.args[2])
+    getters = [operator.attrgetter(blob.target) for blob in node.args[1]]
+    blobs = [get(module) for get in getters]
+    run, shapes = load_block(blobs, node.args[2]).prepared(inputs)
+    return run, shapes, tuple(zip(getters, blobs, strict=True))
 
 
 def _input_positions(program: ExportedProgram) -> list[int] | None:

@@ -14,7 +14,7 @@ from typing import Literal, overload
 import torch
 from torch.export import ExportedProgram
 
-from portrt import torch_internals
+from portrt import forks, torch_internals
 from portrt.arguments import as_names
 from portrt.errors import LoadError, PortrtError
 from portrt.format import manifest as manifests
@@ -32,6 +32,9 @@ from portrt.targets.trust import HOST_CODE, PICKLE
 logger = logging.getLogger(__name__)
 
 
+_paused: list[bool] = []  # an entry for each load that will enable the collector
+
+
 @contextlib.contextmanager
 def _paused_collector() -> Iterator[None]:
     """Disable Python's cyclic garbage collector.
@@ -40,12 +43,25 @@ def _paused_collector() -> Iterator[None]:
     and free none of them.
     """
     was_on = gc.isenabled()
-    gc.disable()
+    if was_on:
+        _paused.append(True)
+        gc.disable()
     try:
         yield
     finally:
         if was_on:
             gc.enable()
+            del _paused[-1:]
+
+
+def _resume_in_child() -> None:
+    """Enable the collector in a forked child, where the loads of other threads do not end."""
+    if _paused:
+        _paused.clear()
+        gc.enable()
+
+
+forks.in_child(_resume_in_child)
 
 
 @overload

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ SCHEMA = "execute_engine(Tensor[] inputs, Tensor[] blobs, str manifest) -> Tenso
 _library: Any = None
 _register_lock = threading.Lock()
 
-# id of a block's last blob -> the block that was last called with it: one lookup and one string
-# comparison per call. Usually no other block has that blob; if equal constants were merged,
-# `_same_blob` holds the other blocks. A weak reference to the blob removes both entries before its
-# id can be reused by another tensor: a block lives as long as the program that holds its blobs.
-_blocks: dict[int, LoadedBlock] = {}
-_same_blob: dict[int, dict[str, LoadedBlock]] = {}
-_watchers: dict[int, weakref.ref[torch.Tensor]] = {}
-# No lock: every step is one atomic dict operation. Calls of one block never wait for another block.
+# ids of a block's blobs -> the block that was last called with them: one lookup and one string
+# comparison per call. Usually no other block has the same blobs; where equal constants were merged,
+# `_same_blobs` holds the others. Weak references to the blobs, with the keys that each is part of,
+# remove these entries before an id can be reused by another tensor: a block lives as long as the
+# program that holds its blobs.
+_Key = tuple[int, ...]
+_blocks: dict[_Key, LoadedBlock] = {}
+_same_blobs: dict[_Key, dict[str, LoadedBlock]] = {}
+_watched: dict[int, tuple[weakref.ref[torch.Tensor], set[_Key]]] = {}
+# No lock: every step is one atomic operation. Calls of one block never wait for another block.
 
 
 def register() -> None:
@@ -68,7 +71,7 @@ def execute_engine(
         NoUsableEngineError: The policy allows nothing that can run the block here.
         EngineError: The engine failed.
     """
-    block = _blocks.get(id(blobs[-1])) if blobs else None
+    block = _blocks.get(tuple(map(id, blobs)))
     if block is None or block.text != manifest:
         block = load_block(blobs, manifest)
     return block.run(inputs)
@@ -83,20 +86,34 @@ def load_block(blobs: Sequence[torch.Tensor], manifest: str) -> LoadedBlock:
 
     if not blobs:  # cannot be cached, and has nothing to run
         return LoadedBlock(manifest, blobs)
-    key = id(blobs[-1])
-    known = _same_blob.get(key, {}).get(manifest)
+    key = tuple(map(id, blobs))
+    known = _same_blobs.get(key, {}).get(manifest)
     made = known or LoadedBlock(manifest, blobs)
-    block = _same_blob.setdefault(key, {}).setdefault(manifest, made)
+    for blob in blobs:
+        _watch(blob, key)
+    block = _same_blobs.setdefault(key, {}).setdefault(manifest, made)
     _blocks[key] = block
-    if key not in _watchers:
-        _watchers[key] = weakref.ref(blobs[-1], lambda _: _forget(key))
     return block
 
 
-def _forget(key: int) -> None:
-    _watchers.pop(key, None)
-    _same_blob.pop(key, None)
-    _blocks.pop(key, None)
+def _watch(blob: torch.Tensor, key: _Key) -> None:
+    """Forget the blocks of a key when the blob dies."""
+    found = _watched.get(id(blob))
+    if found is None:
+        dead = partial(_forget, id(blob))
+        found = _watched.setdefault(id(blob), (weakref.ref(blob, dead), set()))
+    found[1].add(key)
+
+
+def _forget(blob: int, _: object) -> None:
+    _, keys = _watched.pop(blob)
+    for key in tuple(keys):  # a copy: another blob of a key may die in another thread
+        _same_blobs.pop(key, None)
+        _blocks.pop(key, None)
+        for other in key:
+            found = _watched.get(other)
+            if found is not None:
+                found[1].discard(key)
 
 
 def fake_execute_engine(

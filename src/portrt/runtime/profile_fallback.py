@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from portrt import forks
 from portrt.engines.base import LayerTime, Session
 from portrt.errors import OutOfProfileError
 from portrt.format.manifest import Dimension, Signature
@@ -50,7 +51,7 @@ class SessionWithSource(Session):
         self._session = session
         self._open = source
         self._source: Session | None = None
-        self._lock = threading.Lock()
+        self._lock = forks.renewed(threading.Lock())
         self.supports_layer_times = session.supports_layer_times
 
     def run(

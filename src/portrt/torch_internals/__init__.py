@@ -9,6 +9,8 @@ tests/test_torch_internals.py fails when torch moves one of them.
   that it keeps the symbols, guards and calling convention that `torch.export` made.
 - `torch.fx.passes.utils.fuser_utils`: moves a group of nodes to a submodule.
 - The reader of a .pt2 archive: `torch.export.load` has no memory-mapped constants, and unpickles.
+- Its writer's `__init__`, which would truncate a file that a program is mapped from.
+- The global variable of the deserializer: threads must take turns.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         with_ranges,
         without_torch_noise,
     )
+    from portrt.torch_internals.serialization import save_program
     from portrt.torch_internals.values import (
         expression_of,
         fake_mode_of,
@@ -102,6 +105,7 @@ __all__ = [
     "program_from_graph",
     "read_program",
     "run_flat",
+    "save_program",
     "set_guards",
     "torch_tensor_of",
     "unguarded",
@@ -115,7 +119,7 @@ __all__ = [
 
 # A name is looked for in these, in this order: a process that runs a program imports the first
 # alone.
-_MODULES = ("calls", "values", "program_reader", "programs", "exporter")
+_MODULES = ("calls", "values", "program_reader", "serialization", "programs", "exporter")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from portrt.errors import LoadError
 from portrt.format.archive import CONSTANTS, MODEL, SAMPLE_INPUTS, WEIGHTS, Archive
 from portrt.format.treespec import is_quotable
+from portrt.torch_internals.serialization import never_truncate_mapped_files, one_at_a_time
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def read_program(
 
     Raises:
         LoadError: An operator is not registered in this process.
+        TimeoutError: Another thread was in torch's deserializer for five minutes.
     """
     from torch.export.pt2_archive import _package
 
@@ -53,7 +55,8 @@ def read_program(
         def read_bytes(self, name: str) -> Any:
             return plain if name == SAMPLE_INPUTS else super().read_bytes(name)
 
-    programs = _package._load_exported_programs(Reader(), [MODEL], None)
+    never_truncate_mapped_files()
+    programs = one_at_a_time(lambda: _package._load_exported_programs(Reader(), [MODEL], None))
     program: ExportedProgram = programs["model"]
     if inputs and not pickled and not _fit(program, plain):
         logger.info("the example inputs in %s are not read: they are pickled", archive.path)

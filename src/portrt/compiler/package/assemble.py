@@ -143,7 +143,7 @@ def source_from_block(block: Block) -> bytes:
 
     program = move_to_device_pass(block.program, "cpu")
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    torch_internals.save_program(program, buffer)
     return buffer.getvalue()
 
 

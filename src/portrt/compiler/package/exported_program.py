@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import IO
 
 import torch
@@ -16,6 +14,7 @@ from portrt.errors import SaveError
 from portrt.format.archive import CONSTANTS, CONSTANTS_CONFIG, Archive
 from portrt.format.archive_writer import SERIALIZATION_ID, ArchiveWriter
 from portrt.format.atomic import OnBytes, Write
+from portrt.format.temp_file import temporary_folder
 from portrt.runtime.calls import engine_calls
 
 
@@ -54,9 +53,10 @@ def _write(program: ExportedProgram, file: IO[bytes], on_bytes: OnBytes) -> None
         for call in engine_calls(program)
         for node in call.args[1]
     }
-    with tempfile.TemporaryDirectory(prefix="portrt-save-") as folder:
-        path = Path(folder) / "archive.pt2"
-        torch.export.save(torch_internals.with_constants(program, _stand_ins(blobs)), path)
+    with temporary_folder("portrt-save-") as folder:
+        path = folder / "archive.pt2"
+        stripped = torch_internals.with_constants(program, _stand_ins(blobs))
+        torch_internals.save_program(stripped, path)
         source = Archive(path)
         blob_of = dict(_records_of_blobs(source, blobs))
         writer = ArchiveWriter(file, source.root, on_bytes)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from portrt import forks
 from portrt.engines.base import UNKNOWN, LayerTime, Session
 from portrt.engines.onnxruntime.native import open_session
 from portrt.engines.onnxruntime.types import ELEMENT_TYPES, TYPE_NAMES
 from portrt.errors import EngineError, PackageError
 from portrt.format.manifest import EngineSpec, Signature
+from portrt.format.temp_file import temporary_folder
 from portrt.weights import WeightsImage
 
 # ONNX Runtime needs an address for an output without elements, too; torch has none.
@@ -23,6 +26,8 @@ _nothing = torch.empty(64, dtype=torch.uint8)
 
 
 _NOWHERE = _nothing.data_ptr()
+
+_sessions: weakref.WeakSet[OnnxRuntimeSession] = weakref.WeakSet()
 
 
 class OnnxRuntimeSession(Session):
@@ -50,27 +55,9 @@ class OnnxRuntimeSession(Session):
         prepare: Callable[[Any], None] | None = None,
     ) -> None:
         self._opened = (engine, signature, data, weights)
-        try:
-            model = data.numpy().tobytes()
-            # `_weights` keeps alive what the session reads and does not own.
-            self._session, self._weights = open_session(
-                model,
-                engine.weights,
-                weights,
-                in_place=_in_place(engine),
-                low_memory=low_memory,
-                prepare=prepare,
-            )
-        except PackageError:
-            raise
-        except Exception as err:
-            raise EngineError(
-                f"ONNX Runtime {library_version()} cannot open the engine of {signature.name}: "
-                f"{first_line(err)}",
-                f"an engine as ONNX Runtime {engine.build.get('version', '?')} built it",
-                "update onnxruntime, or compile the model again",
-            ) from err
-        _check_signature(self._session, signature)
+        self._how: dict[str, Any] = {"low_memory": low_memory, "prepare": prepare}
+        self._opening = forks.renewed(threading.Lock())
+        self._open()
         taken = {item.name for item in self._session.get_inputs()}
         self._inputs = [
             (index, spec.name, _element_type(spec.dtype))
@@ -82,11 +69,49 @@ class OnnxRuntimeSession(Session):
             for item, spec in zip(self._session.get_outputs(), signature.outputs, strict=True)
         ]
         self._name = signature.name
+        self._cpu = _cpu_device()
+        self._bindings: list[Any] = []  # idle; append and pop are atomic
+        _sessions.add(self)
+
+    def _open(self) -> None:
+        engine, signature, data, weights = self._opened
+        try:
+            model = data.numpy().tobytes()
+            # `_weights` keeps alive what the session reads and does not own.
+            session, self._weights = open_session(
+                model, engine.weights, weights, in_place=_in_place(engine), **self._how
+            )
+        except PackageError:
+            raise
+        except Exception as err:
+            raise EngineError(
+                f"ONNX Runtime {library_version()} cannot open the engine of {signature.name}: "
+                f"{first_line(err)}",
+                f"an engine as ONNX Runtime {engine.build.get('version', '?')} built it",
+                "update onnxruntime, or compile the model again",
+            ) from err
+        _check_signature(session, signature)
         # The native half of IOBinding: the public one creates an OrtDevice in every bind call, and
         # doubles the time of a small call.
-        self._cpu = _cpu_device()
-        self._native_run = self._session._sess.run_with_iobinding
-        self._bindings: list[Any] = []  # idle; append and pop are atomic
+        self._native_run = session._sess.run_with_iobinding
+        self._session: Any = session
+
+    def _new_binding(self) -> Any:
+        if self._session is None:  # this process is forked, and the session is of its parent
+            with self._opening:
+                if self._session is None:
+                    self._open()
+        return self._session.io_binding()._iobinding
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: give the session up without ending it; the next call opens another.
+
+        Ending it would wait for its threads, which only the parent has.
+        """
+        kept = (self._session, self._native_run, self._bindings)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never released
+        self._session = self._native_run = None
+        self._bindings = []
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -94,7 +119,7 @@ class OnnxRuntimeSession(Session):
         try:
             binding = self._bindings.pop()
         except IndexError:
-            binding = self._session.io_binding()._iobinding
+            binding = self._new_binding()
         cpu = self._cpu
         kept, outputs = [], []
         try:
@@ -145,8 +170,7 @@ class OnnxRuntimeSession(Session):
         from portrt.engines.node_times import WARM_UP
         from portrt.engines.onnxruntime.layer_times import read_trace, write_to
 
-        with TemporaryDirectory(prefix="portrt-profile-") as folder:
-            workdir = Path(folder)
+        with temporary_folder("portrt-profile-") as workdir:
             twin = OnnxRuntimeSession(*self._opened, prepare=lambda opts: write_to(opts, workdir))
             for _ in range(WARM_UP + calls):
                 twin.run(inputs, shapes)
@@ -206,3 +230,14 @@ def first_line(err: BaseException) -> str:
     """Return the first line of an error's text, or its type."""
     text = str(err).strip()
     return text.splitlines()[0] if text else type(err).__name__
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: end nothing that has threads in the parent."""
+    for session in list(_sessions):
+        session.leave_to_parent()
+    if "onnxruntime" in sys.modules:
+        forks.end_without_native_handlers()
+
+
+forks.in_child(_leave_to_parent)

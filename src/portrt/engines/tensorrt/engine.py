@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from portrt import forks
 from portrt.engines.tensorrt.libraries import Library, interface_of
 from portrt.engines.tensorrt.refit import EngineWeights, refit
 from portrt.engines.tensorrt.release import end_on
@@ -258,7 +259,7 @@ class OpenedEngine:
 
 
 _engines: weakref.WeakValueDictionary[tuple[Any, ...], OpenedEngine] = weakref.WeakValueDictionary()
-_opening = threading.Lock()
+_opening = forks.renewed(threading.Lock())
 
 
 def open_engine(

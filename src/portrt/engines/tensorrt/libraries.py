@@ -14,13 +14,14 @@ from collections import deque
 from importlib import import_module
 from typing import Any
 
+from portrt import forks
 from portrt.errors import EngineError
 from portrt.targets.versions import numbers
 
 logger = logging.getLogger("portrt.tensorrt")
 
 _MAX_MESSAGES = 6
-_opening = threading.Lock()
+_opening = forks.renewed(threading.Lock())
 # TensorRT-RTX counts its releases from 1, and lacks what TensorRT 10 kept for older engines.
 _RTX_INTERFACE = (10, 9)
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from portrt.compiler.backends.tensorrt.progress import BuilderProgress
 from portrt.compiler.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
+from portrt.format.temp_file import temporary_folder
 from portrt.progress import step_bar
 
 WORKER = Path(__file__).parent / "worker" / "build_engine.py"
@@ -67,8 +67,7 @@ def build_in_process(
         BuildError: The builder failed, crashed, was killed or took too long. The message has the
             last lines of its log.
     """
-    with tempfile.TemporaryDirectory(prefix="portrt-build-") as folder:
-        workdir = Path(folder)
+    with temporary_folder("portrt-build-") as workdir:
         (workdir / "model.onnx").write_bytes(onnx)
         if image is not None:
             image.numpy().tofile(workdir / WEIGHTS_LOCATION)
