@@ -78,8 +78,12 @@ class OnnxRuntimeBuilder:
         try:
             open_session(data, model.weights, WeightsImage(build_input.image), low_memory=True)
         except Exception as err:
+            from portrt.compiler.backends.onnxruntime.refusals import nodes_at_fault
+
+            nodes = nodes_at_fault(str(err), data)
+            within = f", in {', '.join(nodes)}" if nodes else ""
             raise BuildError(
-                f"onnxruntime refuses {build_input.block.name}: {first_line(err)}",
+                f"onnxruntime refuses {build_input.block.name}: {first_line(err)}{within}",
                 "operators and dtypes for which ONNX Runtime has a CPU kernel",
                 "name the operator in torch_executed_ops, or leave onnxruntime out of engines",
             ) from err

@@ -90,16 +90,21 @@ def _window_means(x: Tensor, axis: int, windows: Any) -> Tensor:
     if dtype in (torch.float16, torch.bfloat16):
         x = x.float()
     if type(size) is int and type(windows) is int and size % windows == 0:
-        return x.unflatten(axis, (windows, size // windows)).mean(axis).to(dtype)
+        return _unflattened(x, axis, (windows, size // windows)).mean(axis).to(dtype)
     first, last = _bounds(size, windows, x)
     longest = (size + windows - 1) // windows + 1
     position = first.unsqueeze(1) + torch.arange(longest, device=x.device)
     taken = x.index_select(axis, position.clamp(max=size - 1).reshape(-1))
-    taken = taken.unflatten(axis, (windows, longest))
+    taken = _unflattened(taken, axis, (windows, longest))
     inside = (position < last.unsqueeze(1)).reshape(windows, longest, *[1] * (-axis - 1))
     count = (last - first).reshape(windows, *[1] * (-axis - 1))
     summed = torch.where(inside, taken, torch.zeros_like(taken)).sum(axis)
     return (summed / count.to(x.dtype)).to(dtype)
+
+
+def _unflattened(x: Tensor, axis: int, sizes: Sequence[Any]) -> Tensor:
+    made: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _bounds(size: Any, windows: Any, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,62 @@
+"""Names of the nodes at fault where ONNX Runtime refuses a model without naming one.
+
+ONNX defines operators such as Mish, HardSwish and Gelu by functions of other operators. ONNX
+Runtime replaces a call that it has no kernel for by that function, whose nodes have no names.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from portrt.engines.onnxruntime.native import open_session
+
+_NAMELESS = "node with name ''"
+
+
+def nodes_at_fault(message: str, data: bytes) -> tuple[str, ...]:
+    """Return the calls of functions that ONNX Runtime refuses alone, too.
+
+    Args:
+        message: Why it refuses the model; if it names a node, the result is empty.
+        data: ModelProto bytes.
+    """
+    import onnx
+
+    if _NAMELESS not in message:
+        return ()
+    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    opset = model.opset_imports.get("", 0)
+    nodes = [node for node in model.graph.all_nodes() if _is_function(node, opset)]
+    return tuple(str(node.name) for node in nodes if _is_refused(node, opset))
+
+
+def _is_function(node: ir.Node, opset: int) -> bool:
+    import onnx
+
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _is_refused(node: ir.Node, opset: int) -> bool:
+    """Return whether a model of the node alone is refused."""
+    import onnx
+
+    given = {value.name: value for value in node.inputs if value is not None}
+    if any(value.dtype is None for value in given.values()):
+        return False
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, int(value.dtype or 0), None)
+        for name, value in given.items()
+    ]
+    outputs = [onnx.helper.make_empty_tensor_value_info(str(out.name)) for out in node.outputs]
+    graph = onnx.helper.make_graph([ir.to_proto(node)], "one", inputs, outputs)
+    alone = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    alone.ir_version = min(alone.ir_version, 10)
+    try:
+        open_session(alone.SerializeToString(), (), None, low_memory=True)
+    except Exception as err:
+        return _NAMELESS in str(err)
+    return False
