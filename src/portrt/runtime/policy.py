@@ -38,8 +38,8 @@ class Policy:
         engines: Names of the backends that may run, in no order; an empty tuple allows none.
         rebuild: "missing": if no stored engine can run, one is built from the source, checked and
             cached; "never": nothing is built.
-        trust: Permissions of engines: "host-code" permits engines that carry host (CPU) code. A
-            value in a file is ignored.
+        trust: Permissions: "host-code" permits engines that carry host (CPU) code, "pickle" data of
+            a program that only Python's pickle reads, for `load`. A value in a file is ignored.
         cuda_graphs: Number of CUDA graphs that an engine may keep, one for each combination of
             sizes on a stream; 0 for none. Only TensorRT engines are captured.
         check: "first-open": an engine that could not be compared with PyTorch when it was built
@@ -114,7 +114,8 @@ def policy(
         fallback: "eager" or "error".
         engines: Names of the backends that may run.
         rebuild: "missing" or "never".
-        trust: "host-code" permits engines that carry host (CPU) code, and () forbids them.
+        trust: "host-code" permits engines that carry host (CPU) code, "pickle" pickled data in
+            `load`, and () forbids both.
         cuda_graphs: Number of CUDA graphs that an engine may keep.
         check: "first-open" or "off".
 
