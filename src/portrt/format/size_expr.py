@@ -86,12 +86,12 @@ def check(tree: Tree, ranks: Sequence[int], where: str, path: str = "") -> None:
         path: JSON pointer of the tree.
     """
     _Check(ranks, where, path).check(tree, ())
-    if not _is_integral(tree):
+    if not is_integral(tree):
         fact = f"{where} is the fraction {brief(tree)}"
         raise PackageError(fact, "an integer: floor, ceil or trunc", _REMEDY, path)
 
 
-def _is_integral(tree: Tree) -> bool:
+def is_integral(tree: Tree) -> bool:
     """Return whether a well-formed tree evaluates to an int, also with symbolic sizes."""
     if not isinstance(tree, list):
         return isinstance(tree, int)
@@ -100,7 +100,7 @@ def _is_integral(tree: Tree) -> bool:
         return True
     if name == "truediv":
         return False
-    return all(map(_is_integral, arguments))
+    return all(map(is_integral, arguments))
 
 
 class _Check:

@@ -23,11 +23,23 @@ def size_tree(size: Any, known: symbols.Dimensions) -> Any:
     Raises:
         PartitionError: The size is no arithmetic on known dimensions.
     """
-    tree = symbols.tree_of_size(size, known)
+    return _known(size, symbols.tree_of_size(size, known))
+
+
+def number_tree(number: Any, known: symbols.Dimensions) -> Any:
+    """Return the expression tree of a size, or of a fraction of sizes, for use inside a block.
+
+    Raises:
+        PartitionError: It is no arithmetic on known dimensions.
+    """
+    return _known(number, symbols.tree_of_number(number, known))
+
+
+def _known(size: Any, tree: Any) -> Any:
     if tree is None:
         raise PartitionError(
             f"the size {size} has no form as an expression tree",
-            "integer arithmetic on input sizes",
+            "arithmetic on input sizes",
             "report the model: portrt should have left this node in PyTorch",
         )
     return tree

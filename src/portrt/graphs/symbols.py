@@ -10,7 +10,9 @@ import sympy
 import torch
 
 from portrt import torch_internals
+from portrt.errors import PackageError
 from portrt.format import size_expr
+from portrt.graphs.integer_sizes import Sizes, in_integers, truncating
 
 # A sympy expression that is equal to the size of a dimension -> (input, axis).
 Dimensions = Mapping[Any, tuple[int, int]]
@@ -42,6 +44,8 @@ _FROM_SYMPY: dict[str, Callable[..., Any]] = {
     "FloorToInt": lambda a: ["floor", a],
     "CeilToInt": lambda a: ["ceil", a],
     "TruncToInt": lambda a: ["trunc", a],
+    "TruncToFloat": lambda a: ["mul", 1.0, ["trunc", a]],
+    "RoundToInt": lambda a: ["round", a],
 }
 
 
@@ -64,18 +68,57 @@ def tree_of_size(size: Any, known: Dimensions) -> size_expr.Tree | None:
         return size
     if not isinstance(size, torch.SymInt):
         return None
-    return tree_of_expression(torch_internals.expression_of(size), known)
+    ranges = torch_internals.traced_ranges(size)
+    return tree_of_expression(torch_internals.expression_of(size), known, ranges)
 
 
-def tree_of_expression(expression: Any, known: Dimensions) -> size_expr.Tree | None:
-    """Return the expression tree of torch's sympy expression of a size, or None."""
+def tree_of_expression(
+    expression: Any, known: Dimensions, ranges: Mapping[Any, Any] | None = None
+) -> size_expr.Tree | None:
+    """Return the expression tree of torch's sympy expression of a size, or None.
+
+    Args:
+        expression: The expression.
+        known: Where to read dimensions.
+        ranges: Symbol -> ValueRanges, for the forms of `in_integers` that need them.
+    """
     tree = _tree(expression, known)
-    if tree is not None:
-        try:
-            size_expr.check(tree, [1 << 20] * (1 << 16), "a size")
-        except Exception:
-            return None
-    return tree
+    if tree is None:
+        return None
+    tree = in_integers(tree, _sizes(known, ranges or {}))
+    return tree if _is_well_formed(tree) else None
+
+
+def tree_of_number(number: Any, known: Dimensions) -> size_expr.Tree | None:
+    """Return the tree of a size, or of a fraction computed from sizes; None if there is none."""
+    if not isinstance(number, torch.SymFloat):
+        return number if isinstance(number, float) else tree_of_size(number, known)
+    tree = _tree(torch_internals.expression_of(number), known)
+    if tree is None:
+        return None
+    tree = in_integers(tree, _sizes(known, torch_internals.traced_ranges(number)))
+    return tree if _is_well_formed(["floor", tree]) else None
+
+
+def _is_well_formed(tree: size_expr.Tree) -> bool:
+    try:
+        size_expr.check(tree, [1 << 20] * (1 << 16), "a size")
+    except PackageError:
+        return False
+    return True
+
+
+def _sizes(known: Dimensions, ranges: Mapping[Any, Any]) -> Sizes:
+    """Return the range of each dimension. Of the smallest size torch knows too little."""
+    positions = {position: expression for expression, position in known.items()}
+
+    def sizes(index: int, axis: int) -> tuple[int, int | None]:
+        expression = positions[index, axis]
+        if not ranges or not expression.free_symbols <= ranges.keys():
+            return 0, None
+        return 0, bounds_of(torch_internals.bounds(expression, ranges))[1]
+
+    return sizes
 
 
 def _tree(expression: Any, known: Dimensions) -> size_expr.Tree | None:
@@ -125,7 +168,7 @@ def linear(expression: Any) -> tuple[Any, int, int] | None:
 
 def missing_symbols(size: Any, known: Dimensions) -> set[Any]:
     """Return the symbols of a size that cannot be computed from `known`."""
-    if not isinstance(size, torch.SymInt):
+    if not isinstance(size, (torch.SymInt, torch.SymFloat)):
         return set()
     expression = torch_internals.expression_of(size)
     if expression in known:
@@ -159,14 +202,17 @@ def emit(
         node = graph.call_function(torch.ops.aten.sym_size.int, (tensors[index], axis))
         node.meta["val"] = tensors[index].meta["val"].shape[axis]
         return node
+    if name in ("floor", "ceil"):
+        return emit(graph, truncating(name, *arguments), tensors)
     parts = [emit(graph, argument, tensors) for argument in arguments]
     target = SYMBOLIC[name]
     if size_expr.OPERATORS[name][1] == 0:
-        return reduce(lambda left, right: _call(graph, target, left, right), parts)
-    return _call(graph, target, *parts)
+        return reduce(lambda left, right: call(graph, target, left, right), parts)
+    return call(graph, target, *parts)
 
 
-def _call(graph: torch.fx.Graph, target: Callable[..., Any], *parts: Any) -> torch.fx.Node:
+def call(graph: torch.fx.Graph, target: Callable[..., Any], *parts: Any) -> torch.fx.Node:
+    """Add a node that computes a size from numbers and nodes of sizes."""
     node = graph.call_function(target, parts)
     values = [part.meta["val"] if isinstance(part, torch.fx.Node) else part for part in parts]
     node.meta["val"] = target(*values)
@@ -180,12 +226,8 @@ def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int
         size: A symbolic size.
         program_ranges: `ExportedProgram.range_constraints`.
     """
-    expression = torch_internals.expression_of(size)
-    if expression in program_ranges:
-        bounds = program_ranges[expression]
-    else:
-        bounds = size.node.shape_env.bound_sympy(expression)
-    return bounds_of(bounds)
+    ranges = {**torch_internals.traced_ranges(size), **program_ranges}
+    return bounds_of(torch_internals.bounds(torch_internals.expression_of(size), ranges))
 
 
 def bounds_of(bounds: Any) -> tuple[int, int | None]:
@@ -199,17 +241,27 @@ def ranges_of(expression: Any, tuned: ProfileRanges) -> tuple[tuple[int, int, in
     """Return (min, opt, max) of a size in each profile; () if it is not known.
 
     Args:
-        expression: A symbol, or a linear expression of one symbol.
+        expression: A symbol, or an expression of symbols.
         tuned: The ranges of symbols.
     """
-    parts = linear(expression)
-    if expression in tuned or parts is None:
-        return tuned.get(expression, ())
-    symbol, scale, offset = parts
+    if expression in tuned:
+        return tuned[expression]
+    found = [(symbol, tuned.get(symbol, ())) for symbol in expression.free_symbols]
+    if not found or len({len(ranges) for _, ranges in found}) > 1:
+        return ()
     return tuple(
-        (scale * low + offset, scale * opt + offset, scale * high + offset)
-        for low, opt, high in tuned.get(symbol, ())
+        _range_in_profile(expression, {symbol: ranges[index] for symbol, ranges in found})
+        for index in range(len(found[0][1]))
     )
+
+
+def _range_in_profile(
+    expression: Any, tuned: Mapping[Any, tuple[int, int, int]]
+) -> tuple[int, int, int]:
+    ends = {symbol: (low, high) for symbol, (low, _, high) in tuned.items()}
+    bounds = torch_internals.bounds(expression, ends)
+    sizes = {symbol: sympy.Integer(opt) for symbol, (_, opt, _) in tuned.items()}
+    return int(bounds.lower), int(expression.xreplace(sizes)), int(bounds.upper)
 
 
 def _bound(value: Any, otherwise: int | None) -> int | None:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     )
     from portrt.torch_internals.serialization import save_program
     from portrt.torch_internals.values import (
+        bounds,
         expression_of,
         fake_mode_of,
         hint_of,
@@ -69,12 +70,14 @@ if TYPE_CHECKING:
         is_data_dependent,
         is_symbolic_call,
         is_unbacked,
+        traced_ranges,
     )
 
 __all__ = [
     "NEWEST_OPSET",
     "Table",
     "argument_names",
+    "bounds",
     "compiled_cuda_function",
     "constant_names",
     "current_device_index",
@@ -108,6 +111,7 @@ __all__ = [
     "save_program",
     "set_guards",
     "torch_tensor_of",
+    "traced_ranges",
     "unguarded",
     "unchecked_module",
     "user_input_values",

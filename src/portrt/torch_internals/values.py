@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,28 @@ def is_symbolic_call(node: torch.fx.Node) -> bool:
 def expression_of(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
     """Return the sympy expression of a symbolic size, or of a value computed from sizes."""
     return size.node.expr
+
+
+def bounds(expression: Any, ranges: Mapping[Any, Any]) -> Any:
+    """Return torch's ValueRanges of an expression.
+
+    Args:
+        expression: A sympy expression of sizes.
+        ranges: Symbol -> its ValueRanges, or its (minimum, maximum).
+    """
+    from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+    made = {
+        symbol: ValueRanges(*found) if isinstance(found, tuple) else found
+        for symbol, found in ranges.items()
+    }
+    return bound_sympy(expression, made)
+
+
+def traced_ranges(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Mapping[Any, Any]:
+    """Return symbol -> ValueRanges as tracing had them: from 2 on, whatever range was given."""
+    ranges: Mapping[Any, Any] = size.node.shape_env.var_to_range
+    return ranges
 
 
 def hint_of(size: Any) -> int | None:

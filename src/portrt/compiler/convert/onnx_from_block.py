@@ -16,6 +16,7 @@ from portrt import torch_internals
 from portrt.compiler.convert.exact_doubles import exact_doubles
 from portrt.compiler.convert.opset_17 import to_opset_17
 from portrt.compiler.convert.origins import Origin, decomposed_from, name_after_origins
+from portrt.compiler.convert.size_arithmetic import exact_sizes
 from portrt.compiler.convert.translations import Translations, with_built_in
 from portrt.compiler.convert.wrong_translations import wrong_translation
 from portrt.compiler.plan import Block
@@ -112,7 +113,9 @@ def onnx_from_block(
         # The exporter runs the graph on fake tensors that share the symbols of the whole program: a
         # comparison of sizes in there would add a guard to the program.
         with keep_recurrent_layers(), torch_internals.unguarded():
-            model = torch_internals.onnx_ir_from_program(program, written, known, exact_doubles)
+            model = torch_internals.onnx_ir_from_program(
+                program, written, known, lambda graph: _prepare(graph, block.program)
+            )
         _name_inputs(model, block)  # decomposition renames them
         _simplify(model)
         _name_inputs(model, block)  # and so does OutputFixPass where an input is an output
@@ -138,6 +141,12 @@ def onnx_from_block(
         time.perf_counter() - started,
     )
     return OnnxModel(data, external, opset, len(model.graph), origins)
+
+
+def _prepare(graph_module: torch.fx.GraphModule, program: ExportedProgram) -> None:
+    """Rewrite what torch.onnx translates inexactly."""
+    exact_doubles(graph_module)
+    exact_sizes(graph_module, program.range_constraints)
 
 
 def _name_inputs(model: onnx_ir.Model, block: Block) -> None:

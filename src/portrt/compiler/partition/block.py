@@ -21,7 +21,7 @@ from portrt.compiler.plan import Block
 from portrt.compiler.sizes import data_sizes
 from portrt.errors import PartitionError
 from portrt.graphs import nested, symbols
-from portrt.graphs.specs import input_specs, output_spec, size_tree
+from portrt.graphs.specs import input_specs, number_tree, output_spec
 from portrt.graphs.symbols import ProfileRanges
 from portrt.torch_internals.programs import positional_call_graph
 
@@ -81,7 +81,7 @@ def block_from_submodule(
         env[own] = by_name[name]
     known = symbols.dimensions_of(new_inputs)
     for own in sizes:
-        env[own] = symbols.emit(graph, size_tree(own.meta["val"], known), new_inputs)
+        env[own] = symbols.emit(graph, number_tree(own.meta["val"], known), new_inputs)
     for index, node in enumerate(graph.nodes):
         if node.op == "call_function":
             node.name = f"portrt_size_{index}"  # so that the nodes below keep their names
@@ -179,6 +179,6 @@ def _symbols(node: torch.fx.Node) -> set[Any]:
     return {
         symbol
         for size in sizes
-        if isinstance(size, torch.SymInt)
+        if isinstance(size, (torch.SymInt, torch.SymFloat))
         for symbol in torch_internals.expression_of(size).free_symbols
     }

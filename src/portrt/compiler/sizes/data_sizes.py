@@ -124,6 +124,6 @@ def size_sources(size: torch.fx.Node) -> list[torch.fx.Node]:
 
 
 def has_tree(size: Any, known: symbols.Dimensions) -> bool:
-    """Return whether a size is integer arithmetic on known dimensions and unbacked symbols."""
+    """Return whether a number is arithmetic on known dimensions and unbacked symbols."""
     own = dict.fromkeys(unbacked_symbols([size]), (0, 0))
-    return symbols.tree_of_size(size, {**known, **own}) is not None
+    return symbols.tree_of_number(size, {**known, **own}) is not None

@@ -21,9 +21,15 @@ Translations = tuple[tuple[Any, Callable[..., Any]], ...]
 @lru_cache(maxsize=16)
 def with_built_in(extra: Translations = ()) -> torch_internals.Translations:
     """Return the built-in translations and `extra`, as `torch_internals` takes them."""
+    from portrt.compiler.convert import size_arithmetic
     from portrt.compiler.convert.translations import mapping, quantized, spectral
 
-    plain = (*quantized.built_in(), *mapping.built_in(), *extra)
+    plain = (
+        *quantized.built_in(),
+        *mapping.built_in(),
+        *size_arithmetic.built_in(),
+        *extra,
+    )
     return (
         *((target, function, False) for target, function in plain),
         *(

@@ -23,6 +23,7 @@ from portrt.compiler.lower.decompositions import (
     resize,
     scatter,
     signs,
+    sizes,
     special,
     spectral,
 )
@@ -39,6 +40,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **resize.DECOMPOSITIONS,
     **scatter.DECOMPOSITIONS,
     **signs.DECOMPOSITIONS,
+    **sizes.DECOMPOSITIONS,
     **special.DECOMPOSITIONS,
     **spectral.DECOMPOSITIONS,
 }
