@@ -136,17 +136,10 @@ def test_a_size_that_must_be_even_is_said_and_torchs_fix_works() -> None:
     torch.testing.assert_close(module(X[:4]), Pairs()(X[:4]))
 
 
-def test_sizes_that_must_be_equal_are_named_and_shared_dims_are_the_fix() -> None:
+def test_sizes_that_must_be_equal_are_named() -> None:
     error = error_of(Same(), [X, X + 1], dynamic_shapes=({0: BATCH}, {0: OTHER}))
     assert "other = L['y'].size()[0] and batch = L['x'].size()[0] must" in error.happened
     assert "other = batch" in error.remedy
-
-    ranges = {"min_shape": (1, 4), "opt_shape": (6, 4), "max_shape": (64, 4)}
-    error = error_of(Same(), [portrt.Input(**ranges), portrt.Input(**ranges)])
-    assert "dim_1 = dim_0" in error.remedy
-    assert "shared_dims" in error.remedy
-    shared = portrt.Input(**ranges, shared_dims={0: "n"})
-    portrt.compile(Same(), inputs=[shared, shared], dryrun=True)
 
 
 def test_a_size_that_the_model_fixes_is_named() -> None:
@@ -154,6 +147,14 @@ def test_a_size_that_the_model_fixes_is_named() -> None:
 
     assert "specialized it to be a constant (6)" in error.happened
     assert "batch = 6" in error.remedy
+
+
+def test_a_misspelled_name_in_dynamic_shapes_is_named() -> None:
+    error = error_of(Same(), [X, X + 1], dynamic_shapes={"x": {0: BATCH}, "z": {0: BATCH}})
+
+    assert "arg names ['x', 'y']" in error.happened
+    assert "['x', 'z']" in error.happened
+    assert "http" not in str(error)
 
 
 def test_a_program_that_torch_cannot_decompose_is_a_lower_error() -> None:

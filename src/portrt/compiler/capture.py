@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +15,10 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
+from portrt.compiler.examples import examples, without_tiny_sizes
 from portrt.compiler.inputs import Input
+from portrt.compiler.sizes.refused_sizes import fixed_symbols, warn_of_refused_sizes
+from portrt.compiler.sizes.requested_ranges import log_differences
 from portrt.errors import CaptureError, SettingsError
 from portrt.graphs.recurrent import keep_recurrent_layers
 from portrt.graphs.torch_error import TorchError
@@ -54,6 +59,7 @@ def capture(
                 "an ExportedProgram alone: it already has its dynamic shapes",
                 "pass dynamic_shapes to torch.export.export, or pass the nn.Module to compile",
             )
+        warn_of_refused_sizes(model)
         return _admitting_one(model)
     if not isinstance(model, torch.nn.Module):
         raise SettingsError(
@@ -82,23 +88,21 @@ def capture(
             "one of the two",
             "use Input(shape=...) or tensors beside dynamic_shapes",
         )
-    example_args, example_kwargs = _examples((args, kwargs))
+    example_args, example_kwargs = examples((args, kwargs))
+    example_args, example_kwargs = without_tiny_sizes(
+        model, example_args, example_kwargs, dynamic_shapes
+    )
     if model.training:
         logger.warning("the model is in training mode; it is compiled as it is. Call .eval() first")
-    try:
+
+    def export(shapes: Any) -> ExportedProgram:
         with torch.no_grad(), keep_recurrent_layers():
-            program = torch.export.export(
-                model, example_args, example_kwargs, dynamic_shapes=dynamic_shapes, strict=strict
+            return torch.export.export(
+                model, example_args, example_kwargs, dynamic_shapes=shapes, strict=strict
             )
-    except Exception as err:
-        failure = TorchError.of(err)
-        raise CaptureError(
-            f"torch.export could not capture {type(model).__qualname__}: {failure}",
-            "a model that torch.export.export takes with these inputs",
-            "; ".join(
-                (*failure.advice, "torch.export.draft_export(model, args) lists every cause")
-            ),
-        ) from err
+
+    program = _exported(export, dynamic_shapes, (model, args, kwargs))
+    warn_of_refused_sizes(program)
     seconds = time.perf_counter() - started
     logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)
     if isinstance(dynamic_shapes, _COLLECTIONS):
@@ -106,6 +110,97 @@ def capture(
         dynamic_shapes = collection.dynamic_shapes(model, example_args, example_kwargs)
     hints = any(isinstance(leaf, _DimHint) for leaf in _leaves(dynamic_shapes))
     return _admitting_one(program) if hints else program
+
+
+def _exported(
+    export: Callable[[Any], ExportedProgram],
+    dynamic_shapes: Any,
+    given: tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]],
+) -> ExportedProgram:
+    """Call torch.export; see `_exported_otherwise` for ranges that it refuses."""
+    try:
+        return export(dynamic_shapes)
+    except Exception as err:
+        found = _exported_otherwise(err, export, dynamic_shapes, given)
+        if found is None:
+            raise _capture_error(given[0], err) from err
+        return found
+
+
+def _capture_error(model: torch.nn.Module, err: Exception) -> CaptureError:
+    failure = TorchError.of(err)
+    return CaptureError(
+        f"torch.export could not capture {type(model).__qualname__}: {failure}",
+        "a model that torch.export.export takes with these inputs",
+        "; ".join((*failure.advice, "torch.export.draft_export(model, args) lists every cause")),
+    )
+
+
+def _exported_otherwise(
+    err: Exception,
+    export: Callable[[Any], ExportedProgram],
+    dynamic_shapes: Any,
+    given: tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]],
+) -> ExportedProgram | None:
+    """Return a program for ranges that torch.export refused; None if there is none.
+
+    First with sizes of which torch assumes nothing, so that 0 and 1 are like others. Then, for
+    ranges of `Input`s, with the sizes that torch finds to be equal, and the ranges that it finds.
+    """
+    if "onstraints violated" not in str(err):
+        return None
+    with torch_internals.oblivious_to_size_one(), contextlib.suppress(Exception):
+        return export(dynamic_shapes)
+    model, args, kwargs = given
+    if not any(isinstance(leaf, Input) and leaf.dynamic_axes for leaf in _leaves((args, kwargs))):
+        return None
+    fixed: set[tuple[int, int]] = set()
+    for _ in range(2):
+        shapes = _shapes_of_inputs(model, args, kwargs, _inferred(fixed))
+        with torch_internals.oblivious_to_size_one():
+            try:
+                program = export(shapes)
+            except Exception:
+                logger.debug("torch.export fails without the ranges, too", exc_info=True)
+                return None
+        more = _fixed_axes(program)
+        if not more:
+            break
+        fixed |= more
+    log_differences(program, args, kwargs, TorchError.of(err).cause)
+    return program
+
+
+def _fixed_axes(program: ExportedProgram) -> set[tuple[int, int]]:
+    """Return (flat input, axis) of the dynamic sizes that the program's guards fix."""
+    fixed = fixed_symbols(program)
+    found = set()
+    for index, value in enumerate(torch_internals.user_input_values(program)):
+        shape: Sequence[Any] = value.shape if isinstance(value, torch.Tensor) else ()
+        for axis, size in enumerate(shape):
+            if isinstance(size, torch.SymInt) and torch_internals.expression_of(size) in fixed:
+                found.add((index, axis))
+    return found
+
+
+def _inferred(fixed: set[tuple[int, int]]) -> Callable[[Any], Any]:
+    """Return a function from a leaf to its dynamic shapes, inferred within the requested ranges.
+
+    It must be called for the leaves in order.
+    """
+    count = itertools.count()
+
+    def shapes_of(leaf: Any) -> Any:
+        index = next(count)
+        if not isinstance(leaf, Input):
+            return None
+        return {
+            axis: torch.export.Dim.AUTO(min=leaf.min_shape[axis], max=leaf.max_shape[axis])
+            for axis in leaf.dynamic_axes
+            if (index, axis) not in fixed
+        }
+
+    return shapes_of
 
 
 def _admitting_one(program: ExportedProgram) -> ExportedProgram:
@@ -125,24 +220,6 @@ def _leaves(tree: Any) -> list[Any]:
     return pytree.tree_leaves(tree)
 
 
-def _examples(tree: Any) -> Any:
-    """Return the tree with an example tensor instead of each `Input`.
-
-    A tensor that occurs twice is copied: torch.export merges inputs that are the same object, and
-    the program would then ignore the second one.
-    """
-    leaves, spec = pytree.tree_flatten(tree)
-    made: list[Any] = []
-    for seed, leaf in enumerate(leaves):
-        if isinstance(leaf, Input):
-            made.append(leaf.example(seed))
-        elif isinstance(leaf, torch.Tensor) and any(leaf is other for other in made):
-            made.append(leaf.clone())
-        else:
-            made.append(leaf)
-    return pytree.tree_unflatten(made, spec)
-
-
 def _dynamic_shapes_of_inputs(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -154,6 +231,16 @@ def _dynamic_shapes_of_inputs(
     def shapes_of(leaf: Any) -> Any:
         return leaf.dynamic_shapes(dims) if isinstance(leaf, Input) else None
 
+    return _shapes_of_inputs(model, args, kwargs, shapes_of)
+
+
+def _shapes_of_inputs(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes_of: Callable[[Any], Any],
+) -> Any:
+    """Return the arguments of forward, by name, with the shapes of each leaf in its place."""
     try:
         bound = inspect.signature(model.forward).bind(*args, **kwargs)
     except TypeError as err:

@@ -28,6 +28,7 @@ from portrt.compiler.partition import partition
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.compiler.program_cache import build_program
 from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, write_report
+from portrt.compiler.reports.unmatched_operators import warn_of_unmatched_operators
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
 from portrt.errors import BuildError, ConvertError, SettingsError
 from portrt.format.compile_report import MissingEngine, report_of_manifest
@@ -233,7 +234,12 @@ def _plan(
         verdicts = (translated, *(task.builder.supports(node) for task in tasks))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
-    return partition(lower(captured, settings), settings, supports, excluded, profile_ranges)
+    lowered = lower(captured, settings)
+    if not excluded:
+        warn_of_unmatched_operators(
+            settings.torch_executed_ops, captured.graph_module, lowered.graph_module
+        )
+    return partition(lowered, settings, supports, excluded, profile_ranges)
 
 
 def _build(

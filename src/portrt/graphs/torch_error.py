@@ -15,9 +15,11 @@ _MAX_ADVICE = 3
 # Lines around the cause that do not help a user: hints to torch's logs, links, and a first line
 # that every failure inside a branch has.
 _NOISE = re.compile(
-    r"For more (information|details)|TORCH_LOGS|TORCHDYNAMO|https?://|^Caused by|draft_export|"
+    r"^For more (information|details)|TORCH_LOGS|TORCHDYNAMO|https?://|^Caused by|draft_export|"
     r"doesn't work unless it is captured completely|If you suspect the guard|developer context"
 )
+# At the end of a line that has the cause.
+_REFERENCE = re.compile(r"(?<=\S)\s*For more (information|details)\b.*")
 # Hints that are not actionable for a user.
 _NO_ADVICE = re.compile(
     r"open an issue|report an issue|is fundamental|debug context|torch\._dynamo|set_stance"
@@ -49,7 +51,7 @@ class TorchError:
     def of(cls, err: BaseException) -> TorchError:
         """Read an error that torch.export raised."""
         text = str(err).strip()
-        lines = [line.strip() for line in text.splitlines()]
+        lines = [_REFERENCE.sub("", line).strip() for line in text.splitlines()]
         return cls(_cause(lines) or type(err).__name__, _place(err, text), _advice(text, lines))
 
     def __str__(self) -> str:

@@ -507,3 +507,19 @@ def test_a_node_on_another_device_than_the_model_stays() -> None:
     plan = partition(lower(program), Settings(min_block_size=1), translation)
 
     assert any("it runs on meta, the model on cpu" in reason for reason in reasons(plan).values())
+
+
+def test_names_of_operators_that_match_nothing_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    portrt.compile(
+        nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Dropout()).eval(),
+        inputs=[randn(2, 4)],
+        engines="onnxruntime",
+        min_block_size=1,
+        torch_executed_ops={"aten.sliu", "aten.silu", "aten.dropout.default", "higher_order.cond"},
+    )
+    assert "'aten.sliu', which matches no operator; did you mean 'aten.silu'?" in caplog.text
+    assert "'aten.dropout.default', which matches no operator; torch decomposes it" in caplog.text
+    assert "'higher_order.cond', which matches no operator\n" in caplog.text
+    assert "'aten.silu', which" not in caplog.text

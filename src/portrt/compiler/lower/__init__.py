@@ -21,6 +21,7 @@ from portrt.compiler.lower.shape_conditions import shape_conditions
 from portrt.compiler.lower.unalias_constants import unalias_constants
 from portrt.compiler.lower.user_passes import run_user_passes
 from portrt.compiler.lower.view_to_reshape import view_to_reshape
+from portrt.compiler.lower.without_raw_views import without_raw_views
 from portrt.compiler.options.settings import Settings
 from portrt.graphs import nested
 
@@ -51,6 +52,7 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
     """
     started = time.perf_counter()
     settings = settings or Settings()
+    program = without_raw_views(program)
     program = distinct_operands(lift_nested_constants(unalias_constants(program)))
     lowered = decompose(program, resolved(settings.translations))
     for target, _ in resolved(settings.translations):

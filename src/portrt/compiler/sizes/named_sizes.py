@@ -102,10 +102,12 @@ def _names_of_axes(
     elif isinstance(dynamic_shapes, (tuple, list)):
         specs = list(dynamic_shapes)
     pairs = zip_longest(values, specs[: len(values)])
-    return [_names(leaf, axes) for value, spec in pairs for leaf, axes in _leaves(value, spec)]
+    return [
+        _names(leaf, axes) for value, spec in pairs for leaf, axes in leaves_with_specs(value, spec)
+    ]
 
 
-def _leaves(value: Any, spec: Any) -> Iterator[tuple[Any, Any]]:
+def leaves_with_specs(value: Any, spec: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each leaf of a value with its part of the specification, which may be incomplete."""
     children, structure = pytree.tree_flatten(value, is_leaf=lambda item: item is not value)
     if structure.is_leaf():
@@ -116,7 +118,7 @@ def _leaves(value: Any, spec: Any) -> Iterator[tuple[Any, Any]]:
     else:
         specs = pytree.tree_flatten(spec, is_leaf=lambda item: item is not spec)[0]
     for child, part in zip_longest(children, specs[: len(children)]):
-        yield from _leaves(child, part)
+        yield from leaves_with_specs(child, part)
 
 
 def _names(leaf: Any, axes: Any) -> dict[int, str]:

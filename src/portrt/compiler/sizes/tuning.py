@@ -38,7 +38,7 @@ def sizes_to_tune_for(
         SettingsError: The profiles are invalid, see `profiles_of_names`; inputs have different
             numbers of profiles; or one size has two ranges.
     """
-    given = list(_arguments(program, args, kwargs))
+    given = list(arguments_of(program, args, kwargs))
     tuned = _sizes_of_inputs(given)
     if profiles is None:
         return tuned
@@ -52,10 +52,15 @@ def sizes_to_tune_for(
     return profiles_of_names(profiles, sizes, tuned)
 
 
-def _arguments(
+def arguments_of(
     program: ExportedProgram, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield each flat argument with its fake value in the program."""
+    """Yield each flat argument with its fake value in the program.
+
+    Args:
+        program: The captured program.
+        args, kwargs: Example arguments, as `capture` took them.
+    """
     if program.example_inputs is None:
         return iter(())
     named = {name: (kwargs or {}).get(name) for name in program.example_inputs[1]}

@@ -1,0 +1,131 @@
+"""Attention operators of single devices, which a program has that was decomposed on that device.
+
+Engines take scaled_dot_product_attention, which is one ONNX node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Any, dropout: float, causal: bool, scale: Any
+) -> Any:
+    """Return the output; NotImplemented where it is random, or the causal mask is ambiguous."""
+    if dropout != 0.0 or (causal and bias is not None):
+        return NotImplemented
+    return aten.scaled_dot_product_attention.default(
+        query, key, value, bias, 0.0, causal, scale=scale
+    )
+
+
+def _logsumexp(query: Tensor, key: Tensor, bias: Any, causal: bool, scale: Any) -> Tensor:
+    """Return the logarithms of the softmax denominators, in float32."""
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query.float(), key.float().transpose(-2, -1)) * factor
+    if causal:
+        rows, columns = (
+            torch.arange(size, device=query.device) for size in (query.shape[-2], key.shape[-2])
+        )
+        scores = scores.masked_fill(columns > rows.unsqueeze(1), -torch.inf)
+    if bias is not None:
+        scores = scores + bias
+    return torch.logsumexp(scores, -1)
+
+
+def _flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> Any:
+    return _nine(query, key, value, None, dropout_p, is_causal, return_debug_mask, scale)
+
+
+def _overrideable(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_bias: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> Any:
+    return _nine(query, key, value, attn_bias, dropout_p, is_causal, return_debug_mask, scale)
+
+
+def _cudnn(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_bias: Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> Any:
+    return _nine(query, key, value, attn_bias, dropout_p, is_causal, return_debug_mask, scale)
+
+
+def _nine(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    dropout: float,
+    causal: bool,
+    debug: bool,
+    scale: Any,
+) -> Any:
+    found = _attention(query, key, value, bias, dropout, causal, scale)
+    if found is NotImplemented or debug:
+        return NotImplemented
+    lengths = (query.shape[-2], key.shape[-2])
+    sums = _logsumexp(query, key, bias, causal, scale)
+    return (found, sums, None, None, *lengths, *_seed(query), query.new_empty((0,)))
+
+
+def _efficient(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_bias: Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> Any:
+    found = _attention(query, key, value, attn_bias, dropout_p, is_causal, scale)
+    if found is NotImplemented:
+        return NotImplemented
+    return (found, _logsumexp(query, key, attn_bias, is_causal, scale), *_seed(query))
+
+
+def _seed(query: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the state of a generator that nothing is drawn from."""
+    return tuple(  # type: ignore[return-value]
+        torch.zeros((), dtype=torch.int64, device=query.device) for _ in range(2)
+    )
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten._scaled_dot_product_flash_attention.default: _flash,
+    aten._scaled_dot_product_efficient_attention.default: _efficient,
+    aten._scaled_dot_product_cudnn_attention.default: _cudnn,
+    aten._scaled_dot_product_fused_attention_overrideable.default: _overrideable,
+}

@@ -1,0 +1,173 @@
+"""Sizes within the ranges of a program that its own guards refuse.
+
+torch.export adds a guard where the model compares sizes, and keeps the range that was requested.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from portrt import torch_internals
+from portrt.graphs import symbols
+from portrt.graphs.program_inputs import user_input_nodes
+
+logger = logging.getLogger(__name__)
+
+_MAX_GUARDS = 3
+# Tried sizes are so far from that of the example: a guard may require multiples of a number.
+_DISTANCES = (-8, -6, -4, -3, -2, -1, 1, 2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A guard, and inputs that it refuses.
+
+    Attributes:
+        guard: The condition, as torch writes it.
+        shapes: Input -> shape, of the inputs with dynamic sizes.
+        symbol: The symbol that differs from the example inputs; None for several.
+        size: Its value.
+    """
+
+    guard: str
+    shapes: str
+    symbol: Any
+    size: int
+
+
+def warn_of_refused_sizes(program: ExportedProgram) -> None:
+    """Log the guards that refuse sizes within the program's ranges, each with an example."""
+    by_guard: dict[str, Refusal] = {}
+    for refusal in refused_sizes(program):
+        by_guard.setdefault(refusal.guard, refusal)
+    for refusal in list(by_guard.values())[:_MAX_GUARDS]:
+        logger.warning(
+            "the program refuses sizes within its ranges, such as %s: torch.export found in the "
+            "model that %s",
+            refusal.shapes,
+            refusal.guard,
+        )
+
+
+def fixed_symbols(program: ExportedProgram) -> set[Any]:
+    """Return the symbols of which the guards accept no tried size but that of the example."""
+    refused: dict[Any, set[int]] = {}
+    for refusal in refused_sizes(program):
+        refused.setdefault(refusal.symbol, set()).add(refusal.size)
+    tried = _tried_sizes(program, _examples(program))
+    return {symbol for symbol, sizes in tried.items() if sizes and sizes == refused.get(symbol)}
+
+
+def refused_sizes(program: ExportedProgram) -> list[Refusal]:
+    """Try the guards at the ends of each range, beside the example, and between.
+
+    Returns:
+        The refused ones of the tried sizes; none for a program without guards.
+    """
+    if not torch_internals.guards_code_of(program) or program.example_inputs is None:
+        return []
+    try:
+        guards = torch_internals.guards_of(program.module())
+        base = _examples(program)
+        if guards is None or _failure(program, guards, base):
+            return []
+        found = []
+        for symbol, tried in _trials(program, base):
+            guard = _failure(program, guards, tried)
+            if guard:
+                shapes = _shapes(program, tried)
+                found.append(Refusal(guard, shapes, symbol, tried.get(symbol, 0)))
+    except (ArithmeticError, TypeError, ValueError, RuntimeError):
+        logger.debug("the guards were not tried", exc_info=True)
+        return []
+    return found
+
+
+def _trials(
+    program: ExportedProgram, base: Mapping[Any, int]
+) -> Iterator[tuple[Any, dict[Any, int]]]:
+    """Yield the symbol that differs from the example, or None, and the size of each symbol."""
+    tried = _tried_sizes(program, base)
+    for symbol, some in tried.items():
+        for size in sorted(some):
+            yield symbol, {**base, symbol: size}
+    ends: tuple[Callable[[Iterable[int]], int], ...] = (min, max)
+    for end in ends:
+        yield None, {**base, **{symbol: end(some) for symbol, some in tried.items() if some}}
+
+
+def _tried_sizes(program: ExportedProgram, base: Mapping[Any, int]) -> dict[Any, set[int]]:
+    found = {}
+    for symbol, example in base.items():
+        low, high = symbols.bounds_of(program.range_constraints[symbol])
+        near = {example + distance for distance in _DISTANCES} | {2 * example + 1, low}
+        if high is not None:
+            near |= {high, (low + high) // 2}
+        found[symbol] = {
+            size for size in near if low <= size and (high is None or size <= high)
+        } - {example}
+    return found
+
+
+def _examples(program: ExportedProgram) -> dict[Any, int]:
+    """Return the size that each symbol has in the example inputs."""
+    found: dict[Any, int] = {}
+    for value in torch_internals.user_input_values(program):
+        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+        for size in sizes:
+            if not isinstance(size, torch.SymInt):
+                continue
+            parts = symbols.linear(torch_internals.expression_of(size))
+            hint = torch_internals.hint_of(size)
+            if parts is not None and hint is not None and parts[0] in program.range_constraints:
+                symbol, scale, offset = parts
+                found.setdefault(symbol, (hint - offset) // scale)
+    return found
+
+
+def _failure(program: ExportedProgram, guards: torch.nn.Module, sizes: Mapping[Any, int]) -> str:
+    """Return the guard that refuses inputs of these sizes, or ""."""
+    flat = pytree.tree_leaves(program.example_inputs)
+    values = torch_internals.user_input_values(program)
+    inputs = [
+        _with_sizes(example, value, sizes) for example, value in zip(flat, values, strict=True)
+    ]
+    try:
+        guards(*inputs)
+    except AssertionError as err:
+        return str(err).removeprefix("Guard failed: ")
+    return ""
+
+
+def _with_sizes(example: Any, value: Any, sizes: Mapping[Any, int]) -> Any:
+    if isinstance(value, torch.SymInt):
+        return _size(value, sizes)
+    if not isinstance(value, torch.Tensor):
+        return example
+    shape = [_size(size, sizes) for size in value.shape]
+    return torch.empty(shape, dtype=value.dtype, device="meta")
+
+
+def _size(size: Any, sizes: Mapping[Any, int]) -> int:
+    if isinstance(size, int):
+        return size
+    numbers = {symbol: sympy.Integer(number) for symbol, number in sizes.items()}
+    return int(torch_internals.expression_of(size).xreplace(numbers))
+
+
+def _shapes(program: ExportedProgram, sizes: Mapping[Any, int]) -> str:
+    found = []
+    for name, node in user_input_nodes(program).items():
+        value = node.meta.get("val")
+        shape: Any = value.shape if isinstance(value, torch.Tensor) else ()
+        if any(isinstance(size, torch.SymInt) for size in shape):
+            found.append(f"{name} {tuple(_size(size, sizes) for size in shape)}")
+    return ", ".join(found)
