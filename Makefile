@@ -20,10 +20,12 @@ test: $(VENV)/.dev
 test-large: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/roundtrip/test_large.py
 
-# Random graphs against eager PyTorch, of a new seed; GRAPHS, MINUTES, SEED and JOBS can be given.
+# Random graphs against eager PyTorch, of a new seed; GRAPHS, MINUTES, SEED, JOBS and
+# WITHOUT (operators to leave out) can be given.
 fuzz: $(VENV)/.dev
 	cd tests && ../$(BIN)/python -m fuzz --minutes $(MINUTES) --jobs $(JOBS) --out ../fuzz-finds \
-		$(if $(GRAPHS),--graphs $(GRAPHS)) $(if $(SEED),--seed $(SEED))
+		$(if $(GRAPHS),--graphs $(GRAPHS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(WITHOUT),--without $(WITHOUT))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

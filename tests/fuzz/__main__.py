@@ -49,10 +49,15 @@ def _one(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         search.run(options.graphs, seed, options.minutes * 60)
         finds = [f"{key}: {find.what}" for key, find in search.finds.items()]
         return {
-            "counts": dataclasses.asdict(made.counts),
+            "counts": _plain(made.counts),
             "finds": finds,
             "repeated": search.repeated,
         }
+
+
+def _plain(counts: Counts) -> dict[str, Any]:
+    values = {field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)}
+    return {name: dict(v) if isinstance(v, Counter) else v for name, v in values.items()}
 
 
 def _several(options: argparse.Namespace, seed: int) -> dict[str, Any]:

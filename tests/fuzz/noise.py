@@ -60,6 +60,9 @@ _ACCUMULATES = frozenset(
 # Of these the absolute error is bounded, not the relative one: fast kernels.
 _ABSOLUTE = {"sigmoid": 2e-7, "silu": 2e-6, "glu": 2e-6}
 
+_LOGARITHMS = frozenset({"logsumexp", "logcumsumexp", "logaddexp", "logaddexp2", "log_softmax"})
+_NEAR_ARGUMENT = frozenset({"tanhshrink"})
+
 
 class Noisy:
     """Calls steps with noise of a few units in the last place; for `graph.evaluate`."""
@@ -87,7 +90,16 @@ class Noisy:
             for value, wide in zip(results, exact, strict=True)
         ]
 
-    def _changed(self, name: str, value: torch.Tensor, exact: torch.Tensor | None) -> torch.Tensor:
+    def _changed(
+        self, name: str, args: Sequence[Any], value: torch.Tensor, exact: torch.Tensor | None
+    ) -> torch.Tensor:
+        if name in _NEAR_ARGUMENT:  # a difference of nearly equal numbers
+            value = self._rounded(args[0], None) - (args[0] - value)
+        if name in _LOGARITHMS:  # of sums near 1
+            noise = torch.rand(value.shape, generator=self._rng) * 2 - 1
+            value = torch.where(
+                value.abs() < 1, value + noise.to(value.dtype) * (4 * _EPS[value.dtype]), value
+            )
         return self._shifted(name, self._signed(self._rounded(value, exact)))
 
     def _shifted(self, name: str, value: torch.Tensor) -> torch.Tensor:
