@@ -51,6 +51,18 @@ def test_the_registry_writes_the_newest_opset_and_no_newer_one() -> None:
     assert internals.onnx_ir_from_program(program, OPSET).opset_imports[""] == OPSET
 
 
+def test_a_translation_can_call_torchs_own_and_any_onnx_operator() -> None:
+    def both(x: Any, dims: Any) -> Any:
+        first, _ = internals.onnx_call("Split", [x], 2, axis=0, num_outputs=2)
+        return internals.torch_translation(aten.flip.default)(first, dims)
+
+    program = exported(lambda_module(lambda x: x.flip(0))(), randn(4))
+    model = internals.onnx_ir_from_program(program, OPSET, ((aten.flip.default, both, False),))
+
+    assert model.graph[0].op_type == "Split"
+    assert len(model.graph) > 1
+
+
 def test_decompositions_leave_whole_what_is_translated() -> None:
     table = internals.onnx_decompositions(OPSET)
 

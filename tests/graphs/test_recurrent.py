@@ -84,6 +84,40 @@ def test_a_projection_gives_eagers_numbers() -> None:
             assert_same(program(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "options"),
+    [
+        (nn.LSTM, torch.float32, {"proj_size": 3, "num_layers": 2, "bidirectional": True}),
+        (nn.LSTM, torch.float64, {"proj_size": 3, "bias": False, "batch_first": True}),
+        (nn.LSTM, torch.float16, {"proj_size": 3, "num_layers": 2, "bidirectional": True}),
+        (nn.LSTM, torch.bfloat16, {"proj_size": 3}),
+        (nn.LSTM, torch.float64, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+        (nn.GRU, torch.float64, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+        (nn.GRU, torch.float64, {"bias": False}),
+    ],
+    ids=str,
+)
+def test_layers_without_a_kernel_are_in_the_engine(
+    kind: Any, dtype: torch.dtype, options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    model = Layers(kind, **options).to(dtype).eval()
+    program = portrt.compile(
+        model,
+        inputs=[torch.randn(4, 3, 5, dtype=dtype)],
+        dynamic_shapes=dims(),
+        engines="onnxruntime",
+        require_full_compilation=True,
+        output_format="exported_program",
+    )
+    module, tolerance = program.module(), {8: 1e-12, 4: 1e-5, 2: 2e-2}[dtype.itemsize]
+
+    for first, second in ((4, 3), (1, 1), (12, 2)):
+        x = torch.randn(first, second, 5, dtype=dtype)
+        with torch.no_grad():
+            assert_same(module(x), model(x), rtol=tolerance, atol=tolerance)
+
+
 def test_torch_exports_as_before_afterwards() -> None:
     kernels = dict(aten.lstm.input.py_kernels)
     with keep_recurrent_layers():

@@ -27,6 +27,7 @@ FLOATS = ("f32", "f16", "bf16", "f64")
 INTS = ("i64", "i32")
 NUMBERS = (*FLOATS, *INTS)
 ALL = (*NUMBERS, "bool")
+EVERY = (*ALL, "i16", "i8", "u8")
 
 # Part of what the partitioner says where ONNX Runtime refuses a dtype.
 NO_KERNEL = "onnxruntime refuses"

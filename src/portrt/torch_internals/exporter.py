@@ -152,6 +152,22 @@ def onnx_scan(body: Any, states: Any, rows: Any, others: Any) -> Any:
     return hop.higher_order_scan(body, states, rows, others)
 
 
+def onnx_call(operator: str, inputs: Any, outputs: int, **attributes: Any) -> Any:
+    """Write a call of an ONNX operator inside a translation, with any number of outputs.
+
+    onnxscript's opsets write one output where an operator has a variable number, as Scan.
+    """
+    from torch.onnx._internal.exporter._torchlib.ops import hop
+
+    return hop.call_op(operator, *inputs, _num_outputs=outputs, **attributes)
+
+
+def torch_translation(target: Any) -> Callable[..., Any]:
+    """Return torch.onnx's own translation of an operator, for one that replaces part of it."""
+    found: Callable[..., Any] = _registry(NEWEST_OPSET).get_decomps(target)[0].onnx_function
+    return found
+
+
 def _agree_on_functions(model: onnx_ir.Model) -> None:
     """Set one version for the functions of branches: the exporter writes 1, in some calls 23."""
     domains = {domain for domain, _, _ in model.functions}

@@ -192,6 +192,17 @@ def with_constants(
     return other
 
 
+def extend_constants(
+    program: ExportedProgram, signature: ExportGraphSignature, constants: Mapping[str, torch.Tensor]
+) -> None:
+    """Give a program more constants, in place, once its graph has placeholders for them.
+
+    The graph may be one that no program can be made of, such as one with calls of submodules.
+    """
+    program._graph_signature = signature
+    program._constants = {**program.constants, **constants}
+
+
 def positional_call_graph(signature: ExportGraphSignature) -> list[ModuleCallEntry]:
     """Make the calling convention of a block: positional tensors in, a tuple of tensors out."""
     inputs = [spec.arg for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]

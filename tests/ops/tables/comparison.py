@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ops.case import ALL, FLOATS, NUMBERS, T, rows
+from ops.case import ALL, EVERY, FLOATS, NUMBERS, T, rows
 
 CASES = [
     *[
@@ -34,9 +34,11 @@ CASES = [
     *rows("where.self", T("bool:0,3"), T("0,3"), T("3")),
     *rows("where.self", T("bool:b,3"), T("f32:b,3"), T("i64:b,3"), variant="mixed"),
     *rows("where.self", T("bool:b,3"), T("f16:b,3"), T("f32:"), variant="mixed-scalar"),
-    *rows(
-        "where.self", T("bool:b,3"), T("b,3"), T("b,3"), over=("u8", "i8", "i16"), lacks=("i16",)
-    ),
+    *rows("where.self", T("bool:b,3"), T("b,3"), T("3"), over=("u8", "i8", "i16")),
+    *rows("maximum.default", T("b,3"), T("3"), over=("u8", "i8", "i16")),
+    *rows("minimum.default", T("b,3"), T("3"), over=("u8", "i8", "i16")),
+    *rows("masked_fill.Scalar", T("b,4"), T("bool:b,1"), 1, over=EVERY),
+    *rows("masked_fill.Tensor", T("b,4"), T("bool:4"), T(""), over=EVERY),
     *rows(
         "aten.where.self",
         T("b,3"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ops.case import ALL, FLOATS, NUMBERS, T, rows
+from ops.case import ALL, EVERY, FLOATS, NUMBERS, T, rows
 
 F = ("f32", "f16", "bf16", "i64", "bool")
 aten = torch.ops.aten
@@ -93,7 +93,8 @@ CASES = [
     ),
     *rows("index.Tensor", T("5,4,3"), [None, T("i64:2,b", 0, 3), T("i64:b", 0, 2)]),
     *rows("index.Tensor", T("5,4,3"), [None, None, T("i64:b", 0, 2)]),
-    *rows("index.Tensor", T("5,4"), [T("i32:b", 0, 4)]),
+    *rows("index.Tensor", T("5,4"), [T("i32:b", 0, 4)], over=EVERY),
+    *rows("index.Tensor", T("5,4"), [T("i32:b", -5, 4), T("i64:b", 0, 3)]),
     *rows("index.Tensor", T("5,4"), [T("i64:", 0, 4)]),
     *rows("index.Tensor", T("b,s"), [T("i64:2", 0, 0), T("i64:2", 0, 0)]),
     *rows(
@@ -187,6 +188,32 @@ CASES = [
             ),
         )
     ],
+    *[
+        row
+        for accumulate in (False, True)
+        for row in rows(
+            "aten.index_put.default",
+            T("5,4"),
+            T("3,4"),
+            T("i32:3", 0, 4) if accumulate else T("i32:3", 2, 2),
+            variant=f"int32 rows {accumulate}",
+            over=EVERY,
+            function=lambda x, v, i, a=accumulate: aten.index_put(
+                x, [i + (0 if a else torch.arange(3, dtype=torch.int32))], v, a
+            ),
+        )
+    ],
+    *rows(
+        "aten.index_put.default",
+        T("b,4,5"),
+        T("b,2"),
+        T("i32:2", 0, 0),
+        T("i64:2", 1, 4),
+        variant="int32 and int64",
+        function=lambda x, v, i, j: aten.index_put(
+            x, [None, i + torch.tensor([0, 2], dtype=torch.int32), j], v
+        ),
+    ),
     *rows(
         "aten.index_put.default",
         T("5,4"),

@@ -180,5 +180,8 @@ CASES = [
     *rows("_pdist_forward.default", T("5,3"), 3.0),
     *rows("_pdist_forward.default", T("5,3"), 0.0),
     *rows("_pdist_forward.default", T("5,3"), float("inf")),
-    *rows("_pdist_forward.default", T("n,3"), 2.0, stays="no translation"),
+    *rows("_pdist_forward.default", T("n,3"), 2.0),
+    *rows("_pdist_forward.default", T("b,3"), 1.0),
+    *[row for n in (0, 1, 2) for row in rows("_pdist_forward.default", T(f"{n},3"), 2.0)],
+    *rows("_pdist_forward.default", T("b,3"), float("inf")),
 ]

@@ -70,7 +70,6 @@ CASES = [
     *_row("logaddexp", "plain", T("b,4"), T("4"), function=torch.logaddexp),
     *_row("logcumsumexp", "plain", T("b,4"), function=lambda x: torch.logcumsumexp(x, -1)),
     *_row("cumprod", "plain", T("b,4"), function=lambda x: torch.cumprod(x, -1)),
-    *_row("cummax", "plain", T("b,4"), function=lambda x: torch.cummax(x, -1)[0], stays=_NONE),
     *_row("linalg.norm", "matrix", T("b,3,4"), function=lambda x: torch.linalg.matrix_norm(x)),
     *_row(
         "linalg.vector_norm", "2", T("b,4"), function=lambda x: torch.linalg.vector_norm(x, dim=-1)

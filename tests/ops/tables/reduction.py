@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ops.case import ALL, FLOATS, INTS, NUMBERS, T, rows
+from ops.case import ALL, EVERY, FLOATS, INTS, NUMBERS, T, rows
 
 CASES = [
     *[
@@ -54,6 +54,24 @@ CASES = [
             *rows(f"{op}.default", T("b,9", -1, 1), -1, over=INTS, variant="ties"),
             *rows(f"{op}.default", T("0,3"), 1),
         )
+    ],
+    *[
+        row
+        for op in ("cummax.default", "cummin.default")
+        for row in (
+            *rows(op, T("b,4"), 1, over=EVERY),
+            *rows(op, T("b,5,s"), -1, over=("f32", "i64")),
+            *rows(op, T("b,5,s"), 0),
+            *rows(op, T("2,9", special=True), -1, over=("f32", "f16", "f64")),
+            *rows(op, T("2,0"), -1),
+            *rows(op, T("2,1"), -2),
+            *rows(op, T(""), 0, over=("f32", "bool")),
+        )
+    ],
+    *[
+        row
+        for op in ("_is_all_true.default", "_is_any_true.default")
+        for row in (*rows(op, T("bool:b,2")), *rows(op, T("bool:0,3")), *rows(op, T("bool:")))
     ],
     *rows("cumsum.default", T("b,4"), 1, over=NUMBERS),
     *rows("cumsum.default", T("b,4,3"), -2, over=("f32", "bool")),

@@ -72,8 +72,12 @@ class OnnxRuntimeBuilder:
             group_norm_by_instance_norm,
         )
         from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_integer_sums
+        from portrt.compiler.backends.onnxruntime.rewrites.missing_kernels import (
+            widen_missing_kernels,
+        )
 
         data = exact_integer_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
+        data = widen_missing_kernels(data)
         # Opening it checks that every operator has a kernel here; the session is discarded.
         try:
             open_session(data, model.weights, WeightsImage(build_input.image), low_memory=True)

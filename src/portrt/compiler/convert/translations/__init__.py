@@ -22,11 +22,12 @@ Translations = tuple[tuple[Any, Callable[..., Any]], ...]
 def with_built_in(extra: Translations = ()) -> torch_internals.Translations:
     """Return the built-in translations and `extra`, as `torch_internals` takes them."""
     from portrt.compiler.convert import size_arithmetic
-    from portrt.compiler.convert.translations import mapping, quantized, spectral
+    from portrt.compiler.convert.translations import mapping, quantized, recurrent, spectral
 
     plain = (
         *quantized.built_in(),
         *mapping.built_in(),
+        *recurrent.built_in(),
         *size_arithmetic.built_in(),
         *extra,
     )

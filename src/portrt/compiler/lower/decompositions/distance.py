@@ -37,13 +37,12 @@ def _pdist(x: torch.Tensor, p: float = 2.0) -> Any:
     need float64, which not every engine has.
     """
     rows = x.shape[0]
-    if not isinstance(rows, int) or rows < 2:
-        return NotImplemented
+    if isinstance(rows, int) and rows < 2:
+        return x.new_zeros(0)
     position = torch.arange(rows * (rows - 1) // 2, device=x.device)
-    row = torch.arange(1, rows - 1, device=x.device)  # without the first row, which begins at 0
-    begins = torch.zeros_like(position)
-    if rows > 2:
-        begins = begins.scatter(0, _begin(row, rows), 1)
+    # Rows that have a pair, without the first, which begins at 0; a slice takes any number of rows.
+    row = torch.arange(rows, device=x.device)[1:-1]
+    begins = torch.zeros_like(position).scatter(0, _begin(row, rows), torch.ones_like(row))
     first = torch.cumsum(begins, 0)
     second = position - _begin(first, rows) + first + 1
     one, other = (aten.index_select(x, 0, index) for index in (first, second))

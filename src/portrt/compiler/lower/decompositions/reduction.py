@@ -29,6 +29,11 @@ def _any(x: torch.Tensor, dim: Dims = None, keepdim: bool = False) -> torch.Tens
     return counted.sum(dims, keepdim) > 0 if x.dim() else counted > 0
 
 
+def _all_true(x: torch.Tensor) -> torch.Tensor:
+    """Count false elements, for `_any`'s reason."""
+    return x.logical_not().to(torch.int64).sum() == 0
+
+
 def _any_of_one(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
     return _any(x, [dim], keepdim)
 
@@ -87,7 +92,9 @@ def _mean(
     x: torch.Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Any:
     """Cast to `dtype` before the division and name all dimensions, which torch.onnx does not."""
-    if any(type(x.shape[axis]) is int and x.shape[axis] == 0 for axis in dim or ()) and x.dim():
+    if x.dim() == 0:
+        return x.to(dtype or x.dtype).clone()
+    if any(type(x.shape[axis]) is int and x.shape[axis] == 0 for axis in dim or ()):
         return aten.sum.dim_IntList(x, dim, keepdim, dtype=dtype) / 0  # NaN for an empty tensor
     if dtype is not None and dtype != x.dtype:
         return aten.mean.dim(x.to(dtype), dim, keepdim)
@@ -104,6 +111,8 @@ def _prod(
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten._is_all_true.default: _all_true,
+    aten._is_any_true.default: _any,
     aten.amax.default: _extreme(torch.amax),
     aten.amin.default: _extreme(torch.amin),
     aten.any.default: _any,

@@ -77,10 +77,14 @@ def _scatter_mean(x: Tensor, dim: int, index: Tensor, source: Tensor, *, include
 def _index_put(
     x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
 ) -> Any:
-    """Accumulate float16 in float32: ONNX Runtime has no kernel that adds float16 by index."""
-    if not accumulate or x.dtype != torch.float16:
-        return NotImplemented
-    return aten.index_put(x.float(), indices, values.float(), True).to(x.dtype)
+    """Convert int32 indices: ONNX's ScatterND takes int64.
+
+    float16 is accumulated in float32: ONNX Runtime has no kernel that adds float16 by index.
+    """
+    wide = _wide_indices(indices)
+    if accumulate and x.dtype == torch.float16:
+        return aten.index_put(x.float(), wide, values.float(), True).to(x.dtype)
+    return NotImplemented if wide is indices else aten.index_put(x, wide, values, accumulate)
 
 
 def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Any:
@@ -99,9 +103,15 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Any:
 
 def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
     """Convert int32 indices: ONNX's GatherND takes int64."""
+    wide = _wide_indices(indices)
+    return NotImplemented if wide is indices else aten.index(x, wide)
+
+
+def _wide_indices(indices: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """Convert int32 indices to int64; returns the argument itself if there are none."""
     if not any(index is not None and index.dtype == torch.int32 for index in indices):
-        return NotImplemented
-    return aten.index(x, [None if i is None else i.to(torch.int64) for i in indices])
+        return indices
+    return [i.to(torch.int64) if i is not None and i.dtype == torch.int32 else i for i in indices]
 
 
 def _masked_select(x: Tensor, mask: Tensor) -> Any:
