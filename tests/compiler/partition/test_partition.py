@@ -69,7 +69,6 @@ def count_blocks(program: Any) -> int:
     [
         ("custom_op_between", "portrt_tests.shifted_relu.default", "torch.onnx has no translation"),
         ("random", "aten.rand_like.default", "random numbers"),
-        ("constant_block", "aten.arange.default", "computes a constant"),
     ],
 )
 def test_a_node_that_stays_has_its_reason(name: str, target: str, reason: str) -> None:

@@ -8,6 +8,7 @@ import time
 from torch.export import ExportedProgram
 
 from portrt.compiler.convert.translations import resolved
+from portrt.compiler.lower.constant_data import constant_data
 from portrt.compiler.lower.decompose import decompose
 from portrt.compiler.lower.distinct_operands import distinct_operands
 from portrt.compiler.lower.drop_metadata_asserts import drop_metadata_asserts
@@ -52,8 +53,8 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
     """
     started = time.perf_counter()
     settings = settings or Settings()
-    program = without_raw_views(program)
-    program = distinct_operands(lift_nested_constants(unalias_constants(program)))
+    program = constant_data(unalias_constants(without_raw_views(program)))
+    program = distinct_operands(lift_nested_constants(program))
     lowered = decompose(program, resolved(settings.translations))
     for target, _ in resolved(settings.translations):
         if _calls(program, target) and not _calls(lowered, target):

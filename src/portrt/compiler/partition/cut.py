@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
 from portrt import torch_internals
 from portrt.compiler.options.settings import Settings
+from portrt.compiler.partition.fold import Folder
 from portrt.compiler.partition.group import Group, groups_of
 from portrt.compiler.partition.plan import plan_of
 from portrt.compiler.partition.verdicts import Supports, verdicts_of
@@ -23,7 +23,6 @@ from portrt.graphs.module_path import ModulePath
 from portrt.graphs.source_line import source_line
 from portrt.graphs.symbols import ProfileRanges
 from portrt.verdict import Verdict
-from portrt.weights import storable
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +50,20 @@ def partition(
         PartitionError: A node stays in PyTorch although the settings forbid it.
     """
     started = time.perf_counter()
-    weights = _weights(program)
+    folder = Folder(program)
 
     def verdicts_in(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         return verdicts_of(module, settings, supports, excluded or {})
 
-    left_out = _cut(program.graph_module, verdicts_in, weights, settings)
+    left_out = _cut(program.graph_module, verdicts_in, folder.weights, settings, folder=folder)
+    folder.finish()
     if settings.require_full_compilation and left_out:
         raise PartitionError(
             f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
             "every node in an engine, as require_full_compilation=True requires",
             "change the model, or compile with require_full_compilation=False",
         )
-    plan = plan_of(program, weights, left_out, profile_ranges or {})
+    plan = plan_of(program, folder.weights, left_out, profile_ranges or {})
     logger.info(
         "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
         len(plan.blocks),
@@ -82,6 +82,7 @@ def _cut(
     weights: Mapping[str, Any],
     settings: Settings,
     prefix: str = "",
+    folder: Folder | None = None,
 ) -> list[FallbackNode]:
     """Cut a graph into blocks, and the graphs inside it that stay in PyTorch.
 
@@ -89,7 +90,11 @@ def _cut(
         The nodes that are in no block.
     """
     verdicts = verdicts_in(graph_module)
+    if folder is not None:
+        folder.fold_refused(verdicts)
     groups, dropped = groups_of(graph_module, verdicts, weights, settings, is_branch=bool(prefix))
+    if folder is not None:
+        dropped = folder.fold_groups(dropped)
     left_out = [_left_out(node, verdict) for node, verdict in dropped]
     refused = {node.name: verdict for node, verdict in verdicts.items() if not verdict}
     groups = [_with_graphs(group, graph_module) for group in groups]
@@ -187,26 +192,3 @@ def _target_name(node: torch.fx.Node) -> str:
     if isinstance(node.target, (str, torch._ops.OpOverload)):
         return str(node.target)
     return str(getattr(node.target, "__name__", node.target))
-
-
-def _weights(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
-    """Return placeholder name -> (name, tensor) of parameters, constants and unwritten buffers."""
-    signature = program.graph_signature
-    mutated = set(signature.buffers_to_mutate.values())
-    found = {}
-    for spec in signature.input_specs:
-        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-            continue
-        assert spec.target is not None
-        held = program.state_dict.get(spec.target)
-        tensor = program.constants.get(spec.target) if held is None else held
-        if spec.target not in mutated and _is_plain(tensor):
-            found[spec.arg.name] = (spec.target, tensor)
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    """Return whether it is a tensor, not of a subclass, that a weights image can hold."""
-    if not isinstance(value, torch.Tensor) or not storable(value.dtype):
-        return False
-    return type(value.detach()) is torch.Tensor and value.layout is torch.strided

@@ -180,13 +180,15 @@ def _verdict_on_group(
 ) -> Verdict:
     members = set(group)
     sources = {source for node in group for source in node.all_input_nodes} - members
-    if not any(
-        isinstance(source.meta.get("val"), torch.Tensor) and source.name not in weights
-        for source in sources
-    ):
+    if all(source.name in weights or not _is_given(source) for source in sources):
         return _CONSTANT
     small = _small([group], graph_module, settings.min_block_size)
     return YES if is_full_model or not small else small[group[0]]
+
+
+def _is_given(source: torch.fx.Node) -> bool:
+    """Return whether a node is a tensor, or a size that is read from one."""
+    return isinstance(source.meta.get("val"), (torch.Tensor, torch.SymInt, torch.SymFloat))
 
 
 def _operator_count(group: Group, graph_module: torch.fx.GraphModule) -> int:

@@ -19,6 +19,14 @@ from portrt.verdict import YES, Verdict
 
 Supports = Callable[[torch.fx.Node], Verdict]
 
+aten = torch.ops.aten
+
+# They compute nothing: PyTorch checks what engines return.
+_CHECKS = {
+    *(aten._assert_async.default, aten._assert_async.msg, aten._assert_scalar.default),
+    *(aten.sym_constrain_range.default, aten.sym_constrain_range_for_size.default),
+}
+
 
 def verdicts_of(
     graph_module: torch.fx.GraphModule,
@@ -29,7 +37,7 @@ def verdicts_of(
     """Return a verdict for each node that computes tensors.
 
     A control-flow operator is in an engine together with its branches, or not at all. Nodes that
-    compute sizes have no verdict: they are computed where they are used.
+    compute sizes have no verdict: they are computed where they are used. Checks have none either.
     """
     device = _main_device(graph_module)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
@@ -40,6 +48,8 @@ def verdicts_of(
         found: dict[torch.fx.Node, Verdict] = {}
         for node in module.graph.nodes:
             if node.op != "call_function" or torch_internals.is_symbolic_call(node):
+                continue
+            if node.target in _CHECKS:
                 continue
             if node.target is operator.getitem:
                 found[node] = found.get(
