@@ -53,6 +53,11 @@ FILES ?= 10000
 hostile: $(VENV)/.dev
 	cd tests && JOBS=$(JOBS) ../$(BIN)/python hostile_run.py $(FILES)
 
+.PHONY: bench-check
+# What comparing the program with the model costs; a few minutes.
+bench-check: $(VENV)/.demo
+	$(BIN)/python benchmarks/check.py
+
 # Half an hour on 2 cores; writes docs/models.md.
 models: $(VENV)/.dev
 	$(BIN)/python benchmarks/models.py

@@ -87,6 +87,7 @@ OTHER: dict[str, Any] = {
     "builder_python": "",  # an interpreter, see below
     "build_timeout_s": 7.0,
     "check": "off",
+    "check_budget": 0.5,
     "strict": True,
     "cache_dir": "elsewhere",
     "cache_built_engines": False,

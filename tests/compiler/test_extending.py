@@ -81,7 +81,7 @@ def test_a_translation_comes_before_that_of_torch_onnx() -> None:
     model = lambda_module(lambda x: torch.tanh(x) * 2)()
     options: dict[str, Any] = {"translations": {"aten.tanh": tanh_to_onnx}}
     with pytest.raises(CheckError):
-        compiled(model, **options)
+        compiled(model, check="error", **options)
     program = compiled(model, check="accept", **options)
     torch.testing.assert_close(program.module()(X), torch.sinh(X) * 2)
 
@@ -113,7 +113,7 @@ def test_a_wrong_translation_is_caught() -> None:
         return op.Relu(op.Add(x, op.CastLike(shift, x)))
 
     with pytest.raises(CheckError, match="differs from PyTorch"):
-        compiled(Model(), translations={SHIFTED_RELU: wrong})
+        compiled(Model(), translations={SHIFTED_RELU: wrong}, check="error")
 
 
 def test_a_translation_that_fails_leaves_its_operator_in_pytorch(

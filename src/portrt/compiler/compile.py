@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.compiler.building.check import sample_blocks
-from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.attempts import LeftOut, build_planned
 from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.capture import capture
 from portrt.compiler.convert import translation
@@ -23,25 +20,21 @@ from portrt.compiler.lower import lower
 from portrt.compiler.options.backend_options import built_in_owners
 from portrt.compiler.options.fields import docstring_section, options_of
 from portrt.compiler.options.settings import Settings
-from portrt.compiler.package.assemble import assemble
 from portrt.compiler.partition import partition
-from portrt.compiler.plan import Block, Engine, Plan
+from portrt.compiler.plan import Plan
 from portrt.compiler.program_cache import build_program
-from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, write_report
+from portrt.compiler.reports.coverage import coverage, write_report
 from portrt.compiler.reports.unmatched_operators import warn_of_unmatched_operators
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
-from portrt.errors import BuildError, ConvertError, SettingsError
-from portrt.format.compile_report import MissingEngine, report_of_manifest
+from portrt.errors import SettingsError
+from portrt.format.compile_report import report_of_manifest
 from portrt.format.manifest import decode, parse
-from portrt.graphs import nested
 from portrt.graphs.module_path import ModulePath, warn_of_unmatched_patterns
-from portrt.graphs.node_names import nodes_named
 from portrt.graphs.symbols import ProfileRanges
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.module import module_of
 from portrt.runtime.trust import mark_trusted
 from portrt.verdict import YES, Verdict
-from portrt.weights import image_from_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,9 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IRS = ("default", "dynamo")
-
-# Number of attempts that exclude single nodes after a failure; later ones exclude whole blocks.
-_MAX_TRIES = 8
 
 
 @overload
@@ -150,7 +140,7 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
         profile_ranges = sizes_to_tune_for(
             captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
         )
-        program = _compiled(captured, settings, tasks, profile_ranges)
+        program = _compiled(captured, settings, tasks, profile_ranges, started)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
 
@@ -174,12 +164,21 @@ def _compiled(
     settings: Settings,
     tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
+    started: float,
 ) -> ExportedProgram:
     """Return the program with engines; with `dryrun` print the plan and return the captured one."""
     if not settings.dryrun:
 
         def build() -> tuple[ExportedProgram, bool]:
-            return _build(captured, settings, tasks, profile_ranges)
+            def plan(left_out: LeftOut) -> Plan:
+                return _plan(
+                    captured, settings, tasks, profile_ranges, left_out.nodes, left_out.whole
+                )
+
+            def lower_again(left_out: LeftOut) -> ExportedProgram:
+                return lower(captured, settings, left_out.whole)
+
+            return build_planned(captured, settings, tasks, plan, lower_again, started)
 
         program = build_program(captured, settings, tasks, profile_ranges, build)
         for text in manifests_of(program):
@@ -224,140 +223,34 @@ def _plan(
     tasks: Sequence[EngineTask],
     profile_ranges: ProfileRanges,
     excluded: Mapping[str, Verdict],
+    whole: Mapping[str, Verdict] | None = None,
 ) -> Plan:
+    """Lower and partition.
+
+    Args:
+        captured: The captured program.
+        settings: Settings of the compilation.
+        tasks: The engines to build.
+        profile_ranges: Optimization profiles of the engines.
+        excluded: Name of a node of the lowered program -> why it stays in PyTorch.
+        whole: Name of a node of the captured program -> why it stays as it is, in PyTorch.
+    """
+    whole = whole or {}
     extra = resolved(settings.translations)
 
     into_onnx = any(task.builder.input == "onnx" for task in tasks)
 
     def supports(node: torch.fx.Node) -> Verdict:
+        kept = whole.get(torch_internals.origin_of(node)) if whole else None
+        if kept is not None:
+            return kept
         translated = translation(node, translations=extra) if into_onnx else YES
         verdicts = (translated, *(task.builder.supports(node) for task in tasks))
         return next((verdict for verdict in verdicts if not verdict), YES)
 
-    lowered = lower(captured, settings)
-    if not excluded:
+    lowered = lower(captured, settings, whole)
+    if not excluded and not whole:
         warn_of_unmatched_operators(
             settings.torch_executed_ops, captured.graph_module, lowered.graph_module
         )
     return partition(lowered, settings, supports, excluded, profile_ranges)
-
-
-def _build(
-    captured: ExportedProgram,
-    settings: Settings,
-    tasks: Sequence[EngineTask],
-    profile_ranges: ProfileRanges,
-) -> tuple[ExportedProgram, bool]:
-    """Plan and build; after a failure leave the failing nodes to PyTorch and plan again.
-
-    Returns:
-        The program, and whether it has every requested engine.
-    """
-    excluded: dict[str, Verdict] = {}
-    for tries in itertools.count(1):
-        plan = _plan(captured, settings, tasks, profile_ranges, excluded)
-        if tries == 1:
-            log_coverage(coverage(plan))
-        missing: list[MissingEngine] = []
-        image = image_from_tensors(plan.tensors)
-        samples = sample_blocks(plan, captured) if _wants_samples(tasks) else {}
-        engines: dict[str, list[Engine]] = {}
-        failed: dict[str, Verdict] = {}
-        for block in plan.blocks:
-            engines[block.name], failures = engines_of_block(
-                plan, block, image, tasks, samples.get(block.name)
-            )
-            missing += [
-                MissingEngine(block.name, backend, one_line(failure.happened))
-                for backend, failure in failures
-            ]
-            if not engines[block.name]:
-                errors = [failure for _, failure in failures]
-                failed |= _nodes_to_exclude(block, errors, whole=tries >= _MAX_TRIES)
-        if not failed:
-            break
-        excluded |= failed
-    if not plan.blocks:
-        _report_nothing_compiled(excluded, settings, tasks)
-    policy = {"fallback": settings.fallback}
-    if settings.check == "first-open":
-        policy["check"] = settings.check
-    report = coverage(plan, missing)
-    if not plan.blocks:  # there is no manifest to store it
-        write_report(report, settings.report)
-    program = assemble(
-        plan, image if plan.tensors else None, engines, policy, report=report.to_json()
-    )
-    _copy_shared_tensors(program, captured)
-    complete = all(len(made) == len(tasks) for made in engines.values())
-    return program, complete and not excluded
-
-
-def _wants_samples(tasks: Sequence[EngineTask]) -> bool:
-    return any(task.settings.check != "off" or task.settings.precision == "fp16" for task in tasks)
-
-
-def _copy_shared_tensors(program: ExportedProgram, captured: ExportedProgram) -> None:
-    """Copy tensors that the program shares with the model, such as buffers that calls modify."""
-    pairs = (
-        (program.state_dict, captured.state_dict),
-        (program.constants, captured.constants),
-    )
-    seen: dict[int, Any] = {}  # tied tensors stay tied
-    for own, theirs in pairs:
-        for name, value in own.items():
-            if name in theirs and isinstance(value, torch.Tensor):
-                own[name] = copy.deepcopy(value, seen)
-
-
-def _nodes_to_exclude(
-    block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
-) -> dict[str, Verdict]:
-    """Return the nodes to exclude, with the reason: those that the failures name, or the block."""
-    names = {
-        node.name
-        for node in nested.all_nodes(block.program.graph_module)
-        if nested.is_operator(node)
-    }
-    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
-    remedy = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
-    known = set().union(*(_nodes_at_fault(failure, names) for failure in failures))
-    known = known or _control_flow(block)  # which builders support least
-    excluded = known if known and not whole else names
-    logger.warning(
-        "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
-        ", ".join(sorted(known)) if excluded is known else "all",
-        len(names),
-        block.name,
-        f"{reason} (do: {remedy})",
-    )
-    return dict.fromkeys(excluded, Verdict.no("build_failed", reason, remedy))
-
-
-def _control_flow(block: Block) -> set[str]:
-    return {
-        node.name
-        for node in block.program.graph.nodes
-        if isinstance(node.target, torch._ops.HigherOrderOperator)
-    }
-
-
-def _nodes_at_fault(failure: BuildError | ConvertError, names: set[str]) -> set[str]:
-    """Return the nodes of a block that a failure names."""
-    if isinstance(failure, ConvertError):
-        return {failure.node} & names if failure.node else set()
-    return nodes_named(failure.happened, names)
-
-
-def _report_nothing_compiled(
-    excluded: Mapping[str, Verdict], settings: Settings, tasks: Sequence[EngineTask]
-) -> None:
-    """Log a warning, or raise BuildError if engines were requested by name and failed."""
-    if excluded and (settings.engines is not None or settings.require_full_compilation):
-        reasons = dict.fromkeys(f"{it.reason} (do: {it.remedy})" for it in excluded.values())
-        raise BuildError(
-            "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
-            f"an engine by {' or '.join(task.builder.name for task in tasks)}",
-            "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
-        )
-    logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")

@@ -197,6 +197,6 @@ def _check(
     if engine.requires.get("host_code") and not trusted:
         return {"skipped": NOT_TRUSTED.reason}
     block = plan.blocks[0]
-    sample = sample_blocks(plan, captured).get(block.name)
+    sample = sample_blocks(plan, captured).samples.get(block.name)
     accept = settings.check == "accept"
     return check_engine(block, engine, image, sample, accept=accept, trusted=trusted)

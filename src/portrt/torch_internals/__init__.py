@@ -73,6 +73,8 @@ if TYPE_CHECKING:
         is_data_dependent,
         is_symbolic_call,
         is_unbacked,
+        origin_of,
+        traced_node,
         traced_ranges,
     )
 
@@ -109,6 +111,7 @@ __all__ = [
     "onnx_decompositions",
     "onnx_ir_from_program",
     "onnx_scan",
+    "origin_of",
     "placeholder_names",
     "program_from_graph",
     "read_program",
@@ -117,6 +120,7 @@ __all__ = [
     "set_guards",
     "torch_tensor_of",
     "torch_translation",
+    "traced_node",
     "traced_ranges",
     "unguarded",
     "unchecked_module",

@@ -81,3 +81,26 @@ def inferring(mode: Any) -> Iterator[None]:
 
     with mode, enable_python_dispatcher():
         yield
+
+
+def origin_of(node: torch.fx.Node) -> str:
+    """Return the name of the node that a node of a decomposed program comes from, or "".
+
+    After several decompositions in turn it is a node of the first program.
+    """
+    made_of = node.meta.get("from_node") or ()
+    return _root_name(made_of[-1]) if made_of else ""
+
+
+def traced_node() -> str:
+    """Return the name of the node whose call is being traced by a decomposition, or ""."""
+    from torch.fx.traceback import get_current_meta
+
+    made_of = get_current_meta().get("from_node") or ()
+    return _root_name(made_of[-1]) if made_of else ""
+
+
+def _root_name(source: Any) -> str:
+    while source.from_node:
+        source = source.from_node[-1]
+    return str(source.name)

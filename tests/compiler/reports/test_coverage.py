@@ -14,7 +14,7 @@ from models import CASES
 from torch import nn
 
 import portrt
-import portrt.compiler.compile as compiler
+import portrt.compiler.attempts as compiler
 from portrt import cli
 from portrt.errors import PackageError, SaveError, SettingsError
 from portrt.format.compile_report import CompileReport

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from portrt.compiler.options.precision import PRECISIONS
 from portrt.compiler.plan import Block, Engine, Plan
@@ -21,6 +22,7 @@ from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
 from portrt.format.manifest import Blob, EngineSpec
 from portrt.graphs.control_flow import subgraph_sites
 from portrt.numerics.compare import arithmetic_of, compare_outputs
+from portrt.numerics.judge import excuse_rows
 from portrt.runtime.random_inputs import random_block_inputs
 from portrt.torch_internals import run_flat, unchecked_module
 from portrt.weights import WeightsImage
@@ -36,13 +38,39 @@ class Sample:
     outputs: tuple[torch.Tensor, ...]
 
 
-def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a planned program in PyTorch.
+
+    Attributes:
+        samples: Block name -> its inputs and outputs.
+        outputs: Outputs of the program's graph.
+    """
+
+    samples: Mapping[str, Sample]
+    outputs: tuple[Any, ...]
+
+
+def sample_blocks(plan: Plan, captured: ExportedProgram) -> PlannedRun:
     """Run the program in PyTorch on its example inputs, and record inputs and outputs per block.
 
     The result is empty if the program has no example inputs, or fails on them.
     """
     if captured.example_inputs is None:
-        return {}
+        return PlannedRun({}, ())
+    try:
+        return run_in_pytorch(plan, pytree.tree_leaves(captured.example_inputs))
+    except Exception:
+        logger.warning("engines are not checked: the model fails on its inputs", exc_info=True)
+        return PlannedRun({}, ())
+
+
+def run_in_pytorch(plan: Plan, flat: Sequence[Any]) -> PlannedRun:
+    """Run the planned program and its blocks in PyTorch.
+
+    Raises:
+        Exception: Whatever an operator raises.
+    """
     blocks = {block.name: block for block in plan.blocks}
     found: dict[str, Sample] = {}
 
@@ -51,17 +79,20 @@ def sample_blocks(plan: Plan, captured: ExportedProgram) -> dict[str, Sample]:
         found[name] = Sample(tuple(inputs), outputs)
         return outputs
 
+    outputs = run_plan(plan, flat, run)
+    return PlannedRun(found, outputs)
+
+
+def run_plan(
+    plan: Plan, flat: Sequence[Any], run: Callable[[str, Sequence[Any]], Any]
+) -> tuple[Any, ...]:
+    """Run the planned program in PyTorch, with `run(name, inputs)` for its blocks."""
     for site in subgraph_sites(plan.graph_module):
         if site.calls:  # PyTorch calls the blocks of a subgraph by name
             for node in site.module.graph.find_nodes(op="call_module"):
                 setattr(site.module, str(node.target), _Recorder(str(node.target), run))
-    try:
-        with torch.no_grad():
-            run_flat(plan.program, captured.example_inputs, run)
-    except Exception:
-        logger.warning("engines are not checked: the model fails on its inputs", exc_info=True)
-        return {}
-    return found
+    with torch.no_grad():
+        return run_flat(plan.program, (tuple(flat), {}), run)
 
 
 class _Recorder(torch.nn.Module):
@@ -93,6 +124,7 @@ def check_engine(
     accept: bool,
     label: str = "",
     trusted: bool = True,
+    keep: Callable[[Session], None] = lambda _: None,
 ) -> Mapping[str, Any]:
     """Compare an engine with its block, and return the entry `check` for the manifest.
 
@@ -104,10 +136,32 @@ def check_engine(
         accept: Log a difference beyond the tolerance instead of raising.
         label: Description of the engine for messages.
         trusted: Whether it may carry host (CPU) code, as engines built in this process may.
+        keep: Called with the opened engine, once it has run.
 
     Raises:
         BuildError: The engine opens, but fails on the sample.
         CheckError: An output differs by more than its tolerance.
+    """
+    check = compare_engine(block, engine, image, sample, trusted=trusted, keep=keep)
+    for row in check.get("outputs", ()):
+        if not row["ok"]:
+            _report(label or f"the {engine.backend} engine of {block.name}", engine, row, accept)
+    return check
+
+
+def compare_engine(
+    block: Block,
+    engine: Engine,
+    image: torch.Tensor,
+    sample: Sample | None,
+    *,
+    trusted: bool = True,
+    keep: Callable[[Session], None] = lambda _: None,
+) -> Mapping[str, Any]:
+    """Compare an engine with its block; see `check_engine`, which also reports differences.
+
+    Raises:
+        BuildError: The engine opens, but fails on the sample.
     """
     if sample is None:
         return {"skipped": "there were no sample inputs"}
@@ -129,25 +183,31 @@ def check_engine(
             outputs = _run(session, sample)
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
+    keep(session)
+    arithmetic = arithmetic_of(engine.backend, engine.build)
+    rows = compare_block(block, image, sample, outputs, arithmetic)
+    return {"device": device.type, "outputs": rows}
+
+
+def compare_block(
+    block: Block,
+    image: torch.Tensor,
+    sample: Sample,
+    outputs: Sequence[torch.Tensor],
+    arithmetic: str,
+) -> list[dict[str, Any]]:
+    """Compare outputs of an engine with those of its block; return a row for each."""
 
     def arguments() -> list[torch.Tensor]:
         stored = WeightsImage(image)
+        device = sample.inputs[0].device
         return [*sample.inputs, *(stored.tensor(name).to(device) for name in block.weights)]
 
     names = [spec.name for spec in block.outputs]
     module = block.program.graph_module
-    rows = compare_outputs(
-        names,
-        outputs,
-        sample.outputs,
-        arithmetic_of(engine.backend, engine.build),
-        module,
-        arguments,
-    )
-    for row in rows:
-        if not row["ok"]:
-            _report(label or f"the {engine.backend} engine of {block.name}", engine, row, accept)
-    return {"device": device.type, "outputs": rows}
+    rows = compare_outputs(names, outputs, sample.outputs, arithmetic, module, arguments)
+    excuse_rows(rows, outputs, sample.outputs, module, arguments, len(sample.inputs))
+    return rows
 
 
 def _run(session: Session, sample: Sample) -> list[torch.Tensor]:

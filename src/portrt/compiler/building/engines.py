@@ -24,6 +24,7 @@ from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.convert import OnnxModel, onnx_from_block
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.plan import Block, Engine, Plan
+from portrt.engines.base import Session
 from portrt.errors import BuildError, CheckError, ConvertError
 from portrt.numerics.compare import worst_difference
 from portrt.weights import WeightsImage
@@ -39,6 +40,7 @@ def engines_of_block(
     image: torch.Tensor,
     tasks: Sequence[EngineTask],
     sample: Sample | None,
+    sessions: dict[tuple[str, int], Session] | None = None,
 ) -> tuple[list[Engine], list[tuple[str, Failure]]]:
     """Build the engines of one block; also return backend and error of failed builds.
 
@@ -48,26 +50,27 @@ def engines_of_block(
         image: The weights image of the program.
         tasks: The engines to build.
         sample: Inputs and outputs of the block in PyTorch; None leaves the engines unchecked.
+        sessions: Takes the engines that were opened, by block name and position.
 
     Raises:
         CheckError: The outputs of an engine differ from those of the block.
         BuildError: An engine could not be built although `require_engines` is set.
     """
-    extra = resolved(tasks[0].settings.translations) if tasks else ()
 
     def input_of(block: Block) -> BuildInput:
-        @lru_cache
-        def convert(opset: int) -> OnnxModel:
-            return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
-
-        return BuildInput(block, plan.tensors, image, convert)
+        return build_input_of(plan, block, image, tasks)
 
     build_input = input_of(block)
     built: list[Engine] = []
     failures: list[tuple[str, Failure]] = []
     for task in tasks:
+
+        def keep(session: Session, place: tuple[str, int] = (block.name, len(built))) -> None:
+            if sessions is not None:
+                sessions[place] = session
+
         try:
-            built.append(_build_one(task, build_input, sample))
+            built.append(_build_one(task, build_input, sample, keep))
             if sample is not None and "outputs" in (built[-1].check or {}):
                 _check_other_branches(task, block, input_of, sample)
         except (BuildError, ConvertError) as err:
@@ -78,7 +81,20 @@ def engines_of_block(
     return built, failures
 
 
-def _engine(
+def build_input_of(
+    plan: Plan, block: Block, image: torch.Tensor, tasks: Sequence[EngineTask]
+) -> BuildInput:
+    """Return what builders take for a block; it is converted once for each opset."""
+    extra = resolved(tasks[0].settings.translations) if tasks else ()
+
+    @lru_cache
+    def convert(opset: int) -> OnnxModel:
+        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
+
+    return BuildInput(block, plan.tensors, image, convert)
+
+
+def unchecked_engine(
     task: EngineTask, build_input: BuildInput, sample: Sample | None
 ) -> tuple[Engine, BuildInput]:
     """Build an engine without checking it; also return the input that it was built from."""
@@ -104,7 +120,7 @@ def _check_other_branches(
             build_input = input_of(inverted)
             outputs = run_block(inverted, build_input.tensors, sample.inputs)
             other = Sample(sample.inputs, outputs)
-            engine, build_input = _engine(task, build_input, other)
+            engine, build_input = unchecked_engine(task, build_input, other)
             check_engine(inverted, engine, build_input.image, other, accept=accept, label=label)
         except CheckError:
             raise
@@ -112,13 +128,18 @@ def _check_other_branches(
             logger.info("other branches of %s are not checked: %s", block.name, err)
 
 
-def _build_one(task: EngineTask, build_input: BuildInput, sample: Sample | None) -> Engine:
+def _build_one(
+    task: EngineTask,
+    build_input: BuildInput,
+    sample: Sample | None,
+    keep: Callable[[Session], None],
+) -> Engine:
     started = time.perf_counter()
     settings, block, name = task.settings, build_input.block, task.builder.name
-    engine, build_input = _engine(task, build_input, sample)
+    engine, build_input = unchecked_engine(task, build_input, sample)
     if settings.check != "off":
         accept = settings.check == "accept"
-        check = check_engine(block, engine, build_input.image, sample, accept=accept)
+        check = check_engine(block, engine, build_input.image, sample, accept=accept, keep=keep)
         if "skipped" in check and sample and lowered_precision(name, block, settings):
             check = {**check, **simulated_check(engine, build_input, sample, accept=accept)}
         engine = dataclasses.replace(engine, check=check)

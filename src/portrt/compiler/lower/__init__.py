@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 
 from torch.export import ExportedProgram
 
@@ -38,7 +39,11 @@ GRAPH_PASSES = (
 )
 
 
-def lower(program: ExportedProgram, settings: Settings | None = None) -> ExportedProgram:
+def lower(
+    program: ExportedProgram,
+    settings: Settings | None = None,
+    whole: Collection[str] = (),
+) -> ExportedProgram:
     """Decompose, then run each of `GRAPH_PASSES` on the graph and on the graphs of its branches.
 
     User passes run last, on the outermost graph.
@@ -46,6 +51,7 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
     Args:
         program: The captured program; not modified.
         settings: Read for translations, passes and check.
+        whole: Names of nodes of `program` that are not decomposed.
 
     Raises:
         LowerError: A user pass fails, or leaves a graph that no exported program can have.
@@ -55,7 +61,7 @@ def lower(program: ExportedProgram, settings: Settings | None = None) -> Exporte
     settings = settings or Settings()
     program = constant_data(unalias_constants(without_raw_views(program)))
     program = distinct_operands(lift_nested_constants(program))
-    lowered = decompose(program, resolved(settings.translations))
+    lowered = decompose(program, resolved(settings.translations), whole)
     for target, _ in resolved(settings.translations):
         if _calls(program, target) and not _calls(lowered, target):
             logger.warning(

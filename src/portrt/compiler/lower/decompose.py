@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -27,10 +28,13 @@ logger = logging.getLogger(__name__)
 _BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
-def decompose(program: ExportedProgram, translations: Translations = ()) -> ExportedProgram:
+def decompose(
+    program: ExportedProgram, translations: Translations = (), whole: Collection[str] = ()
+) -> ExportedProgram:
     """Return a functional copy of `program` in which composite operators stay one node each.
 
-    Those are attention, norms, GELU and the operators of `translations`.
+    Those are attention, norms, GELU, the operators of `translations`, and the nodes whose names are
+    in `whole`.
     """
     table = torch_internals.onnx_decompositions(
         torch_internals.NEWEST_OPSET, with_built_in(translations)
@@ -48,7 +52,20 @@ def decompose(program: ExportedProgram, translations: Translations = ()) -> Expo
         table[_BATCH_NORM] = normalization.double_batch_norm
     # torch's own decomposition of it writes in place.
     table.pop(torch.ops.aten.diagonal_scatter.default, None)
+    if whole:
+        table = {op: _except_for(whole, made) for op, made in table.items()}
     return through_flat_inputs(program, lambda flat: _decomposed(flat, table))
+
+
+def _except_for(whole: Collection[str], made: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a decomposition that leaves the calls of some nodes as they are."""
+
+    def decomposition(*args: Any, **kwargs: Any) -> Any:
+        if torch_internals.traced_node() in whole:
+            return NotImplemented
+        return made(*args, **kwargs)
+
+    return decomposition
 
 
 def _decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:

@@ -64,7 +64,8 @@ class OneEngineKeywords(EngineKeywords, total=False):
     require_full_compilation: bool
     report: bool | File | Callable[[CompileReport], object] | None
     fallback: Literal["eager", "error"] | None
-    check: Literal["error", "accept", "off", "first-open"]
+    check: Literal["fallback", "error", "accept", "off", "first-open"]
+    check_budget: float
     strict: bool
     cache_dir: File | None
     cache_built_engines: bool

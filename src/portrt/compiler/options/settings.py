@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHECKS = ("error", "accept", "first-open", "off")
+CHECKS = ("fallback", "error", "accept", "first-open", "off")
 
 _Options = TypeVar("_Options", bound=BackendOptions)
 
@@ -219,10 +219,19 @@ class Settings:
         per_engine=True,
     )
     check: str = setting(
-        "error",
-        help='On a mismatch with PyTorch: "error", "accept", "first-open"; "off" compares nothing.',
+        "fallback",
+        help='On a mismatch: "fallback" to PyTorch, "error", "accept", "first-open"; or "off".',
         rebuilds=False,
         parse=values.one_of(CHECKS),
+    )
+    check_budget: float = setting(
+        0.2,
+        help="Share of the compile time that comparing on drawn inputs may take besides.",
+        rebuilds=False,
+        parse=values.at_least_zero(
+            "a share of the compile time",
+            "give 0 to compare on the example inputs alone",
+        ),
     )
     strict: bool = setting(False, help="Passed to `torch.export.export`.", rebuilds=False)
     cache_dir: str | None = setting(

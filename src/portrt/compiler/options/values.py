@@ -44,6 +44,21 @@ def positive(what: str, remedy: str) -> Parse:
     return parse
 
 
+def _is_share(value: float) -> bool:
+    return 0 <= value < float("inf")
+
+
+def at_least_zero(what: str, remedy: str) -> Parse:
+    """Return a check for finite numbers from 0."""
+
+    def parse(name: str, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, Real) or not _is_share(float(value)):
+            raise SettingsError(f"{name} is {value!r}", f"{what}, from 0", remedy)
+        return value
+
+    return parse
+
+
 def one_of(allowed: tuple[str, ...], *, optional: bool = False) -> Parse:
     """Return a check for the allowed names, and for None if `optional`."""
 

@@ -140,7 +140,7 @@ def _verdict_on_operator(node: torch.fx.Node) -> Verdict:
             "it writes to its inputs",
             "use the operator that returns a new tensor",
         )
-    if torch.Tag.nondeterministic_seeded in target.tags and not _drops_nothing(node):
+    if torch.Tag.nondeterministic_seeded in target.tags and not drops_nothing(node):
         return Verdict.no(
             "unsupported_operator",
             "it draws random numbers from torch's generator",
@@ -184,7 +184,7 @@ def _verdict_on_values(
     return YES
 
 
-def _drops_nothing(node: torch.fx.Node) -> bool:
+def drops_nothing(node: torch.fx.Node) -> bool:
     """Return whether the dropout of an operator is off, as usual for attention in eval mode."""
     found = node.normalized_arguments(torch.nn.Module(), normalize_to_only_use_kwargs=True)
     given = {} if found is None else found.kwargs

@@ -163,7 +163,8 @@ def _options(*, low_memory: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    # What a single run fails with is raised, and need not be printed.
+    options.log_severity_level = 4 if low_memory else 3
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads spin during a run only: afterwards torch, or the next block, needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")

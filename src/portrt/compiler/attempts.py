@@ -1,0 +1,327 @@
+"""Attempts: plan, build and check; what fails is planned again without the nodes at fault."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from portrt.compiler.building.check import PlannedRun, sample_blocks
+from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.building.precision import lowered_precision
+from portrt.compiler.building.tasks import EngineTask
+from portrt.compiler.checking.budget import Budget
+from portrt.compiler.checking.engine_fault import EngineSearch
+from portrt.compiler.checking.fault import Fault
+from portrt.compiler.checking.program import (
+    Opened,
+    ProgramCheck,
+    Variant,
+    control_flow_calls,
+    operator_names,
+)
+from portrt.compiler.options.settings import Settings
+from portrt.compiler.package.assemble import assemble
+from portrt.compiler.plan import Block, Engine, Plan
+from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, write_report
+from portrt.engines.base import Session
+from portrt.errors import BuildError, CheckError, ConvertError
+from portrt.format.compile_report import MissingEngine
+from portrt.graphs.node_names import nodes_named
+from portrt.numerics.compare import arithmetic_of
+from portrt.verdict import Verdict
+from portrt.weights import image_from_tensors
+
+logger = logging.getLogger(__name__)
+
+# Number of attempts that exclude single nodes after a failure; later ones exclude whole blocks.
+_MAX_TRIES = 8
+
+
+@dataclass
+class LeftOut:
+    """What earlier attempts leave to PyTorch.
+
+    Attributes:
+        nodes: Name of a node of the lowered program -> the reason.
+        whole: Name of a node of the captured program -> the reason; it is not decomposed either.
+    """
+
+    nodes: dict[str, Verdict] = field(default_factory=dict)
+    whole: dict[str, Verdict] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes or self.whole)
+
+    def add(self, fault: Fault) -> None:
+        """Leave out the operator at fault.
+
+        Raises:
+            CheckError: It is left out already, or no operator is known: another attempt would end
+                in the same way.
+        """
+        if fault.whole - self.whole.keys():
+            self.whole |= dict.fromkeys(fault.whole, fault.verdict())
+            self.nodes.clear()  # the next lowering gives other names
+        elif fault.nodes - self.nodes.keys():
+            self.nodes |= dict.fromkeys(fault.nodes, fault.verdict())
+        else:
+            raise fault.error()
+
+
+@dataclass(frozen=True)
+class _Built:
+    """The engines of one attempt, and what the next one is to leave out.
+
+    Attributes:
+        engines: Block name -> its engines.
+        sessions: (block name, position) -> the opened engine.
+        missing: Engines that could not be built.
+        failed: Nodes of blocks without an engine.
+    """
+
+    engines: dict[str, list[Engine]] = field(default_factory=dict)
+    sessions: dict[tuple[str, int], Session] = field(default_factory=dict)
+    missing: list[MissingEngine] = field(default_factory=list)
+    failed: dict[str, Verdict] = field(default_factory=dict)
+
+
+def build_planned(
+    captured: ExportedProgram,
+    settings: Settings,
+    tasks: Sequence[EngineTask],
+    plan_without: Callable[[LeftOut], Plan],
+    lower_without: Callable[[LeftOut], ExportedProgram],
+    started: float,
+) -> tuple[ExportedProgram, bool]:
+    """Plan, build and check; after a failure leave the failing nodes to PyTorch and plan again.
+
+    Args:
+        captured: The captured program.
+        settings: Settings of the compilation.
+        tasks: The engines to build.
+        plan_without: Makes the plan without what is left out.
+        lower_without: Lowers the captured program as for that plan.
+        started: When the compilation started, on `time.perf_counter`.
+
+    Returns:
+        The program, and whether it has every requested engine.
+
+    Raises:
+        CheckError: Results differ from PyTorch's, and `check` is "error", or nothing can be left
+            out that would make them right.
+        BuildError: No engine could be built although they were requested by name.
+    """
+    left_out = LeftOut()
+    budget = Budget(settings.check_budget, started)
+    for tries in itertools.count(1):
+        plan = plan_without(left_out)
+        if tries == 1:
+            log_coverage(coverage(plan))
+        image = image_from_tensors(plan.tensors)
+        run = sample_blocks(plan, captured) if _wants_samples(tasks) else PlannedRun({}, ())
+        search = EngineSearch(plan, image, tasks)
+        check = ProgramCheck(captured, plan, image, search, partial(lower_without, left_out))
+        checked = _Faults(settings, left_out, whole_blocks=tries >= _MAX_TRIES)
+        if settings.check != "off" and checked.found(check.fault_of_lowering(run)):
+            continue
+        built = _build_blocks(plan, image, tasks, run, check, checked)
+        if built.failed or checked.any:
+            left_out.nodes |= built.failed
+            continue
+        if settings.check == "off":
+            break
+        variants = _variants(plan, built, tasks)
+        if not checked.found(check.fault(variants, budget), plan):
+            _record(built, variants, check)
+            break
+    if not plan.blocks:
+        _report_nothing_compiled(left_out, settings, tasks)
+    policy = {"fallback": settings.fallback}
+    if settings.check == "first-open":
+        policy["check"] = settings.check
+    report = coverage(plan, built.missing)
+    if not plan.blocks:  # there is no manifest to store it
+        write_report(report, settings.report)
+    program = assemble(
+        plan, image if plan.tensors else None, built.engines, policy, report=report.to_json()
+    )
+    _copy_shared_tensors(program, captured)
+    complete = all(len(made) == len(tasks) for made in built.engines.values())
+    return program, complete and not left_out
+
+
+class _Faults:
+    """What is done about faults, by the option `check`.
+
+    Args:
+        settings: Settings of the compilation.
+        left_out: Takes what the next attempt leaves out.
+        whole_blocks: Whether to leave out whole blocks, after many attempts.
+    """
+
+    def __init__(self, settings: Settings, left_out: LeftOut, *, whole_blocks: bool) -> None:
+        self._check = settings.check
+        self._left_out = left_out
+        self.whole_blocks = whole_blocks
+        self.any = False
+
+    def found(self, fault: Fault | None, plan: Plan | None = None) -> bool:
+        """Return whether the program is to be planned again because of a fault.
+
+        Raises:
+            CheckError: `check` is "error", or nothing can be left out.
+        """
+        if fault is None:
+            return False
+        if self._check == "accept":
+            logger.warning("%s; accepted", fault.happened)
+            return False
+        if self._check != "fallback":
+            raise fault.error()
+        for block in plan.blocks if plan is not None and self.whole_blocks else ():
+            names = operator_names(block)
+            if names & fault.nodes:
+                fault = dataclasses.replace(fault, nodes=fault.nodes | names)
+        self._left_out.add(fault)
+        logger.warning("%s; it stays in PyTorch, and the rest is planned again", fault.happened)
+        self.any = True
+        return True
+
+
+def _build_blocks(
+    plan: Plan,
+    image: torch.Tensor,
+    tasks: Sequence[EngineTask],
+    run: PlannedRun,
+    check: ProgramCheck,
+    faults: _Faults,
+) -> _Built:
+    built = _Built()
+    for block in plan.blocks:
+        try:
+            made, failures = engines_of_block(
+                plan, block, image, tasks, run.samples.get(block.name), built.sessions
+            )
+        except CheckError as err:
+            if any(lowered_precision(t.builder.name, block, t.settings) for t in tasks):
+                raise  # the precision of the options is too low
+            fault = check.fault_of_block(block, run, err)
+            faults.found(fault, plan)
+            built.engines[block.name] = []
+            continue
+        built.engines[block.name] = made
+        built.missing.extend(
+            MissingEngine(block.name, backend, one_line(failure.happened))
+            for backend, failure in failures
+        )
+        if not made:
+            errors = [failure for _, failure in failures]
+            whole = faults.whole_blocks
+            built.failed.update(_nodes_to_exclude(block, errors, whole=whole))
+    return built
+
+
+def _variants(plan: Plan, built: _Built, tasks: Sequence[EngineTask]) -> list[Variant]:
+    """Return which engines to compare together: the first of each block, the second, and so on."""
+    found: list[Variant] = []
+    for index in range(len(tasks)):
+        variant: dict[str, Opened] = {}
+        for block in plan.blocks:
+            places = [
+                place
+                for place, engine in enumerate(built.engines[block.name])
+                if (block.name, place) in built.sessions and "autocast" not in engine.build
+            ]
+            if places:
+                place = places[min(index, len(places) - 1)]
+                engine = built.engines[block.name][place]
+                variant[block.name] = Opened(
+                    arithmetic_of(engine.backend, engine.build), built.sessions[block.name, place]
+                )
+        if variant and variant not in found:
+            found.append(variant)
+    return found
+
+
+def _record(built: _Built, variants: Sequence[Variant], check: ProgramCheck) -> None:
+    """Write what was compared to the entries of the engines that were."""
+    if not check.record.compared:
+        return
+    compared = {opened.session for variant in variants for opened in variant.values()}
+    for name, engines in built.engines.items():
+        for place, engine in enumerate(engines):
+            if built.sessions.get((name, place)) in compared:
+                entry = {**(engine.check or {}), "program": check.record.to_json()}
+                engines[place] = dataclasses.replace(engine, check=entry)
+
+
+def _wants_samples(tasks: Sequence[EngineTask]) -> bool:
+    return any(task.settings.check != "off" or task.settings.precision == "fp16" for task in tasks)
+
+
+def _copy_shared_tensors(program: ExportedProgram, captured: ExportedProgram) -> None:
+    """Copy tensors that the program shares with the model, such as buffers that calls modify."""
+    pairs = (
+        (program.state_dict, captured.state_dict),
+        (program.constants, captured.constants),
+    )
+    seen: dict[int, Any] = {}  # tied tensors stay tied
+    for own, theirs in pairs:
+        for name, value in own.items():
+            if name in theirs and isinstance(value, torch.Tensor):
+                own[name] = copy.deepcopy(value, seen)
+
+
+def _nodes_to_exclude(
+    block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
+) -> dict[str, Verdict]:
+    """Return the nodes to exclude, with the reason: those that the failures name, or the block."""
+    names = operator_names(block)
+    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
+    remedy = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
+    known: AbstractSet[str] = set().union(
+        *(_nodes_at_fault(failure, names) for failure in failures)
+    )
+    known = known or control_flow_calls(block)  # which builders support least
+    excluded = known if known and not whole else names
+    logger.warning(
+        "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
+        ", ".join(sorted(known)) if excluded is known else "all",
+        len(names),
+        block.name,
+        f"{reason} (do: {remedy})",
+    )
+    return dict.fromkeys(excluded, Verdict.no("build_failed", reason, remedy))
+
+
+def _nodes_at_fault(failure: BuildError | ConvertError, names: frozenset[str]) -> set[str]:
+    """Return the nodes of a block that a failure names."""
+    if isinstance(failure, ConvertError):
+        return {failure.node} & names if failure.node else set()
+    return nodes_named(failure.happened, set(names))
+
+
+def _report_nothing_compiled(
+    left_out: LeftOut, settings: Settings, tasks: Sequence[EngineTask]
+) -> None:
+    """Log a warning, or raise BuildError if engines were requested by name and failed."""
+    excluded = {**left_out.nodes, **left_out.whole}
+    right = not any(it.code == "wrong_results" for it in excluded.values())
+    if excluded and right and (settings.engines is not None or settings.require_full_compilation):
+        reasons = dict.fromkeys(f"{it.reason} (do: {it.remedy})" for it in excluded.values())
+        raise BuildError(
+            "no engine of any block could be built:" + "".join(f"\n    {r}" for r in reasons),
+            f"an engine by {' or '.join(task.builder.name for task in tasks)}",
+            "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
+        )
+    logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")

@@ -1,0 +1,1 @@
+"""checking: the compiled program is compared with the captured one, and faults are located."""
