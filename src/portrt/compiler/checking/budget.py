@@ -37,4 +37,5 @@ class Budget:
     def allows(self, seconds: float) -> bool:
         """Return whether something that takes this long is within the budget."""
         assert self._began is not None
-        return self._clock() - self._began + seconds <= self._seconds
+        spent = self._clock() - self._began
+        return self._seconds > 0 and spent + seconds <= self._seconds
