@@ -58,6 +58,11 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         lambda x: torch.stack([x + 1e300, x * -3.3e-310, x.clamp(-1.7e308, 2e-200), x / 1e-45]),
         [SPECIAL.double()],
     ),
+    "masked_fill of float64": (
+        lambda x: x.masked_fill(x > 0, 0.1),
+        [SPECIAL.double()],
+    ),
+    "celu of float64": (lambda x: F.celu(x, alpha=2.0), [SPECIAL.double()]),
     "deg2rad of float64": (torch.deg2rad, [torch.linspace(-1, 400, 20).double()]),
     "rad2deg of float64": (torch.rad2deg, [torch.linspace(-1, 7, 20).double()]),
     "adaptive_avg_pool1d beside nan": (

@@ -79,6 +79,17 @@ def _of_squares(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Genera
     floats = [x for x in args if isinstance(x, torch.Tensor) and x.is_floating_point()]
     if all(bool((_finite(x).abs() < _ROOTS[x.dtype]).all()) for x in floats):
         return made
+    return _or_nan(made, rng)
+
+
+def _of_zeros(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Infinities may be multiplied by zeros that the kernel inserts, or not."""
+    made = plain(step, args, kwargs)
+    floats = [x for x in args if isinstance(x, torch.Tensor)]
+    return made if all(bool(x.isfinite().all()) for x in floats) else _or_nan(made, rng)
+
+
+def _or_nan(made: Any, rng: torch.Generator) -> Any:
     results = list(made) if isinstance(made, (list, tuple)) else [made]
     nan = torch.tensor(float("nan"))
     changed = [torch.where(torch.rand(x.shape, generator=rng) < 0.5, x, nan.to(x)) for x in results]
@@ -109,6 +120,9 @@ UNDEFINED: dict[str, Rule] = {
             *("torch.var", "torch.std", "torch.var_mean", "torch.std_mean", "torch.cdist"),
         ),
         _of_squares,
+    ),
+    **dict.fromkeys(
+        ("F.conv1d", "F.conv2d", "F.conv3d", "F.conv_transpose1d", "F.conv_transpose2d"), _of_zeros
     ),
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),

@@ -58,6 +58,20 @@ def _in_float64(factor: float) -> Callable[..., Any]:
     return decomposed
 
 
+def _celu(x: Tensor, alpha: float = 1.0) -> Any:
+    """Compute float64 exactly: ONNX defines Celu in float32."""
+    if x.dtype != torch.float64:
+        return NotImplemented
+    return torch.where(x > 0, x, torch.expm1(x / alpha) * alpha)
+
+
+def _masked_fill(x: Tensor, mask: Tensor, value: float) -> Any:
+    """Fill float64 with the number itself: torch.onnx writes it as float32."""
+    if x.dtype != torch.float64:
+        return NotImplemented
+    return torch.where(mask, torch.full((), value, dtype=x.dtype, device=x.device), x)
+
+
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
     """Compute the hypotenuse on scaled values, so that squares do not overflow."""
     x, y = x.abs(), y.abs()
@@ -101,6 +115,8 @@ def _searchsorted(
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.celu.default: _celu,
+    aten.masked_fill.Scalar: _masked_fill,
     aten.erfc.default: _erfc,
     aten.deg2rad.default: _in_float64(math.pi / 180),
     aten.rad2deg.default: _in_float64(180 / math.pi),
