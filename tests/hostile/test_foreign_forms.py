@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from hostile_mutations import Program
+from hostile_mutations import Program, Zip
 from onnx import TensorProto, helper
 from tiny import shared
 
@@ -143,3 +143,33 @@ def test_no_file_comes_out_of_an_engine(
         portrt.load("a.pt2").module()(X)
     with pytest.raises(PackageError, match="in another file"):
         files.extract("a.pt2", "onnx", "out.onnx")
+
+
+def test_sizes_that_refer_to_later_sizes_are_refused(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    program = Program(whole)
+    (call,) = program.calls
+    manifest = program.manifest(call)
+    manifest["inputs"][0]["shape"][0] = ["dim", 0, 1]
+    program.store_manifest(call, manifest)
+    path.write_bytes(program.data())
+    with pytest.raises(portrt.PortrtError):
+        files.verify(path)
+
+
+def test_a_source_without_a_call_of_its_own_is_refused(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    program = Program(whole)
+    (call,) = program.calls
+
+    def change(data: bytes) -> bytes:
+        inner = Zip.of(data)
+        tree = inner.json("models/model.json")
+        tree["graph_module"]["module_call_graph"][0]["fqn"] = "x"
+        inner.store("models/model.json", tree)
+        return inner.data()
+
+    program.change_blob(call, program.manifest(call)["source"], change)
+    path.write_bytes(program.data())
+    with pytest.raises(PackageError, match="the source of block_0"):
+        files.verify(path)

@@ -42,7 +42,14 @@ class SourceSession(Session):
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        self._module = torch_internals.unchecked_module(program)
+        try:
+            self._module = torch_internals.unchecked_module(program)
+        except Exception as err:
+            raise PackageError(
+                f"the source of {signature.name} is no program that can be called: {err}",
+                "a program as torch.export writes it",
+                "get the file again from where it was made, or compile the model again",
+            ) from err
         self._name = signature.name
         self._device = device
         self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]

@@ -34,7 +34,14 @@ def random_block_inputs(
         shapes.append([])
         for size in spec.shape:
             tree = _bound_of(size, bound) if isinstance(size, Dimension) else size
-            shapes[-1].append(int(size_expr.evaluate(tree, lambda i, a: shapes[i][a])))
+            try:
+                shapes[-1].append(int(size_expr.evaluate(tree, lambda i, a: shapes[i][a])))
+            except IndexError as err:
+                raise InputError(
+                    f"a size of input {spec.name!r:.80} is computed from a size after it",
+                    "sizes that are computed from those before them",
+                    "give inputs, or compile the model again",
+                ) from err
     return tuple(
         random_tensor(shape, getattr(torch, spec.dtype), generator).to(device)
         for spec, shape in zip(signature.inputs, shapes, strict=True)
