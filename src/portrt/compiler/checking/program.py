@@ -150,6 +150,7 @@ class ProgramCheck:
             return None
         budget.begin()
         flat, wanted = self.example
+        before = budget.now()
         for variant in variants:
             try:
                 found = self._compared(flat, wanted, variant, {})
@@ -158,12 +159,14 @@ class ProgramCheck:
                 return None
             if found is not None:
                 return found
-        return self._fault_on_draws(flat, variants or [{}], budget)
+        # PyTorch takes about as long as the engines, and runs once for each drawn input.
+        cost = 2 * (budget.now() - before)
+        return self._fault_on_draws(flat, variants or [{}], budget, cost)
 
     def _fault_on_draws(
-        self, flat: Sequence[Any], variants: Sequence[Variant], budget: Budget
+        self, flat: Sequence[Any], variants: Sequence[Variant], budget: Budget, cost: float
     ) -> Fault | None:
-        cost = 0.0  # of an input of the example's size, as last seen
+        """Compare on drawn inputs; `cost` is that of an input of the example's size."""
         if not budget.allows(cost):
             return None
         for draw in draws(self._captured, flat):

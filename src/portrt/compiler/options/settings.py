@@ -225,7 +225,7 @@ class Settings:
         parse=values.one_of(CHECKS),
     )
     check_budget: float = setting(
-        0.2,
+        0.1,
         help="Share of the compile time that comparing on drawn inputs may take besides.",
         rebuilds=False,
         parse=values.at_least_zero(
