@@ -10,7 +10,7 @@ from portrt.format.treespec import treespec_fault
 
 S, T = "Symbol('s77', positive=True, integer=True)", "Symbol('u0', integer=True)"
 
-# Seen in files of torch 2.11 to 2.13, as text and as code of sympy.
+# As torch 2.13 writes them (code of sympy), and as plain text, which its reader takes as well.
 WRITTEN = [
     *("s77", "2*s44", "s17 + 1", "s77**2", "Max(1, ((s16 - 1)//2) + 1)", "u0 >= 0", "-u0 + s3"),
     *("Eq(s0, 2) & (s1 > 3)", "Piecewise((1, s0 > 2), (0, True))", "Mod(s0 + 1, 8)", "int_oo"),
