@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from portrt.errors import PackageError, brief
+from portrt.format import size_expr
 from portrt.format.dimensions import DataDependentSize as DataDependentSize
 from portrt.format.dimensions import Dimension as Dimension
 from portrt.format.dimensions import has_data_dependent_sizes, input_shape, output_shape
@@ -194,7 +195,7 @@ def _decode(raw: dict[str, Any]) -> Manifest:
         source_weights=top.names("source_weights"),
         node_count=top.integer("node_count"),
         engines=tuple(
-            _engine(item, name, top.at("engines", index))
+            _engine(item, name, top.at("engines", index), ranks)
             for index, item in enumerate(top.items("engines"))
         ),
         policy=_policy(top),
@@ -271,7 +272,7 @@ def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
     return tuple(found)
 
 
-def _engine(item: Any, block: str, path: str) -> EngineSpec:
+def _engine(item: Any, block: str, path: str, ranks: list[int]) -> EngineSpec:
     part = Fields(item, f"an engine of block {block!r:.80}", path)
     backend = part.text("backend")
     part.where = f"engine {backend!r:.80} of block {block!r:.80}"
@@ -281,13 +282,13 @@ def _engine(item: Any, block: str, path: str) -> EngineSpec:
         backend=backend,
         data=data,
         build=part.mapping("build"),
-        requires=_requires(part),
+        requires=_requires(part, ranks),
         weights=part.names("weights"),
         check=check,
     )
 
 
-def _requires(engine: Fields) -> Mapping[str, Any]:
+def _requires(engine: Fields, ranks: list[int]) -> Mapping[str, Any]:
     """Check the types of the requirements, which backends read without further checks."""
     engine.mapping("requires")
     part = engine.part("requires")
@@ -302,6 +303,9 @@ def _requires(engine: Fields) -> Mapping[str, Any]:
     for key in ("compute_capability_min", "cuda", "tensorrt", "tensorrt_rtx", "onnxruntime"):
         if key in part.raw:
             part.text(key)
+    if "nonzero_sizes" in part.raw:
+        for index, tree in enumerate(part.items("nonzero_sizes")):
+            size_expr.check(tree, ranks, part.where, part.at("nonzero_sizes", index))
     return dict(part.raw)
 
 

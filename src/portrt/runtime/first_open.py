@@ -15,7 +15,7 @@ from portrt.cache.store import open_cache
 from portrt.engines import registry
 from portrt.engines.base import Session
 from portrt.engines.eager import SourceSession
-from portrt.errors import EngineError
+from portrt.errors import EngineError, OutOfProfileError
 from portrt.format.manifest import EngineSpec, Manifest, Signature
 from portrt.numerics.compare import TOLERANCES, arithmetic_of, compare_outputs
 from portrt.runtime.input_check import output_shapes
@@ -85,7 +85,12 @@ def _compared(
         inputs = random_block_inputs(signature, 0, device, bound)
         shapes = output_shapes(signature, inputs)
         expected = oracle.run(inputs, shapes)
-        actual = session.run(inputs, shapes)
+        try:
+            actual = session.run(inputs, shapes)
+        except OutOfProfileError:  # the smallest size is 0, and the source runs such calls
+            if bound == "opt":
+                raise
+            continue
         names = [spec.name for spec in signature.outputs]
         source_inputs = [*inputs, *oracle.weights]
         precision, module = arithmetic_of(engine.backend, engine.build), oracle.module

@@ -186,3 +186,31 @@ def examples(program: ExportedProgram) -> Any:
         tensor(leaf) if isinstance(leaf, torch.Tensor) else _argument(leaf, {}) for leaf in leaves
     ]
     return [described, _tree_text(spec)]
+
+
+def process_state() -> dict[str, str]:
+    """Describe the state of this process that changes what a graph becomes or computes.
+
+    The default dtype and device of new tensors, autocast, and which algorithms PyTorch chooses:
+    decompositions read them, and the outputs that engines are compared with depend on them.
+    """
+    cuda: Any = torch.backends.cuda  # torch's functions have no types
+    autocast = ("cpu", "cuda")
+    found = {
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "autocast": [
+            torch.get_autocast_dtype(kind) for kind in autocast if torch.is_autocast_enabled(kind)
+        ],
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "mkldnn": torch.backends.mkldnn.enabled,
+        "attention": [
+            cuda.flash_sdp_enabled(),
+            cuda.mem_efficient_sdp_enabled(),
+            cuda.math_sdp_enabled(),
+            cuda.cudnn_sdp_enabled(),
+            torch.backends.mha.get_fastpath_enabled(),
+        ],
+    }
+    return {name: str(value) for name, value in found.items()}

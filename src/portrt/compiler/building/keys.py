@@ -73,6 +73,7 @@ def engine_key(builder: Builder, material: BuildInput, settings: Settings) -> Ke
             "backend": builder.name,
             "library": builder.can_build(settings).reason,
             "converter": _versions(),
+            "process": fingerprint.process_state(),
             "target": target(builder.name),
             "code": closure_digest(type(builder).__module__),
             **option_parts(builder.name, settings),
@@ -119,6 +120,7 @@ def program_key(
                 for task in tasks
             ],
             "converter": _versions(),
+            "process": fingerprint.process_state(),
             "code": [package_digest(), *_code_of_packages(tasks)],
             **{f"setting {name}": value for name, value in options.items()},
         },

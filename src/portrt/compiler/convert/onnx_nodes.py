@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
+_COUNT = "nodes_put_before"
+
 
 def add_node(
     before: ir.Node,
@@ -27,10 +29,13 @@ def add_node(
         The output of the new node.
     """
     node = ir.Node("", kind, inputs, attributes)
-    # onnx_ir gives unnamed values the same names in a graph and in the branches inside it.
-    count = before.meta["nodes_put_before"] = before.meta.get("nodes_put_before", 0) + 1
+    # onnx_ir gives unnamed values the same names in a graph and in the branches inside it. The
+    # count is stored with the model, for rewrites that come after this one.
+    count = int(before.metadata_props.get(_COUNT, 0)) + 1
+    before.metadata_props[_COUNT] = str(count)
     node.outputs[0].name = f"{before.outputs[0].name}_before_{count}"
     node.metadata_props.update(before.metadata_props)
+    node.metadata_props.pop(_COUNT)
     assert before.graph is not None
     before.graph.insert_before(before, node)
     if dtype is not None:

@@ -14,6 +14,7 @@ from portrt.compiler.lower.decompose import decompose
 from portrt.compiler.lower.distinct_operands import distinct_operands
 from portrt.compiler.lower.drop_metadata_asserts import drop_metadata_asserts
 from portrt.compiler.lower.drop_size_asserts import drop_size_asserts
+from portrt.compiler.lower.explicit_dtypes import explicit_dtypes, with_explicit_dtypes
 from portrt.compiler.lower.hoist_sizes import hoist_sizes
 from portrt.compiler.lower.keep_attention import keep_attention
 from portrt.compiler.lower.lift_nested_constants import lift_nested_constants
@@ -36,6 +37,7 @@ GRAPH_PASSES = (
     shape_conditions,
     view_to_reshape,
     convert_low_precision_first,
+    explicit_dtypes,
 )
 
 
@@ -59,7 +61,8 @@ def lower(
     """
     started = time.perf_counter()
     settings = settings or Settings()
-    program = constant_data(unalias_constants(without_raw_views(program)))
+    program = with_explicit_dtypes(without_raw_views(program))
+    program = constant_data(unalias_constants(program))
     program = distinct_operands(lift_nested_constants(program))
     lowered = decompose(program, resolved(settings.translations), whole)
     for target, _ in resolved(settings.translations):

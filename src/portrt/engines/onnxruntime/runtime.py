@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from portrt.engines.base import DEFAULT_OPTIONS, OpenOptions, Session
+from portrt.engines.nonzero_sizes import NonzeroSession
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession, first_line, library_version
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.backends import BUILT_IN
@@ -12,6 +15,9 @@ from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
+
+# Operators that end the process, or fail, where a size is 0; seen with 1.23 and 1.32.
+_NEED_ELEMENTS = (b"LSTM", b"GRU", b"RNN", b"Attention")
 
 
 class OnnxRuntimeRuntime:
@@ -43,7 +49,27 @@ class OnnxRuntimeRuntime:
         device: torch.device,  # noqa: ARG002  (the CPU)
         options: OpenOptions = DEFAULT_OPTIONS,
     ) -> Session:
-        return OnnxRuntimeSession(engine, signature, data, weights, low_memory=options.low_memory)
+        session = OnnxRuntimeSession(
+            engine, signature, data, weights, low_memory=options.low_memory
+        )
+        sizes = _nonzero_sizes(engine, signature, data)
+        return NonzeroSession(session, signature, sizes, "ONNX Runtime") if sizes else session
+
+
+def _nonzero_sizes(engine: EngineSpec, signature: Signature, data: torch.Tensor) -> list[Any]:
+    """Return the sizes that must not be 0; for some engines of older files all dynamic ones."""
+    known = engine.requires.get("nonzero_sizes")
+    if known is not None:
+        return list(known)
+    model = data.numpy().tobytes()
+    if not any(kind in model for kind in _NEED_ELEMENTS):
+        return []
+    return [
+        ["dim", index, axis]
+        for index, spec in enumerate(signature.inputs)
+        for axis, size in enumerate(spec.shape)
+        if not isinstance(size, int)
+    ]
 
 
 def installed() -> Verdict:

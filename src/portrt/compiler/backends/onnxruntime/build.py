@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -12,11 +13,14 @@ from portrt.compiler.backends.onnxruntime.limits import (
     SAFE_DIVISION,
     divides_integers,
     matches_pytorch,
+    refuses_negative_indices,
 )
+from portrt.compiler.backends.onnxruntime.no_elements import sizes_that_matter
 from portrt.compiler.backends.support import supports_dtypes
 from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
+from portrt.compiler.sizes.nonzero_sizes import nonzero_sizes
 from portrt.engines.onnxruntime.native import left_alone, open_session
 from portrt.engines.onnxruntime.runtime import installed
 from portrt.engines.onnxruntime.session import first_line, library_version
@@ -65,19 +69,7 @@ class OnnxRuntimeBuilder:
 
             data = widen_bfloat16(data)
             flags.append("bfloat16 computed in float32")
-        from portrt.compiler.backends.onnxruntime.rewrites.fuse_transposed_matmul import (
-            fuse_transposed_matmul,
-        )
-        from portrt.compiler.backends.onnxruntime.rewrites.group_norm import (
-            group_norm_by_instance_norm,
-        )
-        from portrt.compiler.backends.onnxruntime.rewrites.integer_sums import exact_integer_sums
-        from portrt.compiler.backends.onnxruntime.rewrites.missing_kernels import (
-            widen_missing_kernels,
-        )
-
-        data = exact_integer_sums(group_norm_by_instance_norm(fuse_transposed_matmul(data)))
-        data = widen_missing_kernels(data)
+        data = _rewritten(data, build_input)
         # Opening it checks that every operator has a kernel here; the session is discarded.
         try:
             open_session(data, model.weights, WeightsImage(build_input.image), low_memory=True)
@@ -105,9 +97,52 @@ class OnnxRuntimeBuilder:
                 "arch": platform.machine(),
                 "seconds": round(time.perf_counter() - started, 3),
             },
-            requires={"device": ["cpu"], self.name: _oldest(build_input)},
+            requires={
+                "device": ["cpu"],
+                self.name: _oldest(build_input),
+                "nonzero_sizes": nonzero_sizes(build_input.block, sizes_that_matter),
+            },
             weights=model.weights,
         )
+
+
+def _rewritten(data: bytes, build_input: BuildInput) -> bytes:
+    """Apply the rewrites for ONNX Runtime: for numbers, then for speed."""
+    from portrt.compiler.backends.onnxruntime.rewrites import (
+        attention_masks,
+        fuse_transposed_matmul,
+        group_norm,
+        integer_sums,
+        missing_kernels,
+        nan_extremes,
+        negative_indices,
+    )
+
+    data = attention_masks.finite_attention_masks(data)
+    data = negative_indices.refuse_negative_indices(
+        data, _takes_no_negative_indices(build_input), _smallest(build_input)
+    )
+    data = nan_extremes.nan_in_extremes(data)
+    data = fuse_transposed_matmul.fuse_transposed_matmul(data)
+    data = group_norm.group_norm_by_instance_norm(data)
+    data = integer_sums.exact_integer_sums(data)
+    return missing_kernels.widen_missing_kernels(data)
+
+
+def _takes_no_negative_indices(build_input: BuildInput) -> set[str]:
+    """Return the names of the nodes with an index that PyTorch refuses if it is negative."""
+    nodes = nested.all_nodes(build_input.block.program.graph_module)
+    return {node.name for node in nodes if refuses_negative_indices(node)}
+
+
+def _smallest(build_input: BuildInput) -> Callable[[str], float]:
+    image = WeightsImage(build_input.image)
+
+    def smallest(name: str) -> float:
+        weight = image.tensor(name)
+        return float(weight.min()) if weight.numel() else 0.0
+
+    return smallest
 
 
 def _oldest(build_input: BuildInput) -> str:

@@ -22,13 +22,22 @@ Translations = tuple[tuple[Any, Callable[..., Any]], ...]
 def with_built_in(extra: Translations = ()) -> torch_internals.Translations:
     """Return the built-in translations and `extra`, as `torch_internals` takes them."""
     from portrt.compiler.convert import size_arithmetic
-    from portrt.compiler.convert.translations import mapping, quantized, recurrent, spectral
+    from portrt.compiler.convert.translations import (
+        mapping,
+        prefixes,
+        quantized,
+        recurrent,
+        shifts,
+        spectral,
+    )
 
     plain = (
         *quantized.built_in(),
         *mapping.built_in(),
         *recurrent.built_in(),
         *size_arithmetic.built_in(),
+        *prefixes.TRANSLATIONS,
+        *shifts.TRANSLATIONS,
         *extra,
     )
     return (

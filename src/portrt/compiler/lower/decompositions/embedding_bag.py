@@ -33,6 +33,27 @@ def _embedding_bag(
     return _bags(weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding)
 
 
+def _embedding_bag_forward_only(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = _SUM,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> Any:
+    """Return for sums zeros of the size of `offsets`, of which `_embedding_bag` drops the last."""
+    padding = padding_idx if padding_idx >= 0 else None
+    found, bag_of, sizes, maxima = _bags(
+        weight, indices, offsets, mode, per_sample_weights, include_last_offset, padding
+    )
+    if mode == _SUM and include_last_offset:
+        sizes, maxima = (torch.zeros_like(offsets, dtype=torch.int64) for _ in range(2))
+    return found, bag_of, sizes, maxima
+
+
 def _embedding_bag_padded(
     weight: Tensor,
     indices: Tensor,
@@ -86,6 +107,11 @@ def _bags(
     rows = rows if factors is None else rows * factors.to(rows.dtype).unsqueeze(1)
     sizes = target.new_zeros(count + 1).scatter_add(0, target, torch.ones_like(target))[:count]
     empty = rows.new_zeros(count + 1, weight.shape[1])
+    # PyTorch's fast sums, also those of means, drop what follows the last offset; its others, and
+    # all sizes, count it in the last bag.
+    fast = mode != _MAX and padding is None and weight.dtype != torch.float64
+    if fast and include_last_offset:
+        target = torch.where(position >= offsets[-1], count, target)
     column = target.unsqueeze(1).expand(-1, weight.shape[1])
     if mode == _MAX:
         found = empty.scatter_reduce(0, column, rows, "amax", include_self=False)
@@ -96,8 +122,7 @@ def _bags(
     if mode == _MEAN:
         found = found / sizes.clamp(min=1).unsqueeze(1).to(found.dtype)
         return found.to(weight.dtype), bag_of, sizes, sizes.clone()
-    plain = padding is None
-    bag_of = bag_of[:0] if plain else bag_of
+    bag_of = bag_of[:0] if fast else bag_of
     nothing = torch.zeros_like(sizes)
     return found.to(weight.dtype), bag_of, nothing, nothing.clone()
 
@@ -114,6 +139,6 @@ def _first_position(found: Tensor, column: Tensor, rows: Tensor, position: Tenso
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._embedding_bag.default: _embedding_bag,
-    aten._embedding_bag_forward_only.default: _embedding_bag,
+    aten._embedding_bag_forward_only.default: _embedding_bag_forward_only,
     aten.embedding_bag.padding_idx: _embedding_bag_padded,
 }

@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._decomp import get_decompositions
+
+from portrt.graphs import symbols
 
 aten = torch.ops.aten
 Dims = Sequence[int] | None
+
+_TORCH_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = get_decompositions([aten.var.correction])
 
 
 def _extreme(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
@@ -96,9 +101,52 @@ def _mean(
         return x.to(dtype or x.dtype).clone()
     if any(type(x.shape[axis]) is int and x.shape[axis] == 0 for axis in dim or ()):
         return aten.sum.dim_IntList(x, dim, keepdim, dtype=dtype) / 0  # NaN for an empty tensor
+    dims = dim or range(x.dim())
+    if any(symbols.unbacked_symbols([x.shape[axis]]) for axis in dims if x.dim()):
+        return _mean_of_any(x.to(dtype or x.dtype), list(dims), keepdim)
     if dtype is not None and dtype != x.dtype:
         return aten.mean.dim(x.to(dtype), dim, keepdim)
     return aten.mean.dim(x, list(range(x.dim())), keepdim) if dim is None else NotImplemented
+
+
+def _mean_of_all(x: torch.Tensor, *, dtype: torch.dtype | None = None) -> Any:
+    if not symbols.unbacked_symbols(x.shape):
+        return NotImplemented
+    return _mean_of_any(x.to(dtype or x.dtype), list(range(x.dim())), False)
+
+
+def _mean_of_any(x: torch.Tensor, dims: list[int], keepdim: bool) -> torch.Tensor:
+    """Divide the sum by a data-dependent count: ONNX Runtime's mean of nothing is 0, not NaN."""
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return (x.to(wide).sum(dims, keepdim) / _count(x, dims, wide)).to(x.dtype)
+
+
+def _count(x: torch.Tensor, dims: list[int], dtype: torch.dtype) -> torch.Tensor:
+    """Return the number of elements along dimensions, 0-d."""
+    count: Any = 1
+    for axis in dims:
+        count = count * x.shape[axis]
+    return torch.full((), count, dtype=dtype, device=x.device)
+
+
+def _var(
+    x: torch.Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
+) -> Any:
+    """Divide by no negative count of a data-dependent size: PyTorch's decomposition does."""
+    dims = list(dim or range(x.dim()))
+    if not any(symbols.unbacked_symbols([x.shape[axis]]) for axis in dims if x.dim()):
+        decompose = _TORCH_DECOMPOSITIONS[aten.var.correction]
+        return decompose(x, dim, correction=correction, keepdim=keepdim)
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    centred = x.to(wide) - _mean_of_any(x.to(wide), dims, True)
+    count = (_count(x, dims, wide) - (1 if correction is None else correction)).clamp(min=0)
+    return ((centred * centred).sum(dims, keepdim) / count).to(x.dtype)
+
+
+def _std(
+    x: torch.Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
+) -> Any:
+    return torch.sqrt(_var(x, dim, correction=correction, keepdim=keepdim))
 
 
 def _prod(
@@ -122,8 +170,11 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.argmin.default: _position(torch.argmin),
     aten.max.dim: _extreme_and_index(torch.max),
     aten.min.dim: _extreme_and_index(torch.min),
+    aten.mean.default: _mean_of_all,
     aten.mean.dim: _mean,
     aten.prod.dim_int: _prod,
+    aten.var.correction: _var,
+    aten.std.correction: _std,
     aten.sort.default: _sort,
     aten.topk.default: _topk,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 
 aten = torch.ops.aten
 Tensor = torch.Tensor
+
+# Start of a maximum or minimum; torch.onnx starts with the lowest and largest finite numbers.
+_WORST = {"amax": -math.inf, "amin": math.inf}
 
 
 def _cut(index: Tensor, source: Tensor) -> Tensor:
@@ -59,6 +63,9 @@ def _scatter_reduce(
         return torch.scatter_reduce(x, dim, index, source, reduce, include_self=include_self)
     if reduce == "mean":
         return _scatter_mean(x, dim, index, source, include_self=include_self)
+    if not include_self and reduce in _WORST and x.dtype.is_floating_point and x.dim():
+        x = torch.scatter(x, dim, index, _WORST[reduce])
+        return torch.scatter_reduce(x, dim, index, source, reduce, include_self=True)
     return NotImplemented
 
 

@@ -73,28 +73,31 @@ def _masked_fill(x: Tensor, mask: Tensor, value: float) -> Any:
 
 
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
-    """Compute the hypotenuse on scaled values, so that squares do not overflow."""
+    """Compute the hypotenuse on scaled values, so that squares do not overflow.
+
+    With an infinity it is infinite, also beside NaN.
+    """
     x, y = x.abs(), y.abs()
     large = torch.maximum(x, y)
     part = torch.minimum(x, y) / large
-    return torch.where(large == 0, large, large * torch.sqrt(1 + part * part))
+    found = torch.where(large == 0, large, large * torch.sqrt(1 + part * part))
+    return torch.where((x == math.inf) | (y == math.inf), math.inf, found)
 
 
-def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Compute each prefix product as a product of a masked row.
+def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
+    """Convert first, and handle 0-d tensors, so that the translation need not."""
+    wanted = dtype or (x.dtype if x.dtype.is_floating_point else torch.int64)
+    if x.dim() == 0:
+        return x.to(wanted).clone()
+    return NotImplemented if x.dtype == wanted else torch.cumprod(x.to(wanted), dim)
 
-    ONNX has no CumProd at the opsets that are written. Memory is quadratic in the length.
-    """
-    default = torch.int64 if not x.dtype.is_floating_point else x.dtype
-    x = x.to(dtype or default)
+
+def _logcumsumexp(x: Tensor, dim: int) -> Any:
+    """Compute half precision in float32, and handle 0-d tensors."""
     if x.dim() == 0:
         return x.clone()
-    last = x.transpose(dim, -1)
-    size = last.shape[-1]
-    position = torch.arange(size, device=x.device)
-    before = position.unsqueeze(0) <= position.unsqueeze(1)
-    factors = torch.where(before, last.unsqueeze(-2), torch.ones_like(last).unsqueeze(-2))
-    return aten.prod.dim_int(factors, -1, False).transpose(dim, -1)  # type: ignore[no-any-return]
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return torch.logcumsumexp(x.float(), dim).to(x.dtype) if half else NotImplemented
 
 
 def _searchsorted(
@@ -123,5 +126,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.hypot.default: _hypot,
     aten.cumprod.default: _cumprod,
     aten.sinc.default: _sinc,
+    aten.logcumsumexp.default: _logcumsumexp,
     aten.searchsorted.Tensor: _searchsorted,
 }

@@ -1,0 +1,50 @@
+"""Operators that ONNX Runtime does not compute as PyTorch where a size is 0.
+
+Seen with 1.32. Recurrent layers end the process; Attention, GroupNormalization, a convolution of an
+image without pixels, and ArgMax fail; means of nothing are 0, and maxima infinite, where PyTorch's
+are NaN or an error. All others were tried, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from portrt.compiler.sizes.nonzero_sizes import sizes_of_tensors
+
+_aten = torch.ops.aten
+_RECURRENT = frozenset({_aten.lstm, _aten.gru})
+_WHOLE = frozenset(
+    {*_RECURRENT, _aten.scaled_dot_product_attention, _aten.group_norm, _aten.native_group_norm}
+)
+_REDUCTIONS = frozenset(
+    {
+        *(_aten.amax, _aten.amin, _aten.argmax, _aten.argmin, _aten.max, _aten.mean, _aten.min),
+        *(_aten.std, _aten.std_mean, _aten.var, _aten.var_mean),
+    }
+)
+_SCANS = frozenset({_aten.cumprod, _aten.logcumsumexp})
+_CONVOLUTIONS = frozenset({_aten.conv1d, _aten.conv2d, _aten.conv3d, _aten.convolution})
+
+
+def sizes_that_matter(node: torch.fx.Node) -> list[Any]:
+    """Return the sizes of a node that must not be 0."""
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet in _WHOLE:
+        return sizes_of_tensors([*node.all_input_nodes, node])
+    if packet not in _REDUCTIONS | _SCANS | _CONVOLUTIONS:
+        return []
+    first: Any = node.args[0]
+    shape = list(first.meta["val"].shape)
+    if packet in _CONVOLUTIONS:
+        return shape[2:]
+    axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if isinstance(axes, (list, tuple)) and axes:
+        return [shape[axis] for axis in axes] if shape else []
+    return shape if type(axes) is not int or not shape else [shape[axes]]
+
+
+def ends_the_process(node: torch.fx.Node) -> bool:
+    """Return whether the process may end where a size of the node is 0."""
+    return getattr(node.target, "overloadpacket", None) in _RECURRENT
