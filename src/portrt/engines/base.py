@@ -50,10 +50,13 @@ class Session(ABC):
     Attributes:
         supports_layer_times: Whether `layer_times` is implemented.
         supports_graphs: Whether `graphed` is implemented.
+        takes_all_sizes: Whether calls of every size in range run; else `run` may raise
+            OutOfProfileError although the block has no optimization profiles.
     """
 
     supports_layer_times: bool = False
     supports_graphs: bool = False
+    takes_all_sizes: bool = True
 
     @abstractmethod
     def run(

@@ -22,6 +22,8 @@ class NonzeroSession(Session):
         library: Name of the library, for messages.
     """
 
+    takes_all_sizes = False
+
     def __init__(
         self,
         session: Session,

@@ -10,7 +10,6 @@ import torch
 
 from portrt import forks
 from portrt.engines.base import LayerTime, Session
-from portrt.engines.nonzero_sizes import NonzeroSession
 from portrt.errors import OutOfProfileError
 from portrt.format.manifest import Dimension, Signature
 
@@ -29,14 +28,14 @@ def within_profiles(
     Args:
         session: Session of an engine.
         signature: Inputs of the block. If its dimensions have no profiles, engines built by portrt
-            accept every size in range, except 0 in a `NonzeroSession`; others are returned
-            unchanged.
+            accept every size in range, but for those that do not take all sizes; others are
+            returned unchanged.
         source: Opens the source and warns with the reason; None if PyTorch must not run.
         adopted: Whether the engine is prebuilt, with profiles that only the engine knows.
     """
     sizes = [size for spec in signature.inputs for size in spec.shape]
     profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
-    limited = profiled or adopted or isinstance(session, NonzeroSession)
+    limited = profiled or adopted or not session.takes_all_sizes
     if source is None or not limited:
         return session
     return SessionWithSource(session, source)

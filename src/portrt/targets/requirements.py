@@ -10,7 +10,6 @@ from typing import Any
 
 from portrt.targets.backends import BackendInfo, find
 from portrt.targets.machine import Machine
-from portrt.targets.tensorrt_rules import runtime_for
 from portrt.targets.versions import at_least, numbers, same_release
 from portrt.verdict import YES, Verdict
 
@@ -117,6 +116,8 @@ def _driver(requires: Mapping[str, Any], machine: Machine) -> Verdict:
 
 def _library(row: BackendInfo, requires: Mapping[str, Any], machine: Machine) -> Verdict:
     if row.version_rule == "tensorrt":
+        from portrt.targets.tensorrt_rules import runtime_for
+
         runtime = runtime_for(requires, machine)
         return runtime if isinstance(runtime, Verdict) else YES
     known = {name: machine.versions[name] for name in row.libraries if name in machine.versions}

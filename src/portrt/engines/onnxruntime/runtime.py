@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from portrt.engines.base import DEFAULT_OPTIONS, OpenOptions, Session
-from portrt.engines.nonzero_sizes import NonzeroSession
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession, first_line, library_version
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.backends import BUILT_IN
@@ -53,7 +52,11 @@ class OnnxRuntimeRuntime:
             engine, signature, data, weights, low_memory=options.low_memory
         )
         sizes = _nonzero_sizes(engine, signature, data)
-        return NonzeroSession(session, signature, sizes, "ONNX Runtime") if sizes else session
+        if not sizes:
+            return session
+        from portrt.engines.nonzero_sizes import NonzeroSession  # few engines need it
+
+        return NonzeroSession(session, signature, sizes, "ONNX Runtime")
 
 
 def _nonzero_sizes(engine: EngineSpec, signature: Signature, data: torch.Tensor) -> list[Any]:

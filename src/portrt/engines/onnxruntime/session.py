@@ -18,7 +18,6 @@ from portrt.engines.onnxruntime.native import open_session
 from portrt.engines.onnxruntime.types import ELEMENT_TYPES, TYPE_NAMES
 from portrt.errors import EngineError, PackageError
 from portrt.format.manifest import EngineSpec, Signature
-from portrt.format.temp_file import temporary_folder
 from portrt.weights import WeightsImage
 
 # ONNX Runtime needs an address for an output without elements, too; torch has none.
@@ -169,6 +168,7 @@ class OnnxRuntimeSession(Session):
         """
         from portrt.engines.node_times import WARM_UP
         from portrt.engines.onnxruntime.layer_times import read_trace, write_to
+        from portrt.format.temp_file import temporary_folder
 
         with temporary_folder("portrt-profile-") as workdir:
             twin = OnnxRuntimeSession(*self._opened, prepare=lambda opts: write_to(opts, workdir))
