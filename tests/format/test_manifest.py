@@ -65,7 +65,8 @@ def test_a_compiled_programs_manifest_is_canonical_and_read_back(text: str) -> N
     assert (dimension.min, dimension.opt, dimension.max, width) == (1, 4, 32, 8)
     assert found.outputs[0].shape == (["dim", 0, 0], 4)
     assert tuple(engine.backend for engine in found.engines) == ENGINES
-    assert found.engines[1].requires == {"device": ["cpu"], "onnxruntime": "1.23"}
+    requires = {"device": ["cpu"], "onnxruntime": "1.23", "nonzero_sizes": []}
+    assert found.engines[1].requires == requires
     assert found.blob_count == 4
     assert found.source is not None
     assert found.weights is not None

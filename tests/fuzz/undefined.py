@@ -56,14 +56,6 @@ def _ordered(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator
 _ONE = ("torch.median", "torch.nanmedian", "torch.mode")
 
 
-def _shift(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
-    """A shift by less than 0, or by the number of bits or more, is undefined."""
-    made = plain(step, args, kwargs)
-    by = args[1] if isinstance(args[1], torch.Tensor) else torch.tensor(args[1])
-    inside = (by >= 0) & (by < torch.iinfo(made.dtype).bits)
-    return torch.where(inside, made, _noise(made, rng))
-
-
 def _sign(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
     """NaN has either sign."""
     signs = args[-1]
@@ -126,5 +118,4 @@ UNDEFINED: dict[str, Rule] = {
     ),
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),
-    **dict.fromkeys(("torch.bitwise_left_shift", "torch.bitwise_right_shift"), _shift),
 }

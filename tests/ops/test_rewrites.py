@@ -46,8 +46,12 @@ _OPERATORS = (
     "scatter_add.default",
     "scatter_reduce.two",
 )
-# Its indices have fewer rows than what they point into.
-_NOT_REWRITTEN = ("aten.scatter_add.default-f32-smaller index",)
+_NOT_REWRITTEN = (
+    # Its indices have fewer rows than what they point into.
+    "aten.scatter_add.default-f32-smaller index",
+    # There is no rule for scatter reductions of bool.
+    "aten.index_put.default-bool-int32 rows True",
+)
 _DTYPES = ("f32", "i64", "i32", "bool")
 _ROWS = [
     case

@@ -36,6 +36,7 @@ def capture(
     *,
     dynamic_shapes: Any = None,
     strict: bool = False,
+    narrow: bool = True,
 ) -> ExportedProgram:
     """Export `model` with `torch.export`; an ExportedProgram is returned as it is.
 
@@ -46,6 +47,8 @@ def capture(
         kwargs: Keyword arguments, of the same kinds as `args`.
         dynamic_shapes: As `torch.export.export` takes it. Only where no `Input` is dynamic.
         strict: As `torch.export.export` takes it.
+        narrow: Narrow or join the ranges of `Input`s, with a warning, where torch finds that the
+            model does not take them as they are.
 
     Raises:
         CaptureError: torch could not export the model; its error is the cause.
@@ -101,7 +104,7 @@ def capture(
                 model, example_args, example_kwargs, dynamic_shapes=shapes, strict=strict
             )
 
-    program = _exported(export, dynamic_shapes, (model, args, kwargs))
+    program = _exported(export, dynamic_shapes, (model, args, kwargs), narrow=narrow)
     warn_of_refused_sizes(program)
     seconds = time.perf_counter() - started
     logger.info("captured %d nodes in %.2f s", len(program.graph.nodes), seconds)
@@ -116,12 +119,14 @@ def _exported(
     export: Callable[[Any], ExportedProgram],
     dynamic_shapes: Any,
     given: tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]],
+    *,
+    narrow: bool,
 ) -> ExportedProgram:
     """Call torch.export; see `_exported_otherwise` for ranges that it refuses."""
     try:
         return export(dynamic_shapes)
     except Exception as err:
-        found = _exported_otherwise(err, export, dynamic_shapes, given)
+        found = _exported_otherwise(err, export, dynamic_shapes, given, narrow=narrow)
         if found is None:
             raise _capture_error(given[0], err) from err
         return found
@@ -141,6 +146,8 @@ def _exported_otherwise(
     export: Callable[[Any], ExportedProgram],
     dynamic_shapes: Any,
     given: tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]],
+    *,
+    narrow: bool,
 ) -> ExportedProgram | None:
     """Return a program for ranges that torch.export refused; None if there is none.
 
@@ -152,7 +159,8 @@ def _exported_otherwise(
     with torch_internals.oblivious_to_size_one(), contextlib.suppress(Exception):
         return export(dynamic_shapes)
     model, args, kwargs = given
-    if not any(isinstance(leaf, Input) and leaf.dynamic_axes for leaf in _leaves((args, kwargs))):
+    inputs = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, Input)]
+    if not narrow or not any(leaf.dynamic_axes for leaf in inputs):
         return None
     fixed: set[tuple[int, int]] = set()
     for _ in range(2):

@@ -121,7 +121,7 @@ def plan_without_source(
     try:
         # A size that is 1 in the example only may be any size.
         with torch_internals.oblivious_to_size_one():
-            captured = capture(module, values, dynamic_shapes=dynamic_shapes)
+            captured = capture(module, values, dynamic_shapes=dynamic_shapes, narrow=False)
     except CaptureError as err:
         raise _cause(err) from err
     finally:

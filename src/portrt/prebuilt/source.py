@@ -65,7 +65,7 @@ def plan_of_source(
         PartitionError: A part of the source can be in no engine: no plan computes all of it.
     """
     values = list(inputs.values())
-    captured = capture(source, values, dynamic_shapes=dynamic_shapes)
+    captured = capture(source, values, dynamic_shapes=dynamic_shapes, narrow=False)
     names = flat_signature(captured)
     if len(names) != len(values):
         raise SettingsError(
