@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
 from torch.utils import _pytree as pytree
 
+from portrt.compiler.lower.unalias_constants import identity
 from portrt.compiler.partition.verdicts import drops_nothing
 from portrt.graphs import nested
 from portrt.numerics.precise_run import PreciseInterpreter, widened
@@ -67,15 +68,17 @@ def run_captured(
     given = iter(flat)
     values: list[Any] = []
     written: Results = {}
+    held: dict[Any, torch.Tensor] = {}  # a tensor may be a buffer and a constant
     for node in program.graph.nodes:
         if node.op != "placeholder":
             continue
         spec = specs[node.name]
         is_input = spec.kind is InputKind.USER_INPUT
         value = next(given) if is_input else _held(program, spec.target)
+        key = None if is_input else identity(value)
         value = widened(value) if precise else value
         if isinstance(value, torch.Tensor) and writes and spec.kind is not InputKind.PARAMETER:
-            value = value.clone()
+            value = held.setdefault(key, value.clone()) if key else value.clone()
             written[f"input {node.name}" if is_input else f"buffer {spec.target}"] = value
         values.append(value)
     kind = _Recording if record is not None else _Precise if precise else torch.fx.Interpreter

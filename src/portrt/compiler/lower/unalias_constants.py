@@ -24,7 +24,7 @@ def unalias_constants(program: ExportedProgram) -> ExportedProgram:
     """
     signature = program.graph_signature
     buffers = {
-        _identity(program.state_dict.get(spec.target, program.constants.get(spec.target))): spec
+        identity(program.state_dict.get(spec.target, program.constants.get(spec.target))): spec
         for spec in signature.input_specs
         if spec.kind is InputKind.BUFFER
     }
@@ -32,7 +32,7 @@ def unalias_constants(program: ExportedProgram) -> ExportedProgram:
         spec.arg.name: buffers[key].arg.name
         for spec in signature.input_specs
         if spec.kind is InputKind.CONSTANT_TENSOR
-        and (key := _identity(program.constants.get(spec.target or ""))) in buffers
+        and (key := identity(program.constants.get(spec.target or ""))) in buffers
     }
     if not merged:
         return program
@@ -59,7 +59,8 @@ def unalias_constants(program: ExportedProgram) -> ExportedProgram:
     )
 
 
-def _identity(tensor: Any) -> Any:
+def identity(tensor: Any) -> Any:
+    """Return what two views of one memory have in common; None for values without memory."""
     if not isinstance(tensor, torch.Tensor) or tensor.numel() == 0:
         return None
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tuple(tensor.stride())
