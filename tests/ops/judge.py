@@ -117,7 +117,12 @@ def compiled(captured: ExportedProgram, backend: str, *, strict: bool) -> Export
             **options,
         )
     with mock.patch.object(backends, "names", lambda: [backend]):  # asked for, but not by name
-        return portrt.compile(captured, output_format="exported_program", **options)
+        return portrt.compile(
+            captured,
+            check_budget=0.0,  # the rows are compared with eager at several sizes here
+            output_format="exported_program",
+            **options,
+        )
 
 
 @contextmanager
