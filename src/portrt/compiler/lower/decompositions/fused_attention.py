@@ -49,7 +49,9 @@ def _flash(
     *,
     scale: float | None = None,
 ) -> Any:
-    return _nine(query, key, value, None, dropout_p, is_causal, return_debug_mask, scale)
+    return _overrideable(
+        query, key, value, None, dropout_p, is_causal, return_debug_mask, scale=scale
+    )
 
 
 def _overrideable(
@@ -63,7 +65,12 @@ def _overrideable(
     *,
     scale: float | None = None,
 ) -> Any:
-    return _nine(query, key, value, attn_bias, dropout_p, is_causal, return_debug_mask, scale)
+    found = _attention(query, key, value, attn_bias, dropout_p, is_causal, scale)
+    if found is NotImplemented or return_debug_mask:
+        return NotImplemented
+    lengths = (query.shape[-2], key.shape[-2])
+    sums = _logsumexp(query, key, attn_bias, is_causal, scale)
+    return (found, sums, None, None, *lengths, *_seed(query), query.new_empty((0,)))
 
 
 def _cudnn(
@@ -78,25 +85,9 @@ def _cudnn(
     *,
     scale: float | None = None,
 ) -> Any:
-    return _nine(query, key, value, attn_bias, dropout_p, is_causal, return_debug_mask, scale)
-
-
-def _nine(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    dropout: float,
-    causal: bool,
-    debug: bool,
-    scale: Any,
-) -> Any:
-    found = _attention(query, key, value, bias, dropout, causal, scale)
-    if found is NotImplemented or debug:
-        return NotImplemented
-    lengths = (query.shape[-2], key.shape[-2])
-    sums = _logsumexp(query, key, bias, causal, scale)
-    return (found, sums, None, None, *lengths, *_seed(query), query.new_empty((0,)))
+    return _overrideable(
+        query, key, value, attn_bias, dropout_p, is_causal, return_debug_mask, scale=scale
+    )
 
 
 def _efficient(
