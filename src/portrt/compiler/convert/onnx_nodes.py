@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 _COUNT = "nodes_put_before"
 
@@ -61,3 +62,14 @@ def replace_node(node: ir.Node, made: ir.Value) -> None:
     replace_output(node, made)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
+
+
+def model_with_shapes(data: bytes) -> ir.Model:
+    """Read a model for a rewrite, with the dtypes and shapes of its values inferred.
+
+    Args:
+        data: ModelProto bytes.
+    """
+    import onnx
+
+    return ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model

@@ -7,8 +7,8 @@ Runtime replaces a call that it has no kernel for by that function, whose nodes 
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
+from portrt.compiler.convert.onnx_nodes import model_with_shapes
 from portrt.engines.onnxruntime.native import open_session
 
 _NAMELESS = "node with name ''"
@@ -21,11 +21,10 @@ def nodes_at_fault(message: str, data: bytes) -> tuple[str, ...]:
         message: Why it refuses the model; if it names a node, the result is empty.
         data: ModelProto bytes.
     """
-    import onnx
 
     if _NAMELESS not in message:
         return ()
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     opset = model.opset_imports.get("", 0)
     nodes = [node for node in model.graph.all_nodes() if _is_function(node, opset)]
     return tuple(str(node.name) for node in nodes if _is_refused(node, opset))

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
+from portrt.compiler.convert.onnx_nodes import (
+    add_constant,
+    add_node,
+    model_with_shapes,
+    replace_node,
+)
 
 _MASK = 3
 _WIDENED = range(4)  # query, key, value and mask
@@ -29,11 +33,9 @@ def finite_attention_masks(data: bytes) -> bytes:
     Returns:
         ModelProto bytes for ONNX Runtime only.
     """
-    import onnx
-
     if b"Attention" not in data:
         return data
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     made: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
     changed = False
     for node in list(model.graph.all_nodes()):

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
+from portrt.compiler.convert.onnx_nodes import (
+    add_constant,
+    add_node,
+    model_with_shapes,
+    replace_node,
+)
 
 
 def group_norm_by_instance_norm(data: bytes) -> bytes:
@@ -25,11 +29,9 @@ def group_norm_by_instance_norm(data: bytes) -> bytes:
     Returns:
         ModelProto bytes for ONNX Runtime only.
     """
-    import onnx
-
     if b"GroupNormalization" not in data:
         return data
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     if model.opset_imports.get("", 0) < 21:
         return data
     for node in list(model.graph.all_nodes()):

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
+from portrt.compiler.convert.onnx_nodes import (
+    add_constant,
+    add_node,
+    model_with_shapes,
+    replace_node,
+)
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 # Sums of values that were cast from one of these are exact as they are.
@@ -31,11 +35,9 @@ def exact_integer_sums(data: bytes) -> bytes:
     Returns:
         ModelProto bytes for ONNX Runtime only.
     """
-    import onnx
-
     if b"ReduceSum" not in data:
         return data
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     found = [node for node in model.graph.all_nodes() if _is_inexact(node)]
     for node in found:
         _rewrite(node)

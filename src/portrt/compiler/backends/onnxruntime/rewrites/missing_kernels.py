@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from portrt.compiler.convert.onnx_nodes import add_node, replace_node
+from portrt.compiler.convert.onnx_nodes import add_node, model_with_shapes, replace_node
 
 _INT16, _BOOL = ir.DataType.INT16, ir.DataType.BOOL
 # Operator -> dtype without a kernel -> dtype with one.
@@ -30,11 +29,9 @@ def widen_missing_kernels(data: bytes) -> bytes:
     Returns:
         ModelProto bytes for ONNX Runtime only.
     """
-    import onnx
-
     if not any(operator.encode() in data for operator in _WIDER):
         return data
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     found = [node for node in model.graph.all_nodes() if _wider(node) is not None]
     for node in found:
         _rewrite(node)

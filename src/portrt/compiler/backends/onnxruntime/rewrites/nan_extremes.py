@@ -13,9 +13,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
+from portrt.compiler.convert.onnx_nodes import (
+    add_constant,
+    add_node,
+    model_with_shapes,
+    replace_node,
+)
 
 _FLOATS = {ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
 _KINDS = ("MaxPool", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "ScatterElements")
@@ -73,11 +77,9 @@ def nan_in_extremes(data: bytes) -> bytes:
     Returns:
         ModelProto bytes for ONNX Runtime only.
     """
-    import onnx
-
     if not any(kind.encode() in data for kind in _KINDS):
         return data
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     found = [node for node in model.graph.all_nodes() if _loses_nan(node)]
     checks: dict[tuple[ir.Value, object], ir.Value] = {}
     for node in found:

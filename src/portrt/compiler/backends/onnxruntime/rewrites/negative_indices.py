@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, model_with_shapes
 
 # Operator -> position of its indices.
 _INDICES = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1, "ScatterND": 1}
@@ -54,11 +53,9 @@ def refuse_negative_indices(
     Returns:
         ModelProto bytes for ONNX Runtime only.
     """
-    import onnx
-
     if not refusing or not any(kind.encode() in data for kind in _INDICES):
         return data
-    model = ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model = model_with_shapes(data)
     changed = False
     made: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
     for node in list(model.graph.all_nodes()):
