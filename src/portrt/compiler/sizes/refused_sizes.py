@@ -77,11 +77,12 @@ def refused_sizes(program: ExportedProgram) -> list[Refusal]:
     try:
         guards = torch_internals.guards_of(program.module())
         base = _examples(program)
-        if guards is None or _failure(program, guards, base):
+        inputs = _Inputs(program, base)
+        if guards is None or _failure(guards, inputs.of(base)):
             return []
         found = []
         for symbol, tried in _trials(program, base):
-            guard = _failure(program, guards, tried)
+            guard = _failure(guards, inputs.of(tried))
             if guard:
                 shapes = _shapes(program, tried)
                 found.append(Refusal(guard, shapes, symbol, tried.get(symbol, 0)))
@@ -133,13 +134,34 @@ def _examples(program: ExportedProgram) -> dict[Any, int]:
     return found
 
 
-def _failure(program: ExportedProgram, guards: torch.nn.Module, sizes: Mapping[Any, int]) -> str:
-    """Return the guard that refuses inputs of these sizes, or ""."""
-    flat = pytree.tree_leaves(program.example_inputs)
-    values = torch_internals.user_input_values(program)
-    inputs = [
-        _with_sizes(example, value, sizes) for example, value in zip(flat, values, strict=True)
-    ]
+class _Inputs:
+    """Inputs of any sizes for the guards of a program; tensors are on the meta device."""
+
+    def __init__(self, program: ExportedProgram, base: Mapping[Any, int]) -> None:
+        flat = pytree.tree_leaves(program.example_inputs)
+        values = torch_internals.user_input_values(program)
+        self._base = base
+        self._values = values
+        self._made = [
+            _with_sizes(example, value, base) for example, value in zip(flat, values, strict=True)
+        ]
+        self._places: dict[Any, list[int]] = {}
+        for place, value in enumerate(values):
+            sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+            for symbol in set().union(*(_symbols(size) for size in sizes)):
+                self._places.setdefault(symbol, []).append(place)
+
+    def of(self, sizes: Mapping[Any, int]) -> list[Any]:
+        """Return inputs of these sizes; what has none of the changed symbols is made once."""
+        changed = [symbol for symbol, size in sizes.items() if self._base[symbol] != size]
+        made = list(self._made)
+        for place in {place for symbol in changed for place in self._places[symbol]}:
+            made[place] = _with_sizes(made[place], self._values[place], sizes)
+        return made
+
+
+def _failure(guards: torch.nn.Module, inputs: list[Any]) -> str:
+    """Return the guard that refuses the inputs, or ""."""
     try:
         guards(*inputs)
     except AssertionError as err:
@@ -156,11 +178,19 @@ def _with_sizes(example: Any, value: Any, sizes: Mapping[Any, int]) -> Any:
     return torch.empty(shape, dtype=value.dtype, device="meta")
 
 
+def _symbols(size: Any) -> set[Any]:
+    if not isinstance(size, torch.SymInt):
+        return set()
+    return set(torch_internals.expression_of(size).free_symbols)
+
+
 def _size(size: Any, sizes: Mapping[Any, int]) -> int:
     if isinstance(size, int):
         return size
-    numbers = {symbol: sympy.Integer(number) for symbol, number in sizes.items()}
-    return int(torch_internals.expression_of(size).xreplace(numbers))
+    expression = torch_internals.expression_of(size)
+    used = expression.free_symbols & sizes.keys()
+    numbers = {symbol: sympy.Integer(sizes[symbol]) for symbol in used}
+    return int(expression.xreplace(numbers))
 
 
 def _shapes(program: ExportedProgram, sizes: Mapping[Any, int]) -> str:
