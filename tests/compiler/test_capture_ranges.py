@@ -48,6 +48,29 @@ def test_sizes_that_must_be_equal_are_one_size(caplog: pytest.LogCaptureFixture)
         module(randn(2, 2, 3, 4), randn(3, 2, 3, 4), randn(3, 2, 3, 4))
 
 
+def test_guards_of_the_model_bring_no_others() -> None:
+    """torch asks `a == 1` where a guard says `a == 1 or a == b`: that would refuse a batch of 1."""
+
+    def function(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
+        return torch.baddbmm(a, b, c), torch.baddbmm(d, e, f)
+
+    def given(n: int) -> list[torch.Tensor]:
+        shapes = [(n, 3, 5), (n, 3, 4), (n, 4, 5)]
+        return [
+            randn(*shape).to(dtype) for dtype in (torch.float32, torch.half) for shape in shapes
+        ]
+
+    dims = [{0: Dim(f"batch{index // 3}", min=1, max=16)} for index in range(6)]
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        captured = torch.export.export(
+            lambda_module(function)(), tuple(given(3)), dynamic_shapes=tuple(dims)
+        )
+    module = portrt.compile(captured, engines="onnxruntime", min_block_size=1)
+    for n in (1, 3, 16):
+        inputs = given(n)
+        assert_same(module(*inputs), function(*inputs), 1e-2, 1e-2)
+
+
 def test_keyword_inputs_are_joined_too(caplog: pytest.LogCaptureFixture) -> None:
     model = lambda_module(lambda x, *, y: x + y)()
     part = ranged((1, 4), (3, 4), (8, 4))

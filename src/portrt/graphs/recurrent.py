@@ -7,6 +7,7 @@ for that length only. ONNX and the engines have the layer as one operator.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -76,9 +77,15 @@ def keep_recurrent_layers() -> Iterator[None]:
 
 
 def run_decompositions(program: ExportedProgram, table: Any) -> ExportedProgram:
-    """Call `program.run_decompositions(table)`, keeping recurrent layers as one node each."""
+    """Call `program.run_decompositions(table)`, keeping recurrent layers as one node each.
+
+    torch would trace the program's guards with it, each of which may then add others: of
+    `a == 1 or a == b` the first half, that is `a != 1`.
+    """
+    unguarded = torch_internals.with_guards_of(copy.copy(program), None)
     with keep_recurrent_layers():
-        decomposed: ExportedProgram = program.run_decompositions(table)
+        decomposed: ExportedProgram = unguarded.run_decompositions(table)
+    torch_internals.add_guards_of(decomposed, program)
     originals = {stand_in: operator for operator, stand_in in _stand_ins().items()}
     for module in decomposed.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):

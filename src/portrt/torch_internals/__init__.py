@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from portrt.torch_internals.program_reader import read_program
     from portrt.torch_internals.programs import (
+        add_guards_of,
         argument_names,
         constant_names,
         extend_constants,
@@ -93,6 +94,7 @@ __all__ = [
     "extend_constants",
     "fake_mode_of",
     "fuse",
+    "add_guards_of",
     "guards_code_of",
     "guards_of",
     "Translations",

@@ -87,6 +87,11 @@ def with_guards_of(program: ExportedProgram, other: ExportedProgram | None) -> E
     return program
 
 
+def add_guards_of(program: ExportedProgram, other: ExportedProgram) -> None:
+    """Add the guards of another program with the same inputs, in place."""
+    program._guards_code = list(dict.fromkeys([*other._guards_code, *program._guards_code]))
+
+
 def guards_code_of(program: ExportedProgram) -> list[str]:
     """Return the guards on the inputs, as text."""
     return list(program._guards_code)
