@@ -279,3 +279,80 @@ def test_empty_tensors_have_what_they_are_asked_for() -> None:
     ]:
         made = empty(sizes, strides, dtype)
         assert (tuple(made.shape), made.stride(), made.dtype) == (sizes, strides, dtype)
+
+
+def _inserted(program: ExportedProgram) -> bool:
+    """Return whether the exporter's own pass changes a graph."""
+    from torch.onnx._internal.exporter import _fx_passes
+
+    before = [str(node.target) for node in program.graph.nodes]
+    _fx_passes.insert_type_promotion_nodes(program.graph_module)
+    return before != [str(node.target) for node in program.graph.nodes]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, i: x * 2.0,
+        lambda x, i: x * 2,
+        lambda x, i: x + i,
+        lambda x, i: i + 1,
+        lambda x, i: i + 1.5,
+        lambda x, i: i / 2,
+        lambda x, i: i.sum() + x.sum(),
+        lambda x, i: x.to(torch.float64) + x,
+        lambda x, i: torch.cat([x, i]),
+        lambda x, i: torch.where(x > 0, x, i),
+        lambda x, i: x.relu().softmax(-1),
+        lambda x, i: (x > 0).sum(),
+        lambda x, i: x**2,
+        lambda x, i: x * x.shape[0],
+        lambda x, i: torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y.sin(), (x,)),
+    ],
+)
+def test_types_are_promoted_where_torchs_pass_would(function: Any) -> None:
+    program = exported(
+        lambda_module(function)(), randn(3), torch.arange(3), dims=({0: Dim("n", max=9)},) * 2
+    ).run_decompositions({})
+
+    assert exporter._promotes(program.graph_module) == _inserted(program)
+
+
+def test_operator_lists_are_shared_until_an_operator_is_registered() -> None:
+    import torch.export.exported_program as decomposition
+
+    names = ("_collect_all_valid_cia_ops", "_is_preservable_cia_op")
+    theirs = [getattr(decomposition, name) for name in names]
+
+    def composite() -> set[Any]:
+        with internals.shared_operator_lists():
+            assert [getattr(decomposition, name) for name in names] != theirs
+            found: set[Any] = decomposition._collect_all_valid_cia_ops()
+            return found
+
+    first = composite()
+    table = internals.onnx_decompositions(OPSET)
+    assert composite() is first
+    with torch.library._scoped_library("portrt_composite_tests", "DEF") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x + x, "CompositeImplicitAutograd")
+        twice = torch.ops.portrt_composite_tests.twice.default
+
+        assert composite() == theirs[0]() > first
+        assert twice not in table
+        assert twice in internals.onnx_decompositions(OPSET)
+    assert [getattr(decomposition, name) for name in names] == theirs
+
+
+def test_a_kernel_is_registered_once() -> None:
+    library: Any = torch.library.Library("portrt_kernel_tests", "DEF")  # type: ignore[no-untyped-call]
+    library.define("same(Tensor x) -> Tensor")
+    operator = torch.ops.portrt_kernel_tests.same.default
+    key = torch._C.DispatchKey.CPU
+    with internals.shared_operator_lists():
+        operator.py_impl(key)(torch.clone)
+        with pytest.raises(RuntimeError, match="override a python impl"):
+            operator.py_impl(key)(torch.neg)
+        with pytest.raises(AssertionError, match="DispatchKey"):
+            operator.py_impl("CPU")(torch.neg)
+    assert operator.py_kernels == {key: torch.clone}

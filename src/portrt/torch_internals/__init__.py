@@ -10,6 +10,7 @@ tests/test_torch_internals.py fails when torch moves one of them.
 - `torch.fx.passes.utils.fuser_utils`: moves a group of nodes to a submodule.
 - The reader of a .pt2 archive: `torch.export.load` has no memory-mapped constants, and unpickles.
 - Its writer's `__init__`, which would truncate a file that a program is mapped from.
+- The lists of all operators, which `run_decompositions` makes at each call.
 - The global variable of the deserializer: threads must take turns.
 """
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         torch_translation,
         unguarded,
     )
+    from portrt.torch_internals.operator_lists import shared_operator_lists
     from portrt.torch_internals.program_reader import read_program
     from portrt.torch_internals.programs import (
         add_guards_of,
@@ -120,6 +122,7 @@ __all__ = [
     "run_flat",
     "save_program",
     "set_guards",
+    "shared_operator_lists",
     "torch_tensor_of",
     "torch_translation",
     "traced_node",
@@ -135,7 +138,10 @@ __all__ = [
 
 # A name is looked for in these, in this order: a process that runs a program imports the first
 # alone.
-_MODULES = ("calls", "values", "program_reader", "serialization", "programs", "exporter")
+_MODULES = (
+    *("calls", "values", "program_reader", "serialization", "programs", "operator_lists"),
+    "exporter",
+)
 
 
 def __getattr__(name: str) -> Any:

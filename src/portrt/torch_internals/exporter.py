@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from portrt.torch_internals.operator_lists import registered
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -32,7 +36,10 @@ def _registry(opset: int, translations: Translations = ()) -> Any:
 
     _registration.logger.addFilter(_is_news)
     _core.logger.addFilter(_is_news)
-    registry = _registration.ONNXRegistry().from_torchlib(opset_version=opset)
+    if not translations:  # this reads the sources of torch's own, for a second
+        return _registration.ONNXRegistry().from_torchlib(opset_version=opset)
+    registry = copy.copy(_registry(opset))
+    registry.functions = {op: list(found) for op, found in registry.functions.items()}
     for target, function, takes_complex in translations:
         registry.register_op(target, function, is_complex=takes_complex)
     return registry
@@ -61,9 +68,14 @@ def has_onnx_translation(node: torch.fx.Node, opset: int, translations: Translat
 
 def onnx_decompositions(opset: int, translations: Translations = ()) -> Table:
     """Return the decompositions that torch.onnx runs: none for operators that it translates."""
+    return dict(_decompositions(_registry(opset, translations), translations, registered()))
+
+
+@lru_cache(maxsize=4)
+def _decompositions(registry: Any, translations: Translations, _registered: Hashable) -> Table:
     from torch.onnx._internal.exporter import _decomp
 
-    translated = set(_decomp.get_onnx_implemented_overloads(_registry(opset, translations)))
+    translated = set(_decomp.get_onnx_implemented_overloads(registry))
     table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
     for target, _, _ in translations:  # torch's list covers only its own translations
         table.pop(target, None)
@@ -129,7 +141,8 @@ def onnx_ir_from_program(
     from torch.onnx._internal import _lazy_import
     from torch.onnx._internal.exporter import _core, _fx_passes
 
-    _fx_passes.insert_type_promotion_nodes(program.graph_module)
+    if _promotes(program.graph_module):
+        _fx_passes.insert_type_promotion_nodes(program.graph_module)
     for module in program.graph_module.modules():
         prepare(module)
     graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
@@ -143,6 +156,49 @@ def onnx_ir_from_program(
         onnx_program.model, opset
     )
     return model
+
+
+def _promotes(graph_module: torch.fx.GraphModule) -> bool:
+    """Return whether the exporter would insert type promotions; its pass runs every node again."""
+    from torch.onnx._internal.fx import type_utils
+    from torch.onnx._internal.fx.passes import type_promotion
+
+    def dtype_of(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.dtype
+        return type_utils.from_scalar_type_to_torch_dtype(type(value))
+
+    def differs(node: torch.fx.Node) -> bool:
+        rule = type_promotion.get_type_promotion_rule(node, _promotion_rules())
+        if rule is None:
+            return False
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda arg: arg.meta["val"])
+        wanted = rule.preview_type_promotion(args, kwargs)
+        pairs = [(args[place], dtype) for place, dtype in wanted.args_dtypes.items()]
+        pairs += [(kwargs[name], dtype) for name, dtype in wanted.kwargs_dtypes.items()]
+        return any(
+            dtype is not None and dtype_of(leaf) != dtype
+            for given, dtype in pairs
+            for leaf in pytree.tree_leaves(given)
+        )
+
+    try:
+        return any(
+            differs(node)
+            for module in graph_module.modules()
+            if isinstance(module, torch.fx.GraphModule)
+            for node in module.graph.nodes
+            if node.op == "call_function"
+        )
+    except Exception:  # of which the pass raises its own
+        return True
+
+
+@lru_cache(maxsize=1)
+def _promotion_rules() -> Any:
+    from torch.onnx._internal.fx.passes import type_promotion
+
+    return type_promotion.TypePromotionTable()
 
 
 def onnx_scan(body: Any, states: Any, rows: Any, others: Any) -> Any:
