@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt.compiler.building.check import PlannedRun, sample_blocks
+from portrt.compiler.building.check import FirstRun, PlannedRun, sample_blocks
 from portrt.compiler.building.engines import engines_of_block
 from portrt.compiler.building.precision import lowered_precision
 from portrt.compiler.building.tasks import EngineTask
@@ -33,7 +33,6 @@ from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.assemble import assemble
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, write_report
-from portrt.engines.base import Session
 from portrt.errors import BuildError, CheckError, ConvertError
 from portrt.format.compile_report import MissingEngine
 from portrt.graphs.node_names import nodes_named
@@ -84,13 +83,13 @@ class _Built:
 
     Attributes:
         engines: Block name -> its engines.
-        sessions: (block name, position) -> the opened engine.
+        runs: (block name, position) -> the opened engine, and its run on the sample.
         missing: Engines that could not be built.
         failed: Nodes of blocks without an engine.
     """
 
     engines: dict[str, list[Engine]] = field(default_factory=dict)
-    sessions: dict[tuple[str, int], Session] = field(default_factory=dict)
+    runs: dict[tuple[str, int], FirstRun] = field(default_factory=dict)
     missing: list[MissingEngine] = field(default_factory=list)
     failed: dict[str, Verdict] = field(default_factory=dict)
 
@@ -125,8 +124,9 @@ def build_planned(
     budget = Budget(settings.check_budget, started)
     for tries in itertools.count(1):
         plan = plan_without(left_out)
+        report = coverage(plan)
         if tries == 1:
-            log_coverage(coverage(plan))
+            log_coverage(report)
         image = image_from_tensors(plan.tensors)
         run = sample_blocks(plan, captured) if _wants_samples(tasks) else PlannedRun({}, ())
         search = EngineSearch(plan, image, tasks)
@@ -149,7 +149,7 @@ def build_planned(
     policy = {"fallback": settings.fallback}
     if settings.check == "first-open":
         policy["check"] = settings.check
-    report = coverage(plan, built.missing)
+    report = dataclasses.replace(report, missing_engines=tuple(built.missing))
     if not plan.blocks:  # there is no manifest to store it
         write_report(report, settings.report)
     program = assemble(
@@ -210,7 +210,7 @@ def _build_blocks(
     for block in plan.blocks:
         try:
             made, failures = engines_of_block(
-                plan, block, image, tasks, run.samples.get(block.name), built.sessions
+                plan, block, image, tasks, run.samples.get(block.name), built.runs
             )
         except CheckError as err:
             if any(lowered_precision(t.builder.name, block, t.settings) for t in tasks):
@@ -240,13 +240,13 @@ def _variants(plan: Plan, built: _Built, tasks: Sequence[EngineTask]) -> list[Va
             places = [
                 place
                 for place, engine in enumerate(built.engines[block.name])
-                if (block.name, place) in built.sessions and "autocast" not in engine.build
+                if (block.name, place) in built.runs and "autocast" not in engine.build
             ]
             if places:
                 place = places[min(index, len(places) - 1)]
                 engine = built.engines[block.name][place]
                 variant[block.name] = Opened(
-                    arithmetic_of(engine.backend, engine.build), built.sessions[block.name, place]
+                    arithmetic_of(engine.backend, engine.build), built.runs[block.name, place]
                 )
         if variant and variant not in found:
             found.append(variant)
@@ -257,10 +257,10 @@ def _record(built: _Built, variants: Sequence[Variant], check: ProgramCheck) -> 
     """Write what was compared to the entries of the engines that were."""
     if not check.record.compared:
         return
-    compared = {opened.session for variant in variants for opened in variant.values()}
+    compared = {id(opened.first) for variant in variants for opened in variant.values()}
     for name, engines in built.engines.items():
         for place, engine in enumerate(engines):
-            if built.sessions.get((name, place)) in compared:
+            if id(built.runs.get((name, place))) in compared:
                 entry = {**(engine.check or {}), "program": check.record.to_json()}
                 engines[place] = dataclasses.replace(engine, check=entry)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from portrt.format.engine_info import EngineInfo
@@ -12,6 +12,8 @@ from portrt.format.signature import InputSpec, OutputSpec, Signature
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
+
+    from portrt.engines.base import Session
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Engine(EngineInfo):
 
     Attributes:
         data: The serialized engine.
+        opened: The bytes that its builder opened, for a single run on the CPU, and the session.
     """
 
     data: bytes
+    opened: tuple[bytes, Session] | None = field(default=None, compare=False, repr=False)

@@ -6,6 +6,7 @@ The reference is the block itself, run in PyTorch on the sample inputs of the co
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,23 @@ class Sample:
 
     inputs: tuple[torch.Tensor, ...]
     outputs: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FirstRun:
+    """An opened engine, and its run on the sample.
+
+    Attributes:
+        session: The engine.
+        inputs: What it was run on.
+        outputs: What it returned.
+        seconds: How long it took.
+    """
+
+    session: Session
+    inputs: tuple[torch.Tensor, ...]
+    outputs: Sequence[torch.Tensor]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,7 @@ def check_engine(
     accept: bool,
     label: str = "",
     trusted: bool = True,
-    keep: Callable[[Session], None] = lambda _: None,
+    keep: Callable[[FirstRun], None] = lambda _: None,
 ) -> Mapping[str, Any]:
     """Compare an engine with its block, and return the entry `check` for the manifest.
 
@@ -136,7 +154,7 @@ def check_engine(
         accept: Log a difference beyond the tolerance instead of raising.
         label: Description of the engine for messages.
         trusted: Whether it may carry host (CPU) code, as engines built in this process may.
-        keep: Called with the opened engine, once it has run.
+        keep: Called with the opened engine and its run.
 
     Raises:
         BuildError: The engine opens, but fails on the sample.
@@ -156,7 +174,7 @@ def compare_engine(
     sample: Sample | None,
     *,
     trusted: bool = True,
-    keep: Callable[[Session], None] = lambda _: None,
+    keep: Callable[[FirstRun], None] = lambda _: None,
 ) -> Mapping[str, Any]:
     """Compare an engine with its block; see `check_engine`, which also reports differences.
 
@@ -167,15 +185,12 @@ def compare_engine(
         return {"skipped": "there were no sample inputs"}
     device = sample.inputs[0].device
     spec = EngineSpec.of(engine, Blob.of(0, engine.data))
-    runtime = registry.runtime(engine.backend)
-    verdict = runtime.accepts(spec, device)
+    verdict = registry.runtime(engine.backend).accepts(spec, device)
     if not verdict:
         return {"skipped": verdict.reason}
-    weights = WeightsImage(image) if engine.weights else None
-    data = torch.frombuffer(bytearray(engine.data), dtype=torch.uint8)
     try:
-        options = OpenOptions(low_memory=True, trusted_host_code=trusted)
-        session = runtime.open(spec, block.signature, data, weights, device=device, options=options)
+        session = _opened(block, engine, spec, image, device, trusted=trusted)
+        started = time.perf_counter()
         try:
             outputs = _run(session, sample)
         except OutOfProfileError:  # the sizes of the example inputs are in no profile
@@ -183,10 +198,31 @@ def compare_engine(
             outputs = _run(session, sample)
     except EngineError as err:
         raise BuildError(err.happened, err.expected, err.remedy) from err
-    keep(session)
+    keep(FirstRun(session, sample.inputs, outputs, time.perf_counter() - started))
     arithmetic = arithmetic_of(engine.backend, engine.build)
     rows = compare_block(block, image, sample, outputs, arithmetic)
     return {"device": device.type, "outputs": rows}
+
+
+def _opened(
+    block: Block,
+    engine: Engine,
+    spec: EngineSpec,
+    image: torch.Tensor,
+    device: torch.device,
+    *,
+    trusted: bool,
+) -> Session:
+    if engine.opened is not None and engine.opened[0] is engine.data:  # its builder did
+        return engine.opened[1]
+    return registry.runtime(engine.backend).open(
+        spec,
+        block.signature,
+        torch.frombuffer(bytearray(engine.data), dtype=torch.uint8),
+        WeightsImage(image) if engine.weights else None,
+        device=device,
+        options=OpenOptions(low_memory=True, trusted_host_code=trusted),
+    )
 
 
 def compare_block(

@@ -12,7 +12,7 @@ import torch
 
 from portrt.compiler.backends.base import BuildInput
 from portrt.compiler.building.branches import with_other_branches
-from portrt.compiler.building.check import Sample, check_engine, run_block
+from portrt.compiler.building.check import FirstRun, Sample, check_engine, run_block
 from portrt.compiler.building.engine_cache import build_engine
 from portrt.compiler.building.precision import (
     lowered_precision,
@@ -24,7 +24,6 @@ from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.convert import OnnxModel, onnx_from_block
 from portrt.compiler.convert.translations import resolved
 from portrt.compiler.plan import Block, Engine, Plan
-from portrt.engines.base import Session
 from portrt.errors import BuildError, CheckError, ConvertError
 from portrt.numerics.compare import worst_difference
 from portrt.weights import WeightsImage
@@ -40,7 +39,7 @@ def engines_of_block(
     image: torch.Tensor,
     tasks: Sequence[EngineTask],
     sample: Sample | None,
-    sessions: dict[tuple[str, int], Session] | None = None,
+    runs: dict[tuple[str, int], FirstRun] | None = None,
 ) -> tuple[list[Engine], list[tuple[str, Failure]]]:
     """Build the engines of one block; also return backend and error of failed builds.
 
@@ -50,7 +49,7 @@ def engines_of_block(
         image: The weights image of the program.
         tasks: The engines to build.
         sample: Inputs and outputs of the block in PyTorch; None leaves the engines unchecked.
-        sessions: Takes the engines that were opened, by block name and position.
+        runs: Takes the engines that were opened, by block name and position.
 
     Raises:
         CheckError: The outputs of an engine differ from those of the block.
@@ -65,9 +64,9 @@ def engines_of_block(
     failures: list[tuple[str, Failure]] = []
     for task in tasks:
 
-        def keep(session: Session, place: tuple[str, int] = (block.name, len(built))) -> None:
-            if sessions is not None:
-                sessions[place] = session
+        def keep(run: FirstRun, place: tuple[str, int] = (block.name, len(built))) -> None:
+            if runs is not None:
+                runs[place] = run
 
         try:
             built.append(_build_one(task, build_input, sample, keep))
@@ -132,7 +131,7 @@ def _build_one(
     task: EngineTask,
     build_input: BuildInput,
     sample: Sample | None,
-    keep: Callable[[Session], None],
+    keep: Callable[[FirstRun], None],
 ) -> Engine:
     started = time.perf_counter()
     settings, block, name = task.settings, build_input.block, task.builder.name
@@ -143,6 +142,7 @@ def _build_one(
         if "skipped" in check and sample and lowered_precision(name, block, settings):
             check = {**check, **simulated_check(engine, build_input, sample, accept=accept)}
         engine = dataclasses.replace(engine, check=check)
+    engine = dataclasses.replace(engine, opened=None)
     logger.info(
         "built %s for %s: %d bytes, %s%s, in %.2f s",
         engine.backend,

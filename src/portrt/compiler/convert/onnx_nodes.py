@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
+
+# Changes a model in place, and returns whether it did.
+Rewrite = Callable[[ir.Model], bool]
+
+# Of every model: the empty text is in all.
+ANY = ("",)
 
 _COUNT = "nodes_put_before"
 
@@ -65,11 +71,41 @@ def replace_node(node: ir.Node, made: ir.Value) -> None:
 
 
 def model_with_shapes(data: bytes) -> ir.Model:
-    """Read a model for a rewrite, with the dtypes and shapes of its values inferred.
+    """Read a model for rewrites, with the dtypes and shapes of its values.
 
     Args:
         data: ModelProto bytes.
     """
     import onnx
 
-    return ShapeInferencePass()(ir.from_proto(onnx.load_model_from_string(data))).model
+    model: ir.Model = ir.from_proto(onnx.load_model_from_string(data))
+    if all(map(_is_known, model.graph.all_nodes())):
+        return model
+    return ShapeInferencePass()(model).model
+
+
+def _is_known(node: ir.Node) -> bool:
+    """Return whether the dtypes and shapes of a node's outputs are in the model."""
+    return all(
+        output.dtype is not None and output.shape is not None
+        for output in node.outputs
+        if output.name
+    )
+
+
+def rewritten(data: bytes, rewrites: Iterable[tuple[Iterable[str], Rewrite]]) -> bytes:
+    """Read a model once, rewrite it, and write it if that changed it.
+
+    Args:
+        data: ModelProto bytes.
+        rewrites: Operators, and a rewrite that does nothing for a model with none of them.
+    """
+    wanted = [rewrite for kinds, rewrite in rewrites if any(k.encode() in data for k in kinds)]
+    if not wanted:
+        return data
+    model = model_with_shapes(data)
+    changed = [rewrite(model) for rewrite in wanted]
+    if not any(changed):
+        return data
+    made: bytes = ir.to_proto(model).SerializeToString()
+    return made

@@ -26,10 +26,6 @@ Prepare = Callable[[Any], None]
 # model to another file.
 _LARGE_BYTES = 64 << 20
 
-# Operators whose weights the optimizer does not change, tried with 1.23 and 1.32. Those of others,
-# such as Add and DequantizeLinear, it transposes in place, to remove Transpose nodes.
-_LEAVE_ALONE = {"Conv", "Gather", "Gemm", "MatMul"}
-
 
 def open_session(
     data: bytes,
@@ -46,8 +42,8 @@ def open_session(
         data: The ONNX model, whose weights are external.
         names: Names of the weights that it takes.
         image: Weights image that holds them.
-        in_place: Indices in `names` of the weights that the optimizer does not change, see
-            `left_alone`. Without a mapped file the others are copied.
+        in_place: Indices in `names` of the weights that the optimizer does not change, as its
+            builder found. Without a mapped file the others are copied.
         low_memory: For a single run: the weights are used as they lie, and not copied into the
             order in which the kernels read.
         prepare: Called with the session's options, to set more of them.
@@ -125,30 +121,6 @@ def _moved(data: bytes, names: Sequence[str], image: WeightsImage, region: Regio
             tensor.external_data.add(key=key, value=str(value))
     moved: bytes = model.SerializeToString()
     return moved
-
-
-def left_alone(data: bytes, names: Sequence[str]) -> list[int]:
-    """Find the weights that ONNX Runtime's optimizer does not change, by the nodes that use them.
-
-    Called when an engine is built, and stored: opening a session should not import onnx.
-
-    Args:
-        data: The ONNX model.
-        names: Names of its external weights.
-
-    Returns:
-        Their indices in `names`.
-    """
-    import onnx
-
-    takers: dict[str, set[str]] = {}
-    graphs = [onnx.load_model_from_string(data).graph]
-    while graphs:
-        for node in graphs.pop().node:
-            for name in node.input:
-                takers.setdefault(name, set()).add(node.op_type)
-            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    return [place for place, name in enumerate(names) if takers.get(name, {"none"}) <= _LEAVE_ALONE]
 
 
 def _values(names: Sequence[str], image: WeightsImage | None) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 
@@ -21,10 +23,11 @@ from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
 from portrt.compiler.sizes.nonzero_sizes import nonzero_sizes
-from portrt.engines.onnxruntime.native import left_alone, open_session
-from portrt.engines.onnxruntime.runtime import installed
+from portrt.engines.base import OpenOptions, Session
+from portrt.engines.onnxruntime.runtime import OnnxRuntimeRuntime, installed
 from portrt.engines.onnxruntime.session import first_line, library_version
 from portrt.errors import BuildError
+from portrt.format.manifest import Blob, EngineSpec
 from portrt.graphs import nested
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
@@ -45,6 +48,9 @@ _DTYPES = frozenset(
         torch.float64,
     }
 )
+# Operators whose weights the optimizer does not change, tried with 1.23 and 1.32. Those of others,
+# such as Add and DequantizeLinear, it transposes in place, to remove Transpose nodes.
+_LEAVE_ALONE = {"Conv", "Gather", "Gemm", "MatMul"}
 
 
 class OnnxRuntimeBuilder:
@@ -63,27 +69,9 @@ class OnnxRuntimeBuilder:
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
         started = time.perf_counter()
         model = build_input.convert(NEWEST_OPSET)
-        data, flags = model.data, []
-        if _has_bfloat16(build_input):
-            from portrt.compiler.backends.onnxruntime.rewrites.widen_bfloat16 import widen_bfloat16
-
-            data = widen_bfloat16(data)
-            flags.append("bfloat16 computed in float32")
-        data = _rewritten(data, build_input)
-        # Opening it checks that every operator has a kernel here; the session is discarded.
-        try:
-            open_session(data, model.weights, WeightsImage(build_input.image), low_memory=True)
-        except Exception as err:
-            from portrt.compiler.backends.onnxruntime.refusals import nodes_at_fault
-
-            nodes = nodes_at_fault(str(err), data)
-            within = f", in {', '.join(nodes)}" if nodes else ""
-            raise BuildError(
-                f"onnxruntime refuses {build_input.block.name}: {first_line(err)}{within}",
-                "operators and dtypes for which ONNX Runtime has a CPU kernel",
-                "name the operator in torch_executed_ops, or leave onnxruntime out of engines",
-            ) from err
-        return Engine(
+        in_float32 = _has_bfloat16(build_input)
+        data = _rewritten(model.data, build_input, in_float32=in_float32)
+        engine = Engine(
             backend=self.name,
             data=data,
             build={
@@ -91,11 +79,10 @@ class OnnxRuntimeBuilder:
                 "version": library_version(),
                 "opset": model.opset,
                 "onnx_nodes": model.nodes,
-                "flags": flags,
-                "weights_in_place": left_alone(data, model.weights),
+                "flags": ["bfloat16 computed in float32"] if in_float32 else [],
+                "weights_in_place": _left_alone(data, model.weights),
                 "os": platform.system().lower(),
                 "arch": platform.machine(),
-                "seconds": round(time.perf_counter() - started, 3),
             },
             requires={
                 "device": ["cpu"],
@@ -104,10 +91,41 @@ class OnnxRuntimeBuilder:
             },
             weights=model.weights,
         )
+        session = _opened(engine, build_input)
+        seconds = round(time.perf_counter() - started, 3)
+        build = {**engine.build, "seconds": seconds}
+        return dataclasses.replace(engine, build=build, opened=(data, session))
 
 
-def _rewritten(data: bytes, build_input: BuildInput) -> bytes:
+def _opened(engine: Engine, build_input: BuildInput) -> Session:
+    """Open an engine, which checks that every operator has a kernel here."""
+    block = build_input.block
+    try:
+        return OnnxRuntimeRuntime().open(
+            EngineSpec.of(engine, Blob.of(0, engine.data)),
+            block.signature,
+            torch.frombuffer(bytearray(engine.data), dtype=torch.uint8),
+            WeightsImage(build_input.image) if engine.weights else None,
+            device=torch.device("cpu"),
+            options=OpenOptions(low_memory=True),
+        )
+    except Exception as err:
+        from portrt.compiler.backends.onnxruntime.refusals import nodes_at_fault
+
+        cause = err.__cause__ or err
+        nodes = nodes_at_fault(str(cause), engine.data)
+        within = f", in {', '.join(nodes)}" if nodes else ""
+        raise BuildError(
+            f"onnxruntime refuses {block.name}: {first_line(cause)}{within}",
+            "operators and dtypes for which ONNX Runtime has a CPU kernel",
+            "name the operator in torch_executed_ops, or leave onnxruntime out of engines",
+        ) from cause
+
+
+def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool) -> bytes:
     """Apply the rewrites for ONNX Runtime: for numbers, then for speed."""
+    import onnx_ir as ir
+
     from portrt.compiler.backends.onnxruntime.rewrites import (
         attention_masks,
         fuse_transposed_matmul,
@@ -116,17 +134,52 @@ def _rewritten(data: bytes, build_input: BuildInput) -> bytes:
         missing_kernels,
         nan_extremes,
         negative_indices,
+        widen_bfloat16,
     )
+    from portrt.compiler.convert.onnx_nodes import ANY, Rewrite, rewritten
 
-    data = attention_masks.finite_attention_masks(data)
-    data = negative_indices.refuse_negative_indices(
-        data, _takes_no_negative_indices(build_input), _smallest(build_input)
+    refusing = _takes_no_negative_indices(build_input)
+    refuse = partial(
+        negative_indices.refuse_negative_indices,
+        refusing=refusing,
+        smallest=_smallest(build_input),
     )
-    data = nan_extremes.nan_in_extremes(data)
-    data = fuse_transposed_matmul.fuse_transposed_matmul(data)
-    data = group_norm.group_norm_by_instance_norm(data)
-    data = integer_sums.exact_integer_sums(data)
-    return missing_kernels.widen_missing_kernels(data)
+    widen = partial(widen_bfloat16.widen, dtype=ir.DataType.BFLOAT16)
+    rewrites: list[tuple[Iterable[str], Rewrite]] = [
+        (ANY if in_float32 else (), widen),
+        (("Attention",), attention_masks.finite_attention_masks),
+        (negative_indices.INDICES if refusing else (), refuse),
+        (nan_extremes.KINDS, nan_extremes.nan_in_extremes),
+        (("MatMul",), fuse_transposed_matmul.fuse_transposed_matmul),
+        (("GroupNormalization",), group_norm.group_norm_by_instance_norm),
+        (("ReduceSum",), integer_sums.exact_integer_sums),
+        (missing_kernels.WIDER, missing_kernels.widen_missing_kernels),
+    ]
+    return rewritten(data, rewrites)
+
+
+def _left_alone(data: bytes, names: Sequence[str]) -> list[int]:
+    """Find the weights that ONNX Runtime's optimizer does not change, by the nodes that use them.
+
+    Args:
+        data: The ONNX model.
+        names: Names of its external weights.
+
+    Returns:
+        Their indices in `names`.
+    """
+    if not names:
+        return []
+    import onnx
+
+    takers: dict[str, set[str]] = {}
+    graphs = [onnx.load_model_from_string(data).graph]
+    while graphs:
+        for node in graphs.pop().node:
+            for name in node.input:
+                takers.setdefault(name, set()).add(node.op_type)
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return [place for place, name in enumerate(names) if takers.get(name, {"none"}) <= _LEAVE_ALONE]
 
 
 def _takes_no_negative_indices(build_input: BuildInput) -> set[str]:

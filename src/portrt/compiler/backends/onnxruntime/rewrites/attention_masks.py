@@ -10,32 +10,24 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import (
-    add_constant,
-    add_node,
-    model_with_shapes,
-    replace_node,
-)
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
 
 _MASK = 3
 _WIDENED = range(4)  # query, key, value and mask
 
 
-def finite_attention_masks(data: bytes) -> bytes:
+def finite_attention_masks(model: ir.Model) -> bool:
     """Halve the lowest numbers of float32 masks; compute attention of float16 in float32.
 
     Scores of any size vanish beside half of float32's lowest number, too. They do not beside
     float16's, so that PyTorch's results, which it computes in float32, need its precision.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    if b"Attention" not in data:
-        return data
-    model = model_with_shapes(data)
     made: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
     changed = False
     for node in list(model.graph.all_nodes()):
@@ -48,8 +40,7 @@ def finite_attention_masks(data: bytes) -> bytes:
         elif mask is not None and mask.dtype == ir.DataType.FLOAT16 and len(node.inputs) == 4:
             _widen(node)
             changed = True
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten if changed else data
+    return changed
 
 
 def _halved(

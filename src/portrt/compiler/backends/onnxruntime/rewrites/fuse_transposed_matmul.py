@@ -13,25 +13,21 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 DOMAIN = "com.microsoft"
 
 
-def fuse_transposed_matmul(data: bytes) -> bytes:
+def fuse_transposed_matmul(model: ir.Model) -> bool:
     """Fuse weights of rank 2 in float32, or in bfloat16 that is cast to float32.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    import onnx
-
-    model = ir.from_proto(onnx.load_model_from_string(data))
     fused = [_fuse(node) for node in list(model.graph.all_nodes()) if node.op_type == "MatMul"]
     if not any(fused):
-        return data
+        return False
     model.opset_imports[DOMAIN] = 1
     RemoveUnusedNodesPass()(model)
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten
+    return True
 
 
 def _fuse(node: ir.Node) -> bool:

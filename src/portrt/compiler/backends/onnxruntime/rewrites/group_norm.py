@@ -10,35 +10,30 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import (
-    add_constant,
-    add_node,
-    model_with_shapes,
-    replace_node,
-)
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
 
 
-def group_norm_by_instance_norm(data: bytes) -> bytes:
+def group_norm_by_instance_norm(model: ir.Model) -> bool:
     """Rewrite group norms of float32 at opset 21 or newer.
 
     In older opsets a group norm has a scale per group, not per channel.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    if b"GroupNormalization" not in data:
-        return data
-    model = model_with_shapes(data)
     if model.opset_imports.get("", 0) < 21:
-        return data
-    for node in list(model.graph.all_nodes()):
-        if node.op_type == "GroupNormalization" and not node.domain:
-            _rewrite(node)
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten
+        return False
+    found = [
+        node
+        for node in model.graph.all_nodes()
+        if node.op_type == "GroupNormalization" and not node.domain
+    ]
+    for node in found:
+        _rewrite(node)
+    return bool(found)
 
 
 def _rewrite(node: ir.Node) -> None:

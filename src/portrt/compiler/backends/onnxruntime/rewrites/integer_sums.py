@@ -10,12 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import (
-    add_constant,
-    add_node,
-    model_with_shapes,
-    replace_node,
-)
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 # Sums of values that were cast from one of these are exact as they are.
@@ -26,23 +21,19 @@ _SMALL_INTEGERS = {
 _HALF = 2**32
 
 
-def exact_integer_sums(data: bytes) -> bytes:
+def exact_integer_sums(model: ir.Model) -> bool:
     """Rewrite inexact sums of int32 and int64.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    if b"ReduceSum" not in data:
-        return data
-    model = model_with_shapes(data)
     found = [node for node in model.graph.all_nodes() if _is_inexact(node)]
     for node in found:
         _rewrite(node)
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten if found else data
+    return bool(found)
 
 
 def _is_inexact(node: ir.Node) -> bool:

@@ -9,34 +9,30 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import add_node, model_with_shapes, replace_node
+from portrt.compiler.convert.onnx_nodes import add_node, replace_node
 
 _INT16, _BOOL = ir.DataType.INT16, ir.DataType.BOOL
 # Operator -> dtype without a kernel -> dtype with one.
-_WIDER: Mapping[str, Mapping[ir.DataType, ir.DataType]] = {
+WIDER: Mapping[str, Mapping[ir.DataType, ir.DataType]] = {
     "Where": {_INT16: ir.DataType.INT32, _BOOL: ir.DataType.UINT8},
     "Max": {_INT16: ir.DataType.INT32},
     "Min": {_INT16: ir.DataType.INT32},
 }
 
 
-def widen_missing_kernels(data: bytes) -> bytes:
+def widen_missing_kernels(model: ir.Model) -> bool:
     """Put the operators that lack a kernel between casts.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    if not any(operator.encode() in data for operator in _WIDER):
-        return data
-    model = model_with_shapes(data)
     found = [node for node in model.graph.all_nodes() if _wider(node) is not None]
     for node in found:
         _rewrite(node)
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten if found else data
+    return bool(found)
 
 
 def _chosen(node: ir.Node) -> list[ir.Value | None]:
@@ -47,7 +43,7 @@ def _chosen(node: ir.Node) -> list[ir.Value | None]:
 def _wider(node: ir.Node) -> ir.DataType | None:
     dtypes = {value.dtype for value in _chosen(node) if value is not None}
     known = dtypes.pop() if len(dtypes) == 1 else None
-    return None if node.domain or known is None else _WIDER.get(node.op_type, {}).get(known)
+    return None if node.domain or known is None else WIDER.get(node.op_type, {}).get(known)
 
 
 def _rewrite(node: ir.Node) -> None:

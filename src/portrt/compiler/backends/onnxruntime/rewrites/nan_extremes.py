@@ -14,15 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import (
-    add_constant,
-    add_node,
-    model_with_shapes,
-    replace_node,
-)
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
 
 _FLOATS = {ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
-_KINDS = ("MaxPool", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "ScatterElements")
+KINDS = ("MaxPool", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "ScatterElements")
 
 
 class _Branch:
@@ -68,18 +63,15 @@ class _Branch:
         return ir.Graph([], outputs, nodes=self._nodes, name=self._name)
 
 
-def nan_in_extremes(data: bytes) -> bytes:
+def nan_in_extremes(model: ir.Model) -> bool:
     """Rewrite extremes of floats.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    if not any(kind.encode() in data for kind in _KINDS):
-        return data
-    model = model_with_shapes(data)
     found = [node for node in model.graph.all_nodes() if _loses_nan(node)]
     checks: dict[tuple[ir.Value, object], ir.Value] = {}
     for node in found:
@@ -87,13 +79,12 @@ def nan_in_extremes(data: bytes) -> bytes:
             _find_by_top_k(node)
         else:
             _rewrite(node, checks)
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten if found else data
+    return bool(found)
 
 
 def _loses_nan(node: ir.Node) -> bool:
     x = node.inputs[0] if node.inputs else None
-    if node.domain or node.op_type not in _KINDS or x is None or x.dtype not in _FLOATS:
+    if node.domain or node.op_type not in KINDS or x is None or x.dtype not in _FLOATS:
         return False
     if x.const_value is not None:
         return False

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable
 import numpy as np
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, model_with_shapes
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node
 
 # Operator -> position of its indices.
-_INDICES = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1, "ScatterND": 1}
+INDICES = {"Gather": 1, "GatherElements": 1, "ScatterElements": 1, "ScatterND": 1}
 _UNSIGNED = {
     *(ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32),
     ir.DataType.UINT64,
@@ -41,33 +41,29 @@ _DEPTH = 16
 
 
 def refuse_negative_indices(
-    data: bytes, refusing: Collection[str], smallest: Callable[[str], float]
-) -> bytes:
+    model: ir.Model, refusing: Collection[str], smallest: Callable[[str], float]
+) -> bool:
     """Clear the sign bit of indices that may be negative.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
         refusing: Names of the graph nodes whose operators take no negative indices.
         smallest: Name of an external weight -> its smallest element.
 
     Returns:
-        ModelProto bytes for ONNX Runtime only.
+        Whether anything was changed.
     """
-    if not refusing or not any(kind.encode() in data for kind in _INDICES):
-        return data
-    model = model_with_shapes(data)
     changed = False
     made: dict[tuple[ir.Value, ir.Graph], ir.Value] = {}
     for node in list(model.graph.all_nodes()):
-        position = _INDICES.get(node.op_type)
+        position = INDICES.get(node.op_type)
         if position is None or node.domain or node.metadata_props.get("torch_node") not in refusing:
             continue
         indices = node.inputs[position]
         if indices is not None and not _never_negative(indices, smallest, _DEPTH):
             node.replace_input_with(position, _cleared(node, indices, made))
             changed = True
-    rewritten: bytes = ir.to_proto(model).SerializeToString()
-    return rewritten if changed else data
+    return changed
 
 
 def _cleared(

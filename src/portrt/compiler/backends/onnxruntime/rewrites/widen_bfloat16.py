@@ -7,8 +7,11 @@ without rounding in between, so the same rewrite simulates an engine that rounds
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+
+from portrt.compiler.convert.onnx_nodes import ANY, rewritten
 
 # Control flow only passes tensors on; the graphs inside it are widened.
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
@@ -28,30 +31,25 @@ def widen_bfloat16(data: bytes) -> bytes:
     Args:
         data: ModelProto bytes.
     """
-    return widen(data, ir.DataType.BFLOAT16)
+    return rewritten(data, [(ANY, partial(widen, dtype=ir.DataType.BFLOAT16))])
 
 
 def widen_float16(data: bytes) -> bytes:
     """Compute float16 in float32, as `widen_bfloat16` does with bfloat16."""
-    return widen(data, ir.DataType.FLOAT16)
+    return rewritten(data, [(ANY, partial(widen, dtype=ir.DataType.FLOAT16))])
 
 
-def widen(data: bytes, dtype: ir.DataType) -> bytes:
+def widen(model: ir.Model, dtype: ir.DataType) -> bool:
     """Compute a half-precision dtype in float32, rounding after each operator.
 
     Args:
-        data: ModelProto bytes.
+        model: Changed in place.
         dtype: The dtype to compute in float32.
     """
-    import onnx
-
-    model = ir.from_proto(onnx.load_model_from_string(data))
-    model = ShapeInferencePass()(model).model
     for node in list(model.graph.all_nodes()):
         if node.op_type not in _KEEP:
             _widen(node, dtype)
-    widened: bytes = ir.to_proto(model).SerializeToString()
-    return widened
+    return True
 
 
 def _widen(node: ir.Node, dtype: ir.DataType) -> None:
