@@ -51,18 +51,30 @@ def assert_matches_eager(results: list[Any], case: Case) -> None:
 
 
 class Compiled:
-    """Programs of the cases, each compiled once in a session and saved by plain torch."""
+    """Programs of the cases, each compiled once in a session and saved by plain torch.
+
+    Attributes:
+        cache: The cache folder that they were compiled with.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._programs: dict[str, ExportedProgram] = {}
+        self.cache = folder / "cache"
+
+    def first(self, name: str) -> ExportedProgram:
+        """The program as it was compiled, not to be called."""
+        if name not in self._programs:
+            self._programs[name] = CASES[name].compile(cache_dir=self.cache)
+        return self._programs[name]
 
     def program(self, name: str) -> ExportedProgram:
-        """The program; a new one where calls would change it."""
-        program = self._programs.get(name)
-        if program is None or program.graph_signature.buffers_to_mutate:
-            program = self._programs[name] = CASES[name].compile()
-        return program
+        """The program; one from the cache where calls would change it."""
+        first = self.first(name)
+        if first.graph_signature.buffers_to_mutate:
+            program: ExportedProgram = CASES[name].compile(cache_dir=self.cache)
+            return program
+        return first
 
     def file(self, name: str) -> Path:
         path = self._folder / f"{name}.pt2"

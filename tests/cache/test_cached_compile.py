@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
 import os
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from harness import assert_matches_eager, assert_same, call
-from models import CASES, Case
+from harness import assert_same
+from models import CASES
 
 import portrt
 import portrt.compiler.building.engines
@@ -221,27 +220,6 @@ def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
     program = tiny.compiled("onnxruntime", cache_dir=tmp_path / "file" / "cache")
     x = torch.randn(2, 8)
     torch.testing.assert_close(program.module()(x), tiny.model()(x).detach())
-
-
-def operators(program: Any) -> list[str]:
-    """In an order of their own: torch writes `getitem` at another place of an equal graph."""
-    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
-    return sorted(str(node.target) for node in nodes if node.target is not operator.getitem)
-
-
-@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch, of an LSTM
-@pytest.mark.parametrize("case", CASES.values(), ids=str)
-def test_a_warm_program_is_the_cold_one(case: Case, tmp_path: Path) -> None:
-    cold = case.compile(cache_dir=tmp_path)
-    warm = case.compile(cache_dir=tmp_path)
-    assert manifests_of(warm) == manifests_of(cold)
-    assert operators(warm) == operators(cold)
-    assert warm.state_dict.keys() == cold.state_dict.keys()
-    assert [repr(s) for s in warm.graph_signature.output_specs] == [
-        repr(s) for s in cold.graph_signature.output_specs
-    ]
-    with torch.no_grad():
-        assert_matches_eager(call(warm.module(), case), case)
 
 
 def test_most_models_are_kept_as_programs(tmp_path: Path) -> None:

@@ -1,18 +1,32 @@
-"""Saved programs in new processes: loaded by torch alone, and after what torch can do to a program.
+"""Every model of tests/models.py: compiled, taken from the cache, and saved.
 
+Saved ones run in new processes, loaded by torch alone, and after what torch can do to a program.
 One process transforms all programs and one runs them, so that a torch import is paid twice only.
 """
 
 from __future__ import annotations
 
+import json
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from harness import TESTS, Compiled, assert_same, call, run_jobs, run_script
+from harness import (
+    TESTS,
+    Compiled,
+    assert_matches_eager,
+    assert_same,
+    call,
+    run_jobs,
+    run_script,
+)
 from models import CASES
+from torch.export import ExportedProgram
+
+from portrt.runtime.calls import engine_calls, manifests_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attribute.*assigned during export")
 
@@ -148,6 +162,44 @@ def check(results: Any, name: str) -> None:
     with torch.no_grad():
         wanted = call(case.model(), case)
     assert_same(results, wanted, case.rtol, case.atol)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_program_gives_the_answers_of_eager(name: str, compiled: Compiled) -> None:
+    program = compiled.program(name)
+
+    assert len(list(engine_calls(program))) == CASES[name].blocks
+    assert_matches_eager(call(program.module(), CASES[name]), CASES[name])
+
+
+def operators(program: ExportedProgram) -> list[str]:
+    """In an order of their own: torch writes `getitem` at another place of an equal graph."""
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    return sorted(str(node.target) for node in nodes if node.target is not operator.getitem)
+
+
+def unchecked_manifests(program: ExportedProgram) -> list[Any]:
+    """Without what the check of the whole program tried, which depends on the time it had."""
+    found = [json.loads(text) for text in manifests_of(program)]
+    for engine in (engine for manifest in found for engine in manifest["engines"]):
+        engine["check"].pop("program", None)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch, of an LSTM
+@pytest.mark.parametrize("name", CASES)
+def test_a_program_from_the_cache_is_the_compiled_one(name: str, compiled: Compiled) -> None:
+    cold = compiled.first(name)
+    warm = CASES[name].compile(cache_dir=compiled.cache)
+
+    assert unchecked_manifests(warm) == unchecked_manifests(cold)
+    assert operators(warm) == operators(cold)
+    assert warm.state_dict.keys() == cold.state_dict.keys()
+    assert [repr(s) for s in warm.graph_signature.output_specs] == [
+        repr(s) for s in cold.graph_signature.output_specs
+    ]
+    with torch.no_grad():
+        assert_matches_eager(call(warm.module(), CASES[name]), CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
