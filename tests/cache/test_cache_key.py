@@ -73,6 +73,7 @@ OTHER: dict[str, Any] = {
     "autocast_excluded_modules": frozenset({"first"}),
     "autocast_excluded_ops": frozenset({"aten.linear"}),
     "autocast_max_output_threshold": 512.0,
+    "numerics": "fast",
     "require_full_compilation": True,
     "report": True,
     "dryrun": True,

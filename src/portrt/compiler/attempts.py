@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from portrt.compiler.building.check import FirstRun, PlannedRun, sample_blocks
+from portrt.compiler.building.check import FirstRun, PlannedRun, is_fast, sample_blocks
 from portrt.compiler.building.engines import engines_of_block
 from portrt.compiler.building.precision import lowered_precision
 from portrt.compiler.building.tasks import EngineTask
@@ -246,7 +246,9 @@ def _variants(plan: Plan, built: _Built, tasks: Sequence[EngineTask]) -> list[Va
                 place = places[min(index, len(places) - 1)]
                 engine = built.engines[block.name][place]
                 variant[block.name] = Opened(
-                    arithmetic_of(engine.backend, engine.build), built.runs[block.name, place]
+                    arithmetic_of(engine.backend, engine.build),
+                    built.runs[block.name, place],
+                    is_fast(engine),
                 )
         if variant and variant not in found:
             found.append(variant)

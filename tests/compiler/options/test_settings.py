@@ -178,6 +178,8 @@ def test_torch_tensorrt_options_without_meaning_are_said_once(
         {"torch_executed_ops": {3}},
         {"target_compute_capabilities": ["ampere"]},
         {"autocast_max_output_threshold": 0},
+        {"numerics": "quick"},
+        {"numerics": None},
         {"precision": "int8"},
         {"precision": torch.int8},
         {"autocast_excluded_modules": [3]},

@@ -44,6 +44,7 @@ class EngineKeywords(TensorRTKeywords, total=False):
     autocast_excluded_modules: str | Collection[str]
     autocast_excluded_ops: Operators
     autocast_max_output_threshold: float
+    numerics: Literal["exact", "fast"]
     build_timeout_s: float
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NUMERICS = ("exact", "fast")
 CHECKS = ("fallback", "error", "accept", "first-open", "off")
 
 _Options = TypeVar("_Options", bound=BackendOptions)
@@ -190,6 +191,13 @@ class Settings:
             "a number",
             "leave it out, or give the largest magnitude that may be computed in float16",
         ),
+        per_engine=True,
+    )
+    numerics: str = setting(
+        "exact",
+        help='"fast" spares onnxruntime engines what NaN in maxima and wrong indices cost.',
+        rebuilds=True,
+        parse=values.one_of(NUMERICS),
         per_engine=True,
     )
     require_full_compilation: bool = setting(

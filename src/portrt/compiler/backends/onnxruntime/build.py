@@ -66,11 +66,12 @@ class OnnxRuntimeBuilder:
         verdict = supports_dtypes(node, _DTYPES, self.name)
         return verdict and matches_pytorch(node, library_version())
 
-    def build(self, build_input: BuildInput, settings: Settings) -> Engine:  # noqa: ARG002
+    def build(self, build_input: BuildInput, settings: Settings) -> Engine:
         started = time.perf_counter()
         model = build_input.convert(NEWEST_OPSET)
         in_float32 = _has_bfloat16(build_input)
-        data = _rewritten(model.data, build_input, in_float32=in_float32)
+        fast = settings.numerics == "fast"
+        data = _rewritten(model.data, build_input, in_float32=in_float32, fast=fast)
         engine = Engine(
             backend=self.name,
             data=data,
@@ -80,6 +81,7 @@ class OnnxRuntimeBuilder:
                 "opset": model.opset,
                 "onnx_nodes": model.nodes,
                 "flags": ["bfloat16 computed in float32"] if in_float32 else [],
+                **({"numerics": settings.numerics} if fast else {}),
                 "weights_in_place": _left_alone(data, model.weights),
                 "os": platform.system().lower(),
                 "arch": platform.machine(),
@@ -122,8 +124,15 @@ def _opened(engine: Engine, build_input: BuildInput) -> Session:
         ) from cause
 
 
-def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool) -> bytes:
-    """Apply the rewrites for ONNX Runtime: for numbers, then for speed."""
+def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: bool) -> bytes:
+    """Apply the rewrites for ONNX Runtime: for numbers, then for speed.
+
+    Args:
+        data: ModelProto bytes.
+        build_input: What the model is of.
+        in_float32: Whether to compute bfloat16 in float32.
+        fast: Whether to leave out those for numbers that cost more than 3 %.
+    """
     import onnx_ir as ir
 
     from portrt.compiler.backends.onnxruntime.rewrites import (
@@ -138,7 +147,7 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool) -> byt
     )
     from portrt.compiler.convert.onnx_nodes import ANY, Rewrite, rewritten
 
-    refusing = _takes_no_negative_indices(build_input)
+    refusing = _takes_no_negative_indices(build_input, fast=fast)
     refuse = partial(
         negative_indices.refuse_negative_indices,
         refusing=refusing,
@@ -149,7 +158,7 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool) -> byt
         (ANY if in_float32 else (), widen),
         (("Attention",), attention_masks.finite_attention_masks),
         (negative_indices.INDICES if refusing else (), refuse),
-        (nan_extremes.KINDS, nan_extremes.nan_in_extremes),
+        (nan_extremes.KINDS, partial(nan_extremes.nan_in_extremes, fast=fast)),
         (("MatMul",), fuse_transposed_matmul.fuse_transposed_matmul),
         (("GroupNormalization",), group_norm.group_norm_by_instance_norm),
         (("ReduceSum",), integer_sums.exact_integer_sums),
@@ -182,10 +191,15 @@ def _left_alone(data: bytes, names: Sequence[str]) -> list[int]:
     return [place for place, name in enumerate(names) if takers.get(name, {"none"}) <= _LEAVE_ALONE]
 
 
-def _takes_no_negative_indices(build_input: BuildInput) -> set[str]:
-    """Return the names of the nodes with an index that PyTorch refuses if it is negative."""
+def _takes_no_negative_indices(build_input: BuildInput, *, fast: bool) -> set[str]:
+    """Return the names of the nodes with an index that PyTorch refuses if it is negative.
+
+    Args:
+        build_input: What the model is of.
+        fast: Whether to leave out those with an index for each element.
+    """
     nodes = nested.all_nodes(build_input.block.program.graph_module)
-    return {node.name for node in nodes if refuses_negative_indices(node)}
+    return {node.name for node in nodes if refuses_negative_indices(node, whole_rows=fast)}
 
 
 def _smallest(build_input: BuildInput) -> Callable[[str], float]:

@@ -16,10 +16,8 @@ _aten = torch.ops.aten
 _PRODUCTS = (_aten.prod.default, _aten.prod.dim_int)
 _POWERS = (_aten.pow.Tensor_Tensor, _aten.pow.Scalar)
 _DIVISIONS = (_aten.div, _aten.floor_divide, _aten.remainder, _aten.fmod)
-_INDEXING = {
-    *(_aten.embedding, _aten.gather, _aten.index_select),
-    *(_aten.scatter, _aten.scatter_add, _aten.scatter_reduce),
-}
+_INDEXING_ROWS = {_aten.embedding, _aten.index_select}
+_INDEXING_ELEMENTS = {_aten.gather, _aten.scatter, _aten.scatter_add, _aten.scatter_reduce}
 # PyTorch decomposes these to index_put, which takes negative indices.
 _INDEXED_AS_PUT = {_aten.index_add, _aten.index_copy, _aten.index_reduce}
 # The oldest ONNX Runtime release in which an integer division by zero is an error. In 1.23 and 1.24
@@ -47,10 +45,17 @@ def divides_integers(node: torch.fx.Node) -> bool:
     return not isinstance(by, int) or by == 0
 
 
-def refuses_negative_indices(node: torch.fx.Node) -> bool:
-    """Return whether a node has an index that PyTorch refuses if it is negative."""
+def refuses_negative_indices(node: torch.fx.Node, *, whole_rows: bool = False) -> bool:
+    """Return whether a node has an index that PyTorch refuses if it is negative.
+
+    Args:
+        node: The node.
+        whole_rows: Only where an index is one of many elements.
+    """
+    packet = getattr(node.target, "overloadpacket", None)
     made_of = getattr(node.meta.get("original_aten"), "overloadpacket", None)
-    return getattr(node.target, "overloadpacket", None) in _INDEXING or made_of in _INDEXED_AS_PUT
+    elements = packet in _INDEXING_ELEMENTS and not whole_rows
+    return packet in _INDEXING_ROWS or elements or made_of in _INDEXED_AS_PUT
 
 
 def _multiplies_exactly(node: torch.fx.Node) -> Verdict:
