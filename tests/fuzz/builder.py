@@ -238,6 +238,12 @@ class Builder:
         except Exception as err:
             self.failed.append(f"{target}: {type(err).__name__}")
             raise NotHereError from err
+        if any(
+            (value.dtype, value.dim()) != (first.dtype, first.dim())
+            for results in made
+            for value, first in zip(results, made[0], strict=True)
+        ):
+            raise NotHereError  # a rank that depends on a size: torch.export fixes it
         flat = [value for results in made for value in results]
         if any(v.dtype not in _SUPPORTED or v.numel() > LARGEST or v.dim() > 5 for v in flat):
             raise NotHereError

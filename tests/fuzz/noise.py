@@ -84,9 +84,7 @@ class Noisy:
             made = self._call(step, self._noisy(args), self._noisy(kwargs))
             results = list(made) if isinstance(made, (list, tuple)) else [made]
         return [
-            self._shifted(name, self._signed(self._rounded(value, wide)))
-            if _is_float(value)
-            else value
+            self._changed(name, args, value, wide) if _is_float(value) else value
             for value, wide in zip(results, exact, strict=True)
         ]
 

@@ -76,7 +76,11 @@ class Search:
         for index in range(graphs):
             if time.monotonic() > end:
                 return
-            self.check_one(seed * 1_000_000 + index)
+            own = seed * 1_000_000 + index
+            try:
+                self.check_one(own)
+            except Exception as err:  # a fault of the search: the run goes on without the graph
+                self.checker.counts.skipped[f"not drawn, seed {own}: {err!r}"[:120]] += 1
 
     def check_one(self, seed: int) -> None:
         """Check one graph, and reduce it where it differs.

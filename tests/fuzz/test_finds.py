@@ -65,6 +65,72 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
     "celu of float64": (lambda x: F.celu(x, alpha=2.0), [SPECIAL.double()]),
     "deg2rad of float64": (torch.deg2rad, [torch.linspace(-1, 400, 20).double()]),
     "rad2deg of float64": (torch.rad2deg, [torch.linspace(-1, 7, 20).double()]),
+    "group_norm of float64": (
+        lambda x: F.group_norm(x, 2, x[0, :, 0], x[1, :, 0], eps=1e-3),
+        [torch.arange(24.0).double().reshape(2, 4, 3) ** 2 / 7],
+    ),
+    **{
+        f"attention of {dtype} that is hidden": (
+            lambda x, mask: F.scaled_dot_product_attention(x, x, x, attn_mask=mask),
+            [torch.arange(18.0).to(dtype).reshape(1, 2, 3, 3) / 9, T(mask)],
+        )
+        for dtype in (torch.float32, torch.float64)
+        for mask in ([[True] * 3, [False] * 3, [True, False, True]],)
+    },
+    "attention of float64 with infinities in its mask": (
+        lambda x, mask: F.scaled_dot_product_attention(x, x, x, attn_mask=mask),
+        [
+            torch.arange(12.0).double().reshape(2, 2, 3) / 9,
+            T([[0.0, -INF], [-INF, -INF]]).double(),
+        ],
+    ),
+    "causal attention of float64": (
+        lambda x, y: F.scaled_dot_product_attention(x, y, y, is_causal=True, scale=0.3),
+        [torch.arange(12.0).double().reshape(4, 3) / 9, torch.arange(9.0).double().reshape(3, 3)],
+    ),
+    **{
+        f"{function.__name__} of {count}, less {correction}": (
+            lambda x, f=function, c=correction: f(x, [0], correction=c),
+            [torch.arange(2.0 * count).reshape(count, 2)],
+        )
+        for function in (torch.var, torch.std)
+        for count, correction in ((1, 2), (1, 1), (2, 2), (3, 2), (2, 0), (1, 1.5))
+    },
+    "std_mean of 1, less 2": (
+        lambda x: torch.std_mean(x, 0, correction=2)[0],
+        [T([[1.0, 2.0]])],
+    ),
+    "var of nothing": (lambda x: torch.var(x[:0], [0], correction=2), [T([[1.0, 2.0]])]),
+    "group_norm of large float16": (
+        lambda x: F.group_norm(x, 2),
+        [(torch.arange(12.0).reshape(1, 4, 3) % 5 + 1000).half()],
+    ),
+    **{
+        f"diagonal {offset} of {x.dtype}": (
+            lambda x, offset=offset: torch.diagonal(x, offset, -1, 0),
+            [x],
+        )
+        for offset, x in (
+            (0, T([[NAN, 0.0, INF], [1.0, -INF, 2.0]])),
+            (1, T([[NAN, 0.0], [1.0, -INF], [5.0, NAN]]).half()),
+            (-1, T([[NAN, 0.0, INF], [1.0, -INF, 2.0]]).bfloat16()),
+            (-2, T([[[NAN, 1.0, 2.0]], [[3.0, INF, 2.0]], [[4.0, 1.0, 2.0]]]).double()),
+            (1, T([[-(2**63), 7], [2**62 + 1, 5]])),
+            (0, T([[True, False], [False, False], [True, True]])),
+        )
+    },
+    "diag beside nan": (torch.diag, [T([[-0.5], [NAN]])]),
+    "trace beside inf": (torch.trace, [T([[1.0, INF], [NAN, 2.0]])]),
+    "cumsum that leaves its range": (lambda x: x.cumsum(0), [T([3e38, 3e38, -3e38, 1.0])]),
+    "cumsum of small terms": (lambda x: x.cumsum(-1), [T([[1e8, 1.0, -1e8], [1.0, 1e-9, -1.0]])]),
+    "cumsum of bfloat16": (lambda x: x.cumsum(0), [T([3e38, 3e38, -3e38, 1.0]).bfloat16()]),
+    "cumsum of float16": (lambda x: x.cumsum(0), [T([2048, 1.0, 1.0, -2048, 6e4, 6e4]).half()]),
+    "cumprod that leaves its range": (
+        lambda x: x.cumprod(0),
+        [T([[1e30, 1e-30], [1e30, 1e-30], [1e-30, 1e30]])],
+    ),
+    "cumprod of float16": (lambda x: x.cumprod(0), [T([6e4, 6e4, 1e-6, 0.1]).half()]),
+    "cumprod of bfloat16": (lambda x: x.cumprod(0), [T([1.01] * 9).bfloat16()]),
     "adaptive_avg_pool1d beside nan": (
         lambda x: F.adaptive_avg_pool1d(x, 3),
         [T([[1.0, 2.0, 3.0, NAN, INF, -INF, 1.0]])],
@@ -108,6 +174,7 @@ def results() -> dict[str, torch.Tensor]:
     return dict(zip(FINDS, program.module()(inputs), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning")
 @pytest.mark.parametrize("name", FINDS)
 def test_result_is_eagers(results: dict[str, torch.Tensor], name: str) -> None:
     function, tensors = FINDS[name]

@@ -82,6 +82,7 @@ def test_results_that_depend_on_a_rounding_are_not_determined() -> None:
         (_step("torch.eq", Ref(0), 3), torch.tensor([2.0, 3.0])),
         (_step(".to", Ref(0), torch.int8), torch.tensor([2.5, -128.0, 127.9])),
         (_step("torch.sum", Ref(0)), torch.tensor([2.0, 3.0])),
+        (_step("torch.matmul", Ref(0), torch.tensor([3e38, 5.0])), torch.tensor([3e38, -1.0])),
     ],
 )
 def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
@@ -97,13 +98,33 @@ def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
     [
         (_step(".to", Ref(0), torch.int32), (torch.tensor([NAN, INF, 3e9, 1.0]), torch.int32)),
         (_step("torch.topk", Ref(0), 2, results=2), (torch.tensor([1.0, 1.0, 1.0, 0.0]), 2)),
+        (
+            _step("torch.matmul", Ref(0), Ref(1)),
+            (torch.tensor([3e30, 3e30]), torch.tensor([3e30, -3e30])),
+        ),
+        (
+            _step("torch.addmm", Ref(0), Ref(1), Ref(2), beta=2),
+            (
+                torch.tensor([-5e4]).half(),
+                torch.tensor([[2.0]]).half(),
+                torch.tensor([[4e4]]).half(),
+            ),
+        ),
+        (
+            _step("torch.var_mean", Ref(0), [0], results=2),
+            (torch.tensor([1.0, INF, 2.0]), [0]),
+        ),
+        (
+            _step("F.conv1d", Ref(0), Ref(1)),
+            (torch.tensor([[[3e30, 3e30]]]), torch.tensor([[[3e30, -3e30]]])),
+        ),
     ],
 )
 def test_undefined_values_vary(step: Step, args: tuple[object, ...]) -> None:
     assert step.target in UNDEFINED
     runs = []
     for seed in range(8):
-        found = Noisy(seed)(step, args, {})
+        found = Noisy(seed)(step, args, step.kwargs)
         runs.append(str(found[-1] if isinstance(found, (list, tuple)) else found))
     assert len(set(runs)) > 1
 

@@ -74,6 +74,67 @@ def _of_squares(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Genera
     return _or_nan(made, rng)
 
 
+def _with_mean(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """The mean beside a variance is NaN or infinite where an element is infinite."""
+    spread, mean = _of_squares(step, args, kwargs, rng)
+    plain_mean = args[0].mean(args[1], kwargs.get("keepdim", False))
+    either = torch.rand(mean.shape, generator=rng) < 0.5
+    return spread, torch.where(plain_mean.isinf() & either, plain_mean, mean)
+
+
+def _of_products(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Where terms of a sum overflow, the order of additions decides, unless all sums do."""
+    made = plain(step, args, kwargs)
+    if not made.dtype.is_floating_point:
+        return made
+    first, second, bias = _OPERANDS[step.target]
+    limit = torch.finfo(made.dtype).max
+
+    def added(x: torch.Tensor, y: torch.Tensor, more: torch.Tensor | None) -> torch.Tensor:
+        given = list(args)
+        given[first], given[second] = x / limit, y
+        if bias < len(args):
+            given[bias] = None if more is None else more / limit
+        return plain(step, given, kwargs)
+
+    (a, b), (c, d) = _parts(args[first]), _parts(args[second])
+    added_to = args[bias] if bias < len(args) else None
+    e, f = (None, None) if added_to is None else _parts(added_to)
+    zero = None if e is None else torch.zeros_like(e)
+    above = added(a, c, e) + added(b, d, zero)
+    below = added(a, d, f) + added(b, c, zero)
+    overflows = torch.maximum(above, below) > 0.9
+    always = ((above - below).abs() > 1.1) & (torch.minimum(above, below) < 0.9)
+    chosen = torch.randint(0, len(_ANY), made.shape, generator=rng)
+    return torch.where(overflows & ~always, torch.tensor(_ANY)[chosen].to(made.dtype), made)
+
+
+_ANY = (float("nan"), float("inf"), -float("inf"), 1.0)
+
+
+def _parts(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positive and the negated negative finite elements, in float64."""
+    wide = _finite(x.double())
+    return wide.clamp(min=0), (-wide).clamp(min=0)
+
+
+def _of_convolutions(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    either = torch.rand((), generator=rng) < 0.5
+    return (_of_zeros if either else _of_products)(step, args, kwargs, rng)
+
+
+# Positions of both factors and of what is added to the sums of products, which need not be there.
+_OPERANDS = {
+    **dict.fromkeys(("torch.matmul", "torch.bmm", "torch.dot"), (0, 1, 2)),
+    **dict.fromkeys(("torch.addmm", "torch.baddbmm"), (1, 2, 0)),
+    "torch.einsum": (1, 2, 3),
+    "F.linear": (0, 1, 2),
+    **dict.fromkeys(
+        ("F.conv1d", "F.conv2d", "F.conv3d", "F.conv_transpose1d", "F.conv_transpose2d"), (0, 1, 2)
+    ),
+}
+
+
 def _of_zeros(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
     """Infinities may be multiplied by zeros that the kernel inserts, or not."""
     made = plain(step, args, kwargs)
@@ -109,13 +170,13 @@ UNDEFINED: dict[str, Rule] = {
         (
             *("F.layer_norm", "F.rms_norm", "F.group_norm", "F.instance_norm", "F.batch_norm"),
             *("F.normalize", "F.cosine_similarity", "F.local_response_norm", "torch.norm"),
-            *("torch.var", "torch.std", "torch.var_mean", "torch.std_mean", "torch.cdist"),
+            *("torch.var", "torch.std", "torch.cdist"),
         ),
         _of_squares,
     ),
-    **dict.fromkeys(
-        ("F.conv1d", "F.conv2d", "F.conv3d", "F.conv_transpose1d", "F.conv_transpose2d"), _of_zeros
-    ),
+    **dict.fromkeys(("torch.var_mean", "torch.std_mean"), _with_mean),
+    **dict.fromkeys(_OPERANDS, _of_products),
+    **dict.fromkeys([name for name in _OPERANDS if "conv" in name], _of_convolutions),
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),
 }

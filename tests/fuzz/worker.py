@@ -6,6 +6,7 @@ A line of JSON on standard input names a job's file, a line on standard output i
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -168,6 +169,7 @@ def main(role: str) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
+    gc.set_threshold(50_000, 20, 100)  # a quarter of a compilation is collections otherwise
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

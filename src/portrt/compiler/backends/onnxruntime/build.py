@@ -143,6 +143,7 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: 
         missing_kernels,
         nan_extremes,
         negative_indices,
+        wide_prefixes,
         widen_bfloat16,
     )
     from portrt.compiler.convert.onnx_nodes import ANY, Rewrite, rewritten
@@ -159,6 +160,7 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: 
         (("Attention",), attention_masks.finite_attention_masks),
         (negative_indices.INDICES if refusing else (), refuse),
         (nan_extremes.KINDS, partial(nan_extremes.nan_in_extremes, fast=fast)),
+        (("CumSum", "Scan"), wide_prefixes.accumulate_in_float64),
         (("MatMul",), fuse_transposed_matmul.fuse_transposed_matmul),
         (("GroupNormalization",), group_norm.group_norm_by_instance_norm),
         (("ReduceSum",), integer_sums.exact_integer_sums),

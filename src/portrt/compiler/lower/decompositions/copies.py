@@ -22,6 +22,18 @@ def _squeeze(x: torch.Tensor, dim: int) -> Any:
     return NotImplemented
 
 
+def _diagonal(x: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> torch.Tensor:
+    """Gather the diagonal: torch.onnx adds products with an identity matrix, NaN beside NaN."""
+    x, dtype = x.movedim((dim1, dim2), (-2, -1)), x.dtype
+    x = x[..., -offset:, :] if offset < 0 else x[..., offset:]
+    rows, columns = x.shape[-2:]
+    x = x[..., :columns, :rows]
+    positions = torch.arange(x.shape[-2], device=x.device).unsqueeze(-1)
+    wide = x.to(torch.int32) if dtype == torch.bool else x
+    found = wide.gather(-1, positions.expand([*x.shape[:-1], 1])).squeeze(-1)
+    return found.to(dtype)
+
+
 def _col2im(x: torch.Tensor, *args: Any) -> Any:
     """Add a batch dimension, which ONNX's Col2Im requires."""
     return aten.col2im(x.unsqueeze(0), *args).squeeze(0) if x.dim() == 2 else NotImplemented
@@ -30,5 +42,6 @@ def _col2im(x: torch.Tensor, *args: Any) -> Any:
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.col2im.default: _col2im,
     aten.copy.default: _copy,
+    aten.diagonal.default: _diagonal,
     aten.squeeze.dim: _squeeze,
 }

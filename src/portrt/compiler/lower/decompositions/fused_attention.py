@@ -1,6 +1,8 @@
-"""Attention operators of single devices, which a program has that was decomposed on that device.
+"""Attention operators that are written as others.
 
-Engines take scaled_dot_product_attention, which is one ONNX node.
+Those of single devices, which a program has that was decomposed on that device, become
+scaled_dot_product_attention, which is one ONNX node. That of float64 becomes products and a
+softmax.
 """
 
 from __future__ import annotations
@@ -30,13 +32,49 @@ def _logsumexp(query: Tensor, key: Tensor, bias: Any, causal: bool, scale: Any) 
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = torch.matmul(query.float(), key.float().transpose(-2, -1)) * factor
     if causal:
-        rows, columns = (
-            torch.arange(size, device=query.device) for size in (query.shape[-2], key.shape[-2])
-        )
-        scores = scores.masked_fill(columns > rows.unsqueeze(1), -torch.inf)
+        scores = scores.masked_fill(_after(query, key), -torch.inf)
     if bias is not None:
         scores = scores + bias
     return torch.logsumexp(scores, -1)
+
+
+def _of_float64(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Decompose float64: the scale of ONNX's operator is a float32.
+
+    A row that attends to nothing is 0, as in PyTorch, where a plain softmax is NaN.
+    """
+    if query.dtype != torch.float64 or dropout_p != 0.0:
+        return NotImplemented
+    if enable_gqa:
+        count = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(count, -3) for x in (key, value))
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query, key.transpose(-2, -1)) * factor
+    if is_causal:
+        scores = scores.masked_fill(_after(query, key), -torch.inf)
+    if attn_mask is not None:
+        is_bool = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if is_bool else scores + attn_mask
+    hidden = (scores == -torch.inf).all(-1, keepdim=True)
+    return torch.matmul(torch.where(hidden, 0.0, torch.softmax(scores, -1)), value)
+
+
+def _after(query: Tensor, key: Tensor) -> Tensor:
+    """Return where a position of the key comes after that of the query: (L, S)."""
+    rows, columns = (
+        torch.arange(size, device=query.device) for size in (query.shape[-2], key.shape[-2])
+    )
+    return columns > rows.unsqueeze(1)
 
 
 def _flash(
@@ -115,6 +153,7 @@ def _seed(query: Tensor) -> tuple[Tensor, Tensor]:
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.scaled_dot_product_attention.default: _of_float64,
     aten._scaled_dot_product_flash_attention.default: _flash,
     aten._scaled_dot_product_efficient_attention.default: _efficient,
     aten._scaled_dot_product_cudnn_attention.default: _cudnn,

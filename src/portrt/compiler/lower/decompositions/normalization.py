@@ -130,6 +130,26 @@ def _double_rms_norm(
     return out if weight is None else out * weight
 
 
+def _double_group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    """Decompose float64: ONNX has the epsilon and the statistics in float32."""
+    if x.dtype != torch.float64:
+        return NotImplemented
+    folded = x.reshape([x.shape[0], groups, -1])
+    centred = folded - folded.mean(-1, keepdim=True)
+    scale = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps)
+    out = (centred * scale).reshape(x.shape)
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    out = out if weight is None else out * weight.reshape(shape)
+    return out if bias is None else out + bias.reshape(shape)
+
+
 def _cast_first(op: Any) -> Callable[..., Tensor]:
     """Cast the input to the dtype of a softmax as PyTorch does: torch.onnx casts its result."""
 
@@ -160,6 +180,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,
     aten.layer_norm.default: _double_layer_norm,
     aten.rms_norm.default: _double_rms_norm,
+    aten.group_norm.default: _double_group_norm,
     # A layer norm or group norm whose statistics are unused is another operator, and is kept.
     aten.native_layer_norm.default: _torch_decomposition(
         aten.native_layer_norm.default, (torch.float64, torch.float16, torch.bfloat16)

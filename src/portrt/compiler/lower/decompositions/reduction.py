@@ -132,15 +132,28 @@ def _count(x: torch.Tensor, dims: list[int], dtype: torch.dtype) -> torch.Tensor
 def _var(
     x: torch.Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Any:
-    """Divide by no negative count of a data-dependent size: PyTorch's decomposition does."""
+    """Divide by no negative count, which PyTorch's decomposition does."""
     dims = list(dim or range(x.dim()))
-    if not any(symbols.unbacked_symbols([x.shape[axis]]) for axis in dims if x.dim()):
+    if _has_at_least([x.shape[axis] for axis in dims if x.dim()], correction):
         decompose = _TORCH_DECOMPOSITIONS[aten.var.correction]
         return decompose(x, dim, correction=correction, keepdim=keepdim)
     wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     centred = x.to(wide) - _mean_of_any(x.to(wide), dims, True)
     count = (_count(x, dims, wide) - (1 if correction is None else correction)).clamp(min=0)
     return ((centred * centred).sum(dims, keepdim) / count).to(x.dtype)
+
+
+def _has_at_least(sizes: list[Any], count: float | None) -> bool:
+    """Return whether there are so many elements in every call of an engine.
+
+    No engine is called with a dynamic size of 0.
+    """
+    least = 1
+    for size in sizes:
+        if symbols.unbacked_symbols([size]):
+            return False
+        least *= size if type(size) is int else max(symbols.range_of(size, {})[0], 1)
+    return least > 0 and (count is None or least >= count)
 
 
 def _std(

@@ -85,10 +85,15 @@ def _hypot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
-    """Convert first, and handle 0-d tensors, so that the translation need not."""
+    """Convert first, and handle 0-d tensors, so that the translation need not.
+
+    Half precision is multiplied in float32, as in PyTorch.
+    """
     wanted = dtype or (x.dtype if x.dtype.is_floating_point else torch.int64)
     if x.dim() == 0:
         return x.to(wanted).clone()
+    if wanted in (torch.float16, torch.bfloat16):
+        return torch.cumprod(x.to(wanted).float(), dim).to(wanted)
     return NotImplemented if x.dtype == wanted else torch.cumprod(x.to(wanted), dim)
 
 
