@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--graphs", type=int, default=1_000_000, help="graphs to check")
     parser.add_argument("--minutes", type=float, default=60.0, help="time after which it stops")
     parser.add_argument("--seed", type=int, default=None, help="a new one by default")
+    parser.add_argument("--graph", type=int, help="check the one graph that a find names, alone")
     parser.add_argument("--jobs", type=int, default=1, help="processes that draw graphs")
     parser.add_argument("--longest", type=int, default=LONGEST, help="most steps of a graph")
     parser.add_argument("--only", default="", help="operators to draw from, comma separated")
@@ -33,7 +35,8 @@ def main() -> int:
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     started = time.monotonic()
     print(f"seed {seed}", flush=True)
-    result = _one(options, seed) if options.jobs == 1 else _several(options, seed)
+    is_alone = options.jobs == 1 or options.graph is not None
+    result = _one(options, seed) if is_alone else _several(options, seed)
     if options.result is not None:
         options.result.write_text(json.dumps(result))
     else:
@@ -45,12 +48,14 @@ def _one(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     only, without = (set(filter(None, text.split(","))) for text in (options.only, options.without))
     names = [name for name in OPERATORS if (not only or name in only) and name not in without]
     with checker() as made:
-        search = Search(made, names, options.longest, options.out)
-        search.run(options.graphs, seed, options.minutes * 60)
-        finds = [f"{key}: {find.what}" for key, find in search.finds.items()]
+        search = Search(made, names, options.longest, options.out, partial(print, flush=True))
+        if options.graph is not None:
+            search.check_one(options.graph)
+        else:
+            search.run(options.graphs, seed, options.minutes * 60)
         return {
             "counts": _plain(made.counts),
-            "finds": finds,
+            "finds": search.described(),
             "repeated": search.repeated,
         }
 
@@ -74,7 +79,7 @@ def _several(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             *("--only", options.only, "--without", options.without),
             *("--out", str(options.out / f"job{job}"), "--result", str(result)),
         ]
-        running.append((subprocess.Popen(command, stdout=subprocess.DEVNULL), result))
+        running.append((subprocess.Popen(command), result))
     total: dict[str, Any] = {"counts": {}, "finds": [], "repeated": 0}
     for process, result in running:
         process.wait()

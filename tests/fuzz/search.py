@@ -59,15 +59,20 @@ class Search:
         checker: Compares a graph with eager.
         names: Operators to draw from.
         longest: Most steps of a graph.
+        on_find: Called with the text of each find.
         folder: Where the script of each find is written, if anywhere.
         finds: Mismatches, one for each kind.
+        seeds: The seed of the graph in which each was found.
+        repeated: Mismatches of kinds that were found before.
     """
 
     checker: Checker
     names: Sequence[str] = tuple(OPERATORS)
     longest: int = LONGEST
     folder: Path | None = None
+    on_find: Callable[[str], object] = str
     finds: dict[str, Find] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
 
     def run(self, graphs: int, seed: int, seconds: float = float("inf")) -> None:
@@ -112,7 +117,7 @@ class Search:
             if not smallest:
                 alone = narrowed(self.checker, find)
                 if alone is not None:
-                    self._found(alone)
+                    self._found(alone, seed)
                     return
                 find = self.checker.check(ancestors(find)) or find
                 reduce_until = time.monotonic() + _REDUCE_S
@@ -123,14 +128,21 @@ class Search:
         with contextlib.suppress(MismatchError, Flaky, Unsatisfiable):
             search()
         if smallest:
-            self._found(smallest[-1])
+            self._found(smallest[-1], seed)
 
-    def _found(self, find: Find) -> None:
+    def described(self) -> list[str]:
+        """Each find with the seed of its graph."""
+        return [
+            f"{key}: {find.what} (--graph {self.seeds[key]})" for key, find in self.finds.items()
+        ]
+
+    def _found(self, find: Find, seed: int) -> None:
         key = _kind(find)
         if key in self.finds:
             self.repeated += 1
             return
-        self.finds[key] = find
+        self.finds[key], self.seeds[key] = find, seed
+        self.on_find(self.described()[-1])
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"{len(list(self.folder.glob('*.py'))):03d}_{find.graph.steps[-1].target}.py"

@@ -150,9 +150,14 @@ class _Planted(Checker):
 def test_a_mismatch_is_reduced(tmp_path: Path) -> None:
     made = _Planted()
     names = ("abs", "exp", "add", "cat", "sum", "reshape", "where", "mul", "matmul", "sort")
-    search = Search(made, names, longest=15, folder=tmp_path)
+    texts: list[str] = []
+    search = Search(made, names, longest=15, folder=tmp_path, on_find=texts.append)
     search.run(graphs=6, seed=4)
+    again = Search(made, names, longest=15)
+    again.check_one(search.seeds[next(iter(search.finds))])
     made.close()
+    assert texts == search.described()
+    assert again.described() == texts[:1]
     (smallest, *_) = sorted(search.finds.values(), key=lambda find: len(find.graph.steps))
     assert len(smallest.graph.steps) <= 2
     assert list(tmp_path.glob("*abs.py"))

@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parent.parent
+LIMIT_S = 900.0  # of a job, on a machine that does much else
 
 
 class CrashError(Exception):
@@ -37,7 +39,7 @@ class Worker:
         """Run a job.
 
         Raises:
-            CrashError: The process ended.
+            CrashError: The process ended, or does not answer.
         """
         import torch
 
@@ -51,6 +53,9 @@ class Worker:
             process.stdin.flush()
         except BrokenPipeError:
             pass
+        answers, _, _ = select.select([process.stdout], [], [], LIMIT_S)
+        if not answers:
+            process.kill()
         line = process.stdout.readline()
         if not line:
             code = process.wait()
