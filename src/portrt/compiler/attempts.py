@@ -22,13 +22,13 @@ from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.checking.budget import Budget
 from portrt.compiler.checking.engine_fault import EngineSearch
 from portrt.compiler.checking.fault import Fault
-from portrt.compiler.checking.program import (
-    Opened,
-    ProgramCheck,
-    Variant,
+from portrt.compiler.checking.location import (
+    FaultLocation,
     control_flow_calls,
     operator_names,
 )
+from portrt.compiler.checking.opened import Opened, Variant
+from portrt.compiler.checking.program import ProgramCheck
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.assemble import assemble
 from portrt.compiler.plan import Block, Engine, Plan
@@ -130,11 +130,13 @@ def build_planned(
         image = image_from_tensors(plan.tensors)
         run = sample_blocks(plan, captured) if _wants_samples(tasks) else PlannedRun({}, ())
         search = EngineSearch(plan, image, tasks)
-        check = ProgramCheck(captured, plan, image, search, partial(lower_without, left_out))
+        lower_again = partial(lower_without, left_out)
+        location = FaultLocation(captured, plan, image, search, lower_again)
+        check = ProgramCheck(captured, plan, location)
         checked = _Faults(settings, left_out, whole_blocks=tries >= _MAX_TRIES)
         if settings.check != "off" and checked.found(check.fault_of_lowering(run)):
             continue
-        built = _build_blocks(plan, image, tasks, run, check, checked)
+        built = _build_blocks(plan, image, tasks, run, location, checked)
         if built.failed or checked.any:
             left_out.nodes |= built.failed
             continue
@@ -203,7 +205,7 @@ def _build_blocks(
     image: torch.Tensor,
     tasks: Sequence[EngineTask],
     run: PlannedRun,
-    check: ProgramCheck,
+    location: FaultLocation,
     faults: _Faults,
 ) -> _Built:
     built = _Built()
@@ -215,7 +217,7 @@ def _build_blocks(
         except CheckError as err:
             if any(lowered_precision(t.builder.name, block, t.settings) for t in tasks):
                 raise  # the precision of the options is too low
-            fault = check.fault_of_block(block, run, err)
+            fault = location.in_block(block, run, err)
             faults.found(fault, plan)
             built.engines[block.name] = []
             continue

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import logging
-import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 
-from portrt.compiler.building.check import (
-    FirstRun,
-    PlannedRun,
-    compare_block,
-    extremes_take_nan,
-    run_block,
-    run_in_pytorch,
-    run_plan,
-)
+from portrt.compiler.building.check import PlannedRun, run_block, run_in_pytorch, run_plan
 from portrt.compiler.checking.budget import Budget
 from portrt.compiler.checking.captured import (
     Results,
@@ -31,87 +21,16 @@ from portrt.compiler.checking.captured import (
     run_captured,
 )
 from portrt.compiler.checking.draws import Draw, draws
-from portrt.compiler.checking.engine_fault import EngineSearch, Suspect
-from portrt.compiler.checking.fault import Fault, described, difference, tolerance
-from portrt.compiler.checking.lowered_fault import fault_in_lowering
-from portrt.compiler.plan import Block, Plan
-from portrt.engines.base import Session
-from portrt.errors import CheckError
-from portrt.format.signature import Signature
-from portrt.graphs import nested
+from portrt.compiler.checking.fault import Fault
+from portrt.compiler.checking.location import FaultLocation
+from portrt.compiler.checking.opened import Variant
+from portrt.compiler.checking.record import Record
+from portrt.compiler.plan import Plan
 from portrt.numerics.compare import compare
 from portrt.numerics.judge import SHAKES, has_branches, is_excused
 from portrt.numerics.precise_run import shaken
-from portrt.runtime.input_check import output_shapes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An engine that was opened.
-
-    Attributes:
-        arithmetic: What it computes in.
-        first: Its run on the sample.
-        fast: Whether it was built with `numerics="fast"`.
-    """
-
-    arithmetic: str
-    first: FirstRun
-    fast: bool = False
-
-    @property
-    def session(self) -> Session:
-        return self.first.session
-
-    def outputs(self, signature: Signature, inputs: Sequence[Any]) -> Sequence[torch.Tensor]:
-        """Return the outputs; for the tensors of the first run those that it gave."""
-        seen = self.first.inputs
-        if len(seen) == len(inputs) and all(map(operator.is_, seen, inputs)):
-            return self.first.outputs
-        return self.session.run(inputs, output_shapes(signature, inputs))
-
-
-# Block name -> the engine that runs it; other blocks run in PyTorch.
-Variant = Mapping[str, Opened]
-
-
-@dataclass
-class Record:
-    """What was compared, for the manifest.
-
-    Attributes:
-        compared: Number of inputs, the example's included.
-        skipped: Number of drawn inputs on which the model itself fails.
-        failed: Number of drawn inputs on which an engine fails.
-        sizes: Name of a dynamic dimension -> the sizes that were compared.
-        worst: Largest difference, relative to the largest number of the output.
-    """
-
-    compared: int = 0
-    skipped: int = 0
-    failed: int = 0
-    sizes: dict[str, set[int]] = field(default_factory=dict)
-    worst: float = 0.0
-
-    def add(self, sizes: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Record one comparison."""
-        self.compared += 1
-        for name, size in sizes.items():
-            self.sizes.setdefault(name, set()).add(size)
-        found = [row["max_rel"] for row in rows if not row.get("uncertain")]
-        self.worst = max([self.worst, *(it for it in found if isinstance(it, float))])
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the field `program` of `check`."""
-        return {
-            "compared": self.compared,
-            "skipped": self.skipped,
-            "failed": self.failed,
-            "sizes": {name: sorted(sizes) for name, sizes in self.sizes.items()},
-            "max_rel": self.worst,
-        }
 
 
 @dataclass(frozen=True)
@@ -135,21 +54,11 @@ class ProgramCheck:
     Args:
         captured: The captured program.
         plan: The plan that was made of it.
-        image: The weights image of the plan.
-        search: Searches blocks for the call at fault.
-        lower_again: Returns the captured program lowered as it was for the plan, uncut.
+        location: Finds the operator at fault.
     """
 
-    def __init__(
-        self,
-        captured: ExportedProgram,
-        plan: Plan,
-        image: torch.Tensor,
-        search: EngineSearch,
-        lower_again: Callable[[], ExportedProgram],
-    ) -> None:
-        self._captured, self._plan, self._image = captured, plan, image
-        self._search, self._lower_again = search, lower_again
+    def __init__(self, captured: ExportedProgram, plan: Plan, location: FaultLocation) -> None:
+        self._captured, self._plan, self._location = captured, plan, location
         self.record = Record()
 
     @cached_property
@@ -177,7 +86,7 @@ class ProgramCheck:
         flat, wanted = self.example.flat, self.example.results
         found = self._named(run.outputs)
         rows = self._rows(flat, wanted, found, "")
-        return None if _agree(rows) else self._lowering(flat, rows)
+        return None if _agree(rows) else self._location.in_lowering(flat, rows)
 
     def fault(self, variants: Sequence[Variant], budget: Budget) -> Fault | None:
         """Compare the program with its engines, on the example inputs and on drawn ones.
@@ -253,86 +162,15 @@ class ProgramCheck:
         if not _agree([compare(name, again[name], wanted[name]) for name in wanted]):
             logger.info("not compared: the model gives other results each time")
             return None
-        return self._located(flat, wanted, variant, rows)
-
-    def _located(
-        self,
-        flat: Sequence[Any],
-        wanted: Results,
-        variant: Variant,
-        rows: Sequence[Mapping[str, Any]],
-    ) -> Fault | None:
-        """Return what is at fault for a difference: the lowering, or an operator of a block."""
         run = run_in_pytorch(self._plan, flat)
         lowered = self._rows(flat, wanted, self._named(run.outputs), "")
         if not _agree(lowered):
-            return self._lowering(flat, lowered)
-        for block in self._plan.blocks:
-            opened, sample = variant.get(block.name), run.samples.get(block.name)
-            if opened is None or sample is None:
-                continue
-            outputs = opened.session.run(
-                sample.inputs, [tuple(output.shape) for output in sample.outputs]
-            )
-            found = compare_block(block, self._image, sample, outputs, opened.arithmetic)
-            if not _agree(found):
-                if opened.fast and extremes_take_nan(block, self._image, sample):
-                    logger.info("not compared: NaN in a maximum of %s", block.name)
-                    return None
-                return self._in_block(block, self._search.suspect(block, sample), found)
-        worst = next(row for row in rows if not row["ok"])
-        logger.info("no block is at fault for the difference in %s: it is rounding", worst["name"])
-        return None
-
-    def fault_of_block(self, block: Block, run: PlannedRun, error: CheckError) -> Fault:
-        """Return the operator at fault in a block whose engine differs on the example inputs.
-
-        Args:
-            block: The block.
-            run: The run of the plan in PyTorch on the example inputs.
-            error: What was found.
-        """
-        sample = run.samples[block.name]
-        suspect = self._search.suspect(block, sample)
-        if suspect is None:  # in a branch that the sample does not take, or a fusion
-            nodes = control_flow_calls(block) or operator_names(block)
-            return Fault(error.happened, error.expected, nodes=nodes)
-        found = self._in_block(block, suspect, [suspect.row])
-        return replace(
-            found, happened=f"{error.happened}, first in {found.happened}", expected=error.expected
-        )
-
-    def _in_block(
-        self, block: Block, suspect: Suspect | None, rows: Sequence[Mapping[str, Any]]
-    ) -> Fault:
-        if suspect is None:
-            row = next(row for row in rows if not row["ok"])
-            return Fault(
-                f"an engine of {block.name} differs from PyTorch in output {row['name']!r}: "
-                f"{difference(row)}",
-                tolerance(row),
-                nodes=operator_names(block),
-            )
-        node = next(
-            (node for node in self._lower_again().graph.nodes if node.name == suspect.node.name),
-            suspect.node,  # of a user pass
-        )
-        return Fault(
-            f"{described(node, suspect.inputs)} differs from PyTorch in the {suspect.backend} "
-            f"engine of {block.name}: {difference(suspect.row)}",
-            tolerance(suspect.row),
-            nodes=frozenset([suspect.node.name]),
-        )
-
-    def _lowering(self, flat: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> Fault:
-        found = fault_in_lowering(self._captured, self._lower_again(), flat)
-        if found is not None:
-            return found
-        row = next(row for row in rows if not row["ok"])
-        return Fault(
-            f"the lowered model differs from PyTorch in {row['name']}: {difference(row)}",
-            tolerance(row),
-        )
+            return self._location.in_lowering(flat, lowered)
+        fault = self._location.in_blocks(run, variant)
+        if fault is None:
+            worst = next(row for row in rows if not row["ok"])
+            logger.info("no block is at fault for the difference in %s", worst["name"])
+        return fault
 
     def _named(self, outputs: Sequence[Any]) -> Results:
         return named_results(self._plan.program.graph_signature.output_specs, outputs)
@@ -382,17 +220,3 @@ class ProgramCheck:
 
 def _agree(rows: Sequence[Mapping[str, Any]]) -> bool:
     return all(row["ok"] for row in rows)
-
-
-def operator_names(block: Block) -> frozenset[str]:
-    nodes = nested.all_nodes(block.program.graph_module)
-    return frozenset(node.name for node in nodes if nested.is_operator(node))
-
-
-def control_flow_calls(block: Block) -> frozenset[str]:
-    """Return the calls of a block that have branches."""
-    return frozenset(
-        node.name
-        for node in block.program.graph.nodes
-        if isinstance(node.target, torch._ops.HigherOrderOperator)
-    )
