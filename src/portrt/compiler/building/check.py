@@ -26,7 +26,7 @@ from portrt.numerics.compare import arithmetic_of, compare_outputs
 from portrt.numerics.fast_extremes import takes_nan
 from portrt.numerics.judge import excuse_rows
 from portrt.runtime.random_inputs import random_block_inputs
-from portrt.torch_internals import run_flat, unchecked_module
+from portrt.torch_internals import run_flat
 from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
@@ -130,8 +130,9 @@ def run_block(
 ) -> tuple[torch.Tensor, ...]:
     """Run a block in PyTorch; `tensors` are the program's weights by name."""
     weights = [tensors[name] for name in block.weights]
+    interpreter = torch.fx.Interpreter(block.program.graph_module)
     with torch.no_grad():
-        return tuple(unchecked_module(block.program)(*inputs, *weights))
+        return tuple(interpreter.run(*inputs, *weights, enable_io_processing=False))
 
 
 def check_engine(
