@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,10 +62,17 @@ def ran(code: str, *args: str, **env: str) -> Any:
 COMPILE = """
     import json, sys, torch, portrt
     from tiny import compiled
-    program = compiled("onnx_reference", cache_dir="off")
+    from portrt.errors import SettingsError
+    program = compiled("onnx_reference", cache_dir="off", reference_opset=20)
     portrt.save(program, sys.argv[1])
     block, = portrt.inspect(sys.argv[1]).to_json()["blocks"]
-    print(json.dumps(block["engines"]))
+    refused = []
+    for option in ({"reference_opset": 17}, {"reference_opsets": 20}):
+        try:
+            compiled("onnx_reference", **option)
+        except SettingsError as err:
+            refused.append(str(err))
+    print(json.dumps([block["engines"], refused]))
 """
 RUN = """
     import json, sys, warnings
@@ -90,13 +98,40 @@ CHECK = """
 """
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a process compiled in which the example is installed.
+
+    Attributes:
+        path: The file.
+        engine: Its engine, of an opset that the backend's own option says.
+        refused: The errors of a wrong value and of a wrong name of that option.
+    """
+
+    path: str
+    engine: dict[str, Any]
+    refused: list[str]
+
+
 @pytest.fixture(scope="module")
-def file(installed: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def made(installed: str, tmp_path_factory: pytest.TempPathFactory) -> Made:
     path = str(tmp_path_factory.mktemp("backend") / "tiny.pt2")
-    (engine,) = ran(COMPILE, path, PYTHONPATH=installed)
-    assert engine["backend"] == NAME
-    assert engine["check"]["outputs"][0]["ok"]
-    return path
+    (engine,), refused = ran(COMPILE, path, PYTHONPATH=installed)
+    return Made(path, engine, refused)
+
+
+@pytest.fixture(scope="module")
+def file(made: Made) -> str:
+    assert made.engine["backend"] == NAME
+    assert made.engine["check"]["outputs"][0]["ok"]
+    return made.path
+
+
+def test_its_own_option_is_taken_and_checked(made: Made) -> None:
+    assert made.engine["build"]["opset"] == 20
+    value, name = made.refused
+    assert "reference_opset is 17" in value and "from 18 to" in value
+    assert "reference_opsets" in name and "did you mean 'reference_opset'?" in name
 
 
 def test_the_project_is_one_that_setuptools_builds() -> None:

@@ -8,6 +8,7 @@ BACKEND = BackendInfo(
     name="onnx_reference",
     runtime="onnx_reference.runtime:ReferenceRuntime",
     builder="onnx_reference.builder:ReferenceBuilder",
+    options="onnx_reference.options:ReferenceOptions",
     libraries=("onnx",),  # an engine's `requires` has the oldest version under this name
     version_rule="at_least",
     install="pip install onnx",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from onnx_reference.options import ReferenceOptions
 from onnx_reference.runtime import evaluator_of, installed, onnx_version
 from portrt.compiler.backends.base import BuilderInput, BuildInput
 from portrt.compiler.backends.support import supports_dtypes
-from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
 from portrt.errors import BuildError
@@ -30,7 +30,7 @@ class ReferenceBuilder:
         return supports_dtypes(node, _DTYPES, self.name)
 
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:
-        model = build_input.convert(NEWEST_OPSET)
+        model = build_input.convert(settings.of(ReferenceOptions).reference_opset)
         try:  # refuses operators that the evaluator lacks
             evaluator_of(model.data, WeightsImage(build_input.image))
         except Exception as err:
