@@ -117,7 +117,9 @@ class Program:
         for other in self.calls:  # the weights image is shared
             manifest = self.manifest(other)
             blobs = [manifest["weights"], manifest["source"]]
-            for held in [*blobs, *(engine["data"] for engine in manifest["engines"])]:
+            for engine in manifest["engines"]:
+                blobs += [engine["data"], *(part["data"] for part in parts_of(engine))]
+            for held in blobs:
                 names = self.argument(other, "blobs")["as_tensors"]
                 if held and names[held["blob"]]["name"] == name:
                     held.update(size=len(data), sha256=digest)
@@ -127,6 +129,12 @@ class Program:
         self.zip.store(MODEL, self.model)
         self.zip.store(CONSTANTS, self.constants)
         return self.zip.data()
+
+
+def parts_of(engine: Any) -> Any:
+    """The engines of an engine in parts."""
+    parts = engine.get("parts") if isinstance(engine, dict) else None
+    return parts["engines"] if parts else []
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:
@@ -265,6 +273,28 @@ def _engine(program: Program, chance: random.Random) -> None:
     program.change_blob(call, entry, lambda data: change_onnx(data, chance))
 
 
+def _part_program(program: Program, chance: random.Random) -> None:
+    """Change the program of an engine in parts: its graph, or what it says of a part."""
+    (call,) = program.calls
+    (engine,) = program.manifest(call)["engines"]
+
+    def change(data: bytes) -> bytes:
+        inner = Program(data)
+        chance.choice([_manifest_json, _manifest_json, _program_json, _signature_json])(
+            inner, chance
+        )
+        return inner.data()
+
+    program.change_blob(call, engine["data"], change)
+
+
+def _part_engine(program: Program, chance: random.Random) -> None:
+    (call,) = program.calls
+    (engine,) = program.manifest(call)["engines"]
+    entry = chance.choice(parts_of(engine))["data"]
+    program.change_blob(call, entry, lambda data: change_onnx(data, chance))
+
+
 def _weights(program: Program, chance: random.Random) -> None:
     call = chance.choice(program.calls)
     entry = program.manifest(call)["weights"]
@@ -301,12 +331,15 @@ CHANGES = [
     *(_constants_json, _source, _source, _engine, _engine, _weights, _record),
 ]
 
+PART_CHANGES = [*[_part_program] * 4, *[_part_engine] * 2, *[_manifest_json] * 2]
+
 
 def mutated(bases: list[bytes], seed: int) -> tuple[str, bytes]:
     """Return what was changed, and the changed file."""
     chance = random.Random(seed)
     program = Program(chance.choice(bases))
-    change = chance.choice(CHANGES)
+    engines = [engine for call in program.calls for engine in program.manifest(call)["engines"]]
+    change = chance.choice(PART_CHANGES if any(map(parts_of, engines)) else CHANGES)
     change(program, chance)
     data = program.data()
     if chance.random() < 0.03:

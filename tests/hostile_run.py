@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from picky_backend import save_in_parts
 from torch import nn
 from torch.export import Dim
 
@@ -81,6 +82,7 @@ def write_bases(folder: Path) -> None:
             output_format="exported_program",
         )
         portrt.save(program, folder / f"base_{name}.pt2")
+    save_in_parts(folder / "base_parts.pt2")
 
 
 def attack(folder: Path, first: int, last: int, jobs: int) -> tuple[list[str], Counter[str]]:

@@ -58,7 +58,16 @@ class BuildError(PortrtError):
 
 
 class CheckError(PortrtError):
-    """The outputs of an engine differ from those of the block that it was built from."""
+    """The outputs of an engine differ from those of the block that it was built from.
+
+    Attributes:
+        backend: Backend of the engine, or "" if it is not known.
+    """
+
+    def __init__(self, happened: str, expected: str, remedy: str, backend: str = "") -> None:
+        super().__init__(happened, expected, remedy)
+        self.args = (happened, expected, remedy, backend)
+        self.backend = backend
 
 
 class BackendUnavailableError(PortrtError):

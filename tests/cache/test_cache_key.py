@@ -284,8 +284,8 @@ import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 import warnings; warnings.simplefilter("ignore")
 from test_cache_key import engine_key, material, BASE
-from portrt.compiler.package.assemble import source_from_block
-source = hashlib.sha256(source_from_block(BASE.block)).hexdigest()
+from portrt.compiler.package.assemble import archive_of
+source = hashlib.sha256(archive_of(BASE.block.program)).hexdigest()
 print(json.dumps([dict(engine_key(BASE).parts), source]))
 """
 

@@ -118,7 +118,7 @@ def test_it_is_built_once_for_all_policies(
     with policy(rebuild="missing"):
         call(X)
     monkeypatch.setattr(
-        "portrt.compiler.building.rebuild.rebuild", lambda *_: pytest.fail("built again")
+        "portrt.compiler.parts.rebuild.rebuild", lambda *_: pytest.fail("built again")
     )
     with policy(rebuild="missing", engines="onnxruntime"):
         (found,) = call(X)
@@ -126,7 +126,7 @@ def test_it_is_built_once_for_all_policies(
 
 
 def test_an_engine_that_fits_is_not_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portrt.compiler.building.rebuild.rebuild", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("portrt.compiler.parts.rebuild.rebuild", lambda *_: pytest.fail("built"))
     with policy(rebuild="missing"):
         (found,) = call_of(tiny.shared("onnxruntime"))(X)
     torch.testing.assert_close(found, WANTED)

@@ -16,6 +16,7 @@ from tiny import model, shared
 
 import portrt
 from portrt.format.editor import ProgramEditor
+from portrt.format.manifest import Blob
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,8 @@ def test_verify_tells_a_broken_engine_by_its_exit_code(copy: Path) -> None:
     draft = ProgramEditor(copy)
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][1].items() if k != "data"}
-    call.add_engine(entry, draft.add_blob(call, "engine", b"junk"), b"junk", first=False)
+    entry["data"] = Blob.of(len(call.blobs), b"junk").to_json()
+    call.add_engine(entry, [draft.add_blob(call, "engine", b"junk")], first=False)
     draft.write(copy, None)
     assert "FAILED" in portrt_command("verify", copy, cwd=copy.parent, code=1).stdout
 

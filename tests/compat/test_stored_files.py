@@ -19,6 +19,7 @@ from portrt.format.manifest import FORMAT, OLDEST_FORMAT
 
 FOLDER = Path(__file__).parent / "files"
 FILES = sorted(FOLDER.glob("format-1-*.pt2"))
+IN_PARTS = sorted(FOLDER.glob("format-3-*.pt2"))
 UNKNOWN_SIZES = sorted(FOLDER.glob("format-2-*.pt2"))
 
 
@@ -79,3 +80,18 @@ def test_stored_file_with_unknown_sizes_runs(
         y, total = module(x)
         torch.testing.assert_close(y, x[x[:, 0] > 0], rtol=0, atol=0)
         torch.testing.assert_close(total, x.sum(1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("path", IN_PARTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("load", [portrt.load, torch.export.load], ids=["portrt", "torch"])
+def test_stored_engine_in_parts_runs(load: Callable[[Path], Any], path: Path) -> None:
+    program = load(path)
+    (block,) = portrt.runtime.report(program)
+    assert block.runs_as == "onnxruntime"
+    assert block.verdicts[0][1].reason.startswith("in 2 parts, with 1 of ")
+    for rows in (1, 5):
+        x = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+        found = program.module()(torch.from_numpy(x))
+        y = expected(x, 1)
+        np.testing.assert_allclose(found["y"].numpy(), y, rtol=1e-6)
+        assert found["product"].tolist() == ((y * 8).astype(np.int64).prod(1) + 1).tolist()

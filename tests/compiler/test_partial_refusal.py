@@ -1,4 +1,5 @@
-"""A node that the parser of TensorRT-RTX refuses stays in PyTorch, and engines are built around it.
+"""A node that the parser of TensorRT-RTX refuses stays in PyTorch, and engines are built around it;
+where another backend takes the node, it is in that one's engine.
 
 The parser and the builder are the real ones. No machine without an RTX GPU runs such an engine: the
 numbers are those of the blocks' sources, which PyTorch runs instead.
@@ -7,6 +8,7 @@ numbers are those of the blocks' sources, which PyTorch runs instead.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import portrt
+from portrt import files
 from portrt.compiler.backends import registry
 from portrt.format.compile_report import CompileReport
 from portrt.runtime.calls import manifests_of
@@ -91,3 +94,39 @@ def test_engines_are_built_around_what_the_parser_refuses(kind: type[Any]) -> No
     with pytest.warns(FallbackWarning, match="tensorrt_rtx: no: it takes cuda tensors"):
         found = program.module()(*inputs)
     assert_same(found, model(*inputs), 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("kind", [Determinant, LargeScatter])
+def test_what_the_parser_refuses_is_in_the_engine_of_onnxruntime(
+    kind: type[Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = kind().eval()
+    inputs = model.inputs()
+    reports: list[CompileReport] = []
+    program = portrt.compile(
+        model,
+        inputs=inputs,
+        engines=("tensorrt_rtx", "onnxruntime"),
+        min_block_size=1,
+        require_full_compilation=True,
+        output_format="exported_program",
+        report=reports.append,
+    )
+    assert isinstance(program, ExportedProgram)
+
+    (text,) = manifests_of(program)
+    rtx, ort = json.loads(text)["engines"]
+    assert (rtx["backend"], ort["backend"]) == ("tensorrt_rtx", "onnxruntime")
+    parts = rtx["parts"]["engines"]
+    assert [part["requires"] for part in parts] == [rtx["requires"]] * 2
+    assert rtx["parts"]["nodes"] - rtx["parts"]["nodes_in_engines"] == 1
+    (partial,) = reports[0].partial_engines
+    assert partial.reason.startswith(f"{kind.refused}: ")
+    assert kind.words in partial.reason
+
+    assert_same(program.module()(*inputs), model(*inputs), 1e-6, 1e-6)  # onnxruntime
+    portrt.save(program, tmp_path / "model.pt2")
+    there = files.check(tmp_path / "model.pt2", "os=linux,arch=x86_64,sm=89").blocks[0]
+    assert there.runs_as == "tensorrt_rtx"
+    assert there.engines[0].verdict.reason.startswith("in 2 parts, with 1 of ")

@@ -65,6 +65,17 @@ def base() -> dict[str, Any]:
     }
 
 
+def in_parts(*edits: tuple[str, Any]) -> dict[str, Any]:
+    """The base with an engine in two parts before its engine, with other values."""
+    manifest = base()
+    engine = manifest["engines"][0]
+    parts = [{**copy.deepcopy(engine), "name": f"p{i}", "data": blob(4 + i)} for i in (0, 1)]
+    program = {**copy.deepcopy(engine), "data": blob(3), "check": None}
+    program["parts"] = {"nodes": 7, "nodes_in_engines": 5, "engines": parts}
+    manifest.update(format=3, engines=[program, engine], blob_count=6)
+    return edited(*edits, of=manifest)
+
+
 def text_of(manifest: Any) -> str:
     return json.dumps(manifest, sort_keys=True, separators=(",", ":"))
 
@@ -73,9 +84,9 @@ def keys_of(path: str) -> list[str | int]:
     return [int(key) if key.isdigit() else key for key in path.split("/")[1:]]
 
 
-def edited(*edits: tuple[str, Any]) -> dict[str, Any]:
-    """The base with other values; one that is MISSING is taken out."""
-    manifest = base()
+def edited(*edits: tuple[str, Any], of: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The base, or another manifest, with other values; one that is MISSING is taken out."""
+    manifest = base() if of is None else of
     for path, value in edits:
         *parents, last = keys_of(path)
         holder: Any = manifest
@@ -108,6 +119,12 @@ def good(name: str, manifest: dict[str, Any], text: Any = None) -> Case:
         ],
         "blob_count": manifest["blob_count"],
     }
+    parts = [engine.get("parts") for engine in manifest["engines"]]
+    if any(parts):
+        facts["parts"] = [
+            [[part["name"], part["data"]["blob"]] for part in found["engines"]] if found else None
+            for found in parts
+        ]
     return {"name": name, "manifest": text or text_of(manifest), "valid": True, "facts": facts}
 
 
@@ -158,6 +175,11 @@ def nested(levels: int) -> dict[str, Any]:
 def good_cases() -> Iterator[Case]:
     yield good("the least of version 1", single())
     yield good("the least of version 2", single(format=2))
+    yield good("the least of version 3", single(format=3))
+    yield good("an engine in parts", in_parts())
+    one = in_parts(("/engines/0/parts/engines", in_parts()["engines"][0]["parts"]["engines"][:1]))
+    yield good("an engine of one part", edited(("/blob_count", 5), of=one))
+    yield good("parts that are null", edited(("/engines/0/parts", None)))
     yield good("everything", base())
     loose = dict(reversed(base().items()))
     yield good("other order and spaces", base(), json.dumps(loose, indent=1))
@@ -174,6 +196,15 @@ def good_cases() -> Iterator[Case]:
     yield good("unknown requirement", edited(("/engines/0/requires/memory", {"bytes": 1})))
     yield good("a requirement alone", edited(("/engines/0/requires", {"device": ["cpu"]})))
     yield good("no check", edited(("/engines/0/check", None)))
+    for name, program in PROGRAMS.items():
+        check = {"device": "cuda", "outputs": [], "program": program}
+        yield good(name, edited(("/engines/0/check", check)))
+    for trees in ([], [["dim", 0, 0], ["add", ["dim", 1, 0], -1], 2]):
+        sizes = edited(("/engines/0/requires/nonzero_sizes", trees))
+        yield good(f"{len(trees)} sizes that must not be 0", sizes)
+    own = "/engines/0/parts/engines/0/requires/nonzero_sizes"
+    yield good("sizes of a part's own inputs", in_parts((own, [["dim", 7, 5]])))
+    yield good("a part of all nodes", in_parts(("/engines/0/parts/nodes_in_engines", 7)))
     yield good("empty facts of a build", edited(("/engines/0/build", {})))
     yield good("a build of 32 levels", edited(("/engines/0/build", nested(32))))
     policy = {"fallback": "error", "engines": [], "rebuild": 3, "check": "?", "cuda_graphs": "x"}
@@ -213,6 +244,24 @@ def good_cases() -> Iterator[Case]:
     many = [{"name": f"x{i}", "dtype": dtype, "shape": [2]} for i, dtype in enumerate(DTYPES)]
     yield good("every dtype", single(inputs=many))
 
+
+# `program` of a check: what was compared with the captured model.
+PROGRAMS = {
+    "a program that was compared": {
+        "compared": 3,
+        "skipped": 1,
+        "failed": 0,
+        "sizes": {"x[0]": [1, 4]},
+        "max_rel": 1.5e-07,
+    },
+    "a program of fixed sizes that was compared": {
+        "compared": 1,
+        "skipped": 0,
+        "failed": 0,
+        "sizes": {},
+        "max_rel": 0.0,
+    },
+}
 
 WRONG = {
     "text": (None, 5, ["a"]),
@@ -322,11 +371,58 @@ def bad_json() -> Iterator[Case]:
 
 
 def bad_format() -> Iterator[Case]:
-    for value in (MISSING, None, 0, -1, 3, 2**64, 1.0, "1", True, [1]):
+    for value in (MISSING, None, 0, -1, 4, 2**64, 1.0, "1", True, [1]):
         what = "not there" if value is MISSING else json.dumps(value)
         yield bad(f"format is {what}", "/format", edited(("/format", value)))
     first = edited(("/format", 1))
     yield bad("data-dependent size in version 1", "/outputs/1/shape/0", first)
+
+
+def bad_parts() -> Iterator[Case]:
+    parts, first = "/engines/0/parts", "/engines/0/parts/engines/0"
+    for version in (1, 2):
+        known = [("/outputs/1/shape/0", 3)] if version == 1 else []
+        given = in_parts(("/format", version), *known)
+        yield bad(f"an engine in parts in version {version}", parts, given)
+    for path, kind in {
+        f"{parts}/nodes": "integer",
+        f"{parts}/nodes_in_engines": "integer",
+        f"{parts}/engines": "list",
+        first: "object",
+        f"{first}/name": "text",
+        f"{first}/backend": "text",
+        f"{first}/data": "object",
+        f"{first}/data/blob": "integer",
+        f"{first}/data/sha256": "digest",
+        f"{first}/build": "object",
+        f"{first}/requires": "object",
+        f"{first}/weights": "names",
+    }.items():
+        if not path.rpartition("/")[2].isdigit():
+            yield bad(f"{path} is not there", path, in_parts((path, MISSING)))
+        for value in WRONG[kind]:
+            yield bad(f"{path} is {shown(value)}", path, in_parts((path, value)))
+    for value in (5, [], "yes", True):
+        yield bad(f"{parts} is {shown(value)}", parts, in_parts((parts, value)))
+    yield bad("no parts", f"{parts}/engines", in_parts((f"{parts}/engines", [])))
+    inside = f"{parts}/nodes_in_engines"
+    yield bad("more nodes in parts than in the block", inside, in_parts((inside, 8)))
+    sizes = f"{first}/requires/nonzero_sizes"
+    yield bad("sizes of a part that are a text", sizes, in_parts((sizes, "dim")))
+    twice = in_parts((f"{parts}/engines/1/name", "p0"))
+    yield bad("two parts of one name", f"{parts}/engines/1/name", twice)
+    other = in_parts((f"{first}/backend", "onnxruntime"))
+    yield bad("a part of another backend", f"{first}/backend", other)
+    inner = in_parts()["engines"][0]["parts"]
+    yield bad("parts in a part", f"{first}/parts", in_parts((f"{first}/parts", inner)))
+    text = text_of(in_parts((f"{first}/parts", "here")))
+    deep = [['{"engines":[{"parts":', 300], ["null", 1], ["}]}", 300]]
+    before, after = text.split('"here"')
+    yield bad("parts in parts of parts", f"{first}/parts", [[before, 1], *deep, [after, 1]])
+    missing = in_parts(("/blob_count", 5))
+    yield bad("a part's blob is none of the call's", f"{parts}/engines/1/data/blob", missing)
+    shared = in_parts((f"{parts}/engines/1/data/blob", 4), ("/blob_count", 5))
+    yield bad("two parts of one blob", f"{parts}/engines/1/data/blob", shared)
 
 
 def bad_values() -> Iterator[Case]:
@@ -367,6 +463,12 @@ def bad_values() -> Iterator[Case]:
         path = f"/engines/0/requires/{key}"
         for value in values:
             yield bad(f"{path} is {shown(value)}", path, edited((path, value)))
+    at = "/engines/0/requires/nonzero_sizes"
+    for value in ("dim", 5, None, {}):
+        yield bad(f"{at} is {shown(value)}", at, edited((at, value)))
+    for tree in (None, "dim", ["dim", 2, 0], ["dim", 0, 2], ["exec", 1], ["truediv", 4, 2]):
+        given = edited((at, [["dim", 0, 0], tree]))
+        yield bad(f"a size that must not be 0 is {shown(tree)}", f"{at}/1", given)
     for value in ("gpu", ["eager"], True, 5):
         yield bad(
             f"fallback is {shown(value)}", "/policy/fallback", edited(("/policy/fallback", value))
@@ -470,6 +572,7 @@ def cases() -> list[Case]:
         *bad_json(),
         *bad_format(),
         *bad_fields(),
+        *bad_parts(),
         *bad_values(),
         *bad_shapes(),
         *bad_blobs(),

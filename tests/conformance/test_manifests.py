@@ -41,7 +41,16 @@ def facts_of(manifest: Manifest) -> dict[str, Any]:
         for kind in ("inputs", "outputs")
     }
     blobs = [manifest.weights, manifest.source, *(engine.data for engine in manifest.engines)]
+    parts = {}
+    if any(engine.parts for engine in manifest.engines):
+        parts["parts"] = [
+            [[part.name, part.engine.data.index] for part in engine.parts.engines]
+            if engine.parts
+            else None
+            for engine in manifest.engines
+        ]
     return {
+        **parts,
         "format": manifest.format,
         "name": manifest.name,
         **specs,

@@ -14,6 +14,7 @@ from portrt import files
 from portrt.errors import InputError, PackageError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.editor import ProgramEditor
+from portrt.format.manifest import Blob
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,8 @@ def wrong(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][1].items() if k != "data"}
     data = graph.SerializeToString()
-    call.add_engine(entry, draft.add_blob(call, "engine", data), data, first=True)
+    entry["data"] = Blob.of(len(call.blobs), data).to_json()
+    call.add_engine(entry, [draft.add_blob(call, "engine", data)], first=True)
     draft.write(room / "a.pt2", None)
     return room / "a.pt2"
 
@@ -101,7 +103,8 @@ def test_an_engine_that_does_not_open_has_failed(file: Path, tmp_path: Path) -> 
     draft = ProgramEditor(file)
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][1].items() if k != "data"}
-    call.add_engine(entry, draft.add_blob(call, "engine", b"junk"), b"junk", first=False)
+    entry["data"] = Blob.of(len(call.blobs), b"junk").to_json()
+    call.add_engine(entry, [draft.add_blob(call, "engine", b"junk")], first=False)
     draft.write(tmp_path / "a.pt2", None)
     found = files.verify(tmp_path / "a.pt2")
     assert not found.ok

@@ -9,6 +9,7 @@ import click
 
 from portrt.cli.tables import print_table, size_text
 from portrt.files.inspect_file import BlockInfo, ProgramInfo, inspect
+from portrt.format.engine_spec import in_parts
 
 
 @click.command()
@@ -76,6 +77,9 @@ def _engine_row(engine: Any) -> list[str]:
     built += _requested(build)
     built += [str(flag) for flag in build.get("flags", [])]
     built += ["prebuilt"] if build.get("adopted") is True else []
+    parts = engine.get("parts")
+    if parts is not None:
+        built.append(in_parts(len(parts["engines"]), parts["nodes_in_engines"], parts["nodes"]))
     runs = [" or ".join(map(str, requires.get("device", ["any device"])))]
     if requires.get("compute_capabilities"):
         runs.append("compute capability " + ", ".join(map(str, requires["compute_capabilities"])))

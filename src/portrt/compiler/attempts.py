@@ -6,8 +6,7 @@ import copy
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,27 +14,25 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from portrt.compiler.building.at_fault import nodes_at_fault, operator_names, verdict_of
 from portrt.compiler.building.check import FirstRun, PlannedRun, is_fast, sample_blocks
-from portrt.compiler.building.engines import engines_of_block
+from portrt.compiler.building.engines import Failure
 from portrt.compiler.building.precision import lowered_precision
 from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.checking.budget import Budget
 from portrt.compiler.checking.engine_fault import EngineSearch
-from portrt.compiler.checking.fault import Fault
-from portrt.compiler.checking.location import (
-    FaultLocation,
-    control_flow_calls,
-    operator_names,
-)
+from portrt.compiler.checking.location import FaultLocation
 from portrt.compiler.checking.opened import Opened, Variant
 from portrt.compiler.checking.program import ProgramCheck
+from portrt.compiler.left_out import Faults, LeftOut
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.assemble import assemble
+from portrt.compiler.parts.engines import engines_of_block, planned_shares
+from portrt.compiler.parts.share import Share, require_whole
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, write_report
-from portrt.errors import BuildError, CheckError, ConvertError
-from portrt.format.compile_report import MissingEngine
-from portrt.graphs.node_names import nodes_named
+from portrt.errors import BuildError, CheckError
+from portrt.format.compile_report import CompileReport, MissingEngine
 from portrt.numerics.compare import arithmetic_of
 from portrt.verdict import Verdict
 from portrt.weights import image_from_tensors
@@ -44,37 +41,6 @@ logger = logging.getLogger(__name__)
 
 # Number of attempts that exclude single nodes after a failure; later ones exclude whole blocks.
 _MAX_TRIES = 8
-
-
-@dataclass
-class LeftOut:
-    """What earlier attempts leave to PyTorch.
-
-    Attributes:
-        nodes: Name of a node of the lowered program -> the reason.
-        whole: Name of a node of the captured program -> the reason; it is not decomposed either.
-    """
-
-    nodes: dict[str, Verdict] = field(default_factory=dict)
-    whole: dict[str, Verdict] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.nodes or self.whole)
-
-    def add(self, fault: Fault) -> None:
-        """Leave out the operator at fault.
-
-        Raises:
-            CheckError: It is left out already, or no operator is known: another attempt would end
-                in the same way.
-        """
-        if fault.whole - self.whole.keys():
-            self.whole |= dict.fromkeys(fault.whole, fault.verdict())
-            self.nodes.clear()  # the next lowering gives other names
-        elif fault.nodes - self.nodes.keys():
-            self.nodes |= dict.fromkeys(fault.nodes, fault.verdict())
-        else:
-            raise fault.error()
 
 
 @dataclass(frozen=True)
@@ -86,12 +52,14 @@ class _Built:
         runs: (block name, position) -> the opened engine, and its run on the sample.
         missing: Engines that could not be built.
         failed: Nodes of blocks without an engine.
+        incomplete: Blocks of which a build failed.
     """
 
     engines: dict[str, list[Engine]] = field(default_factory=dict)
     runs: dict[tuple[str, int], FirstRun] = field(default_factory=dict)
     missing: list[MissingEngine] = field(default_factory=list)
     failed: dict[str, Verdict] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
 
 
 def build_planned(
@@ -122,18 +90,23 @@ def build_planned(
     """
     left_out = LeftOut()
     budget = Budget(settings.check_budget, started)
+    whole: set[str] = set()
     for tries in itertools.count(1):
+        if left_out.whole.keys() != whole:  # this lowering gives other names
+            whole = set(left_out.whole)
+            for task in tasks:
+                task.refused.clear()
         plan = plan_without(left_out)
         report = coverage(plan)
         if tries == 1:
-            log_coverage(report)
+            log_coverage(_with_parts(report, plan, planned_shares(plan, settings, tasks)))
         image = image_from_tensors(plan.tensors)
         run = sample_blocks(plan, captured) if _wants_samples(tasks) else PlannedRun({}, ())
         search = EngineSearch(plan, image, tasks)
         lower_again = partial(lower_without, left_out)
         location = FaultLocation(captured, plan, image, search, lower_again)
         check = ProgramCheck(captured, plan, location)
-        checked = _Faults(settings, left_out, whole_blocks=tries >= _MAX_TRIES)
+        checked = Faults(settings, left_out, tasks, whole_blocks=tries >= _MAX_TRIES)
         if settings.check != "off" and checked.found(check.fault_of_lowering(run)):
             continue
         built = _build_blocks(plan, image, tasks, run, location, checked)
@@ -151,6 +124,7 @@ def build_planned(
     policy = {"fallback": settings.fallback}
     if settings.check == "first-open":
         policy["check"] = settings.check
+    report = _with_parts(report, plan, _shares(plan, built, settings))
     report = dataclasses.replace(report, missing_engines=tuple(built.missing))
     if not plan.blocks:  # there is no manifest to store it
         write_report(report, settings.report)
@@ -158,46 +132,30 @@ def build_planned(
         plan, image if plan.tensors else None, built.engines, policy, report=report.to_json()
     )
     _copy_shared_tensors(program, captured)
-    complete = all(len(made) == len(tasks) for made in built.engines.values())
-    return program, complete and not left_out
+    return program, not built.incomplete and not left_out
 
 
-class _Faults:
-    """What is done about faults, by the option `check`.
+def _with_parts(
+    report: CompileReport, plan: Plan, shares: Mapping[str, Sequence[Share]]
+) -> CompileReport:
+    """Return the report with what is in parts, if anything is."""
+    in_parts = any(share.parts for found in shares.values() for share in found)
+    return coverage(plan, shares=shares) if in_parts else report
 
-    Args:
-        settings: Settings of the compilation.
-        left_out: Takes what the next attempt leaves out.
-        whole_blocks: Whether to leave out whole blocks, after many attempts.
+
+def _shares(plan: Plan, built: _Built, settings: Settings) -> dict[str, list[Share]]:
+    """Return the share of each engine in its block.
+
+    Raises:
+        PartitionError: No engine has all of a block although the settings require it.
     """
-
-    def __init__(self, settings: Settings, left_out: LeftOut, *, whole_blocks: bool) -> None:
-        self._check = settings.check
-        self._left_out = left_out
-        self.whole_blocks = whole_blocks
-        self.any = False
-
-    def found(self, fault: Fault | None, plan: Plan | None = None) -> bool:
-        """Return whether the program is to be planned again because of a fault.
-
-        Raises:
-            CheckError: `check` is "error", or nothing can be left out.
-        """
-        if fault is None:
-            return False
-        if self._check == "accept":
-            logger.warning("%s; accepted", fault.happened)
-            return False
-        if self._check != "fallback":
-            raise fault.error()
-        for block in plan.blocks if plan is not None and self.whole_blocks else ():
-            names = operator_names(block)
-            if names & fault.nodes:
-                fault = dataclasses.replace(fault, nodes=fault.nodes | names)
-        self._left_out.add(fault)
-        logger.warning("%s; it stays in PyTorch, and the rest is planned again", fault.happened)
-        self.any = True
-        return True
+    shares = {
+        block.name: [Share.of(block, engine) for engine in built.engines[block.name]]
+        for block in plan.blocks
+    }
+    if settings.require_full_compilation:
+        require_whole(shares)
+    return shares
 
 
 def _build_blocks(
@@ -206,13 +164,13 @@ def _build_blocks(
     tasks: Sequence[EngineTask],
     run: PlannedRun,
     location: FaultLocation,
-    faults: _Faults,
+    faults: Faults,
 ) -> _Built:
     built = _Built()
     for block in plan.blocks:
         try:
-            made, failures = engines_of_block(
-                plan, block, image, tasks, run.samples.get(block.name), built.runs
+            made = engines_of_block(
+                plan.tensors, block, image, tasks, run.samples.get(block.name), built.runs
             )
         except CheckError as err:
             if any(lowered_precision(t.builder.name, block, t.settings) for t in tasks):
@@ -221,13 +179,16 @@ def _build_blocks(
             faults.found(fault, plan)
             built.engines[block.name] = []
             continue
-        built.engines[block.name] = made
+        built.engines[block.name] = made.engines
+        built.incomplete.extend([block.name] if made.failed_builds else [])
         built.missing.extend(
             MissingEngine(block.name, backend, one_line(failure.happened))
-            for backend, failure in failures
+            for backend, failure in made.failures
         )
-        if not made:
-            errors = [failure for _, failure in failures]
+        if made.refused_by_all:
+            built.failed.update(made.refused_by_all)
+        elif not made.engines:
+            errors = [failure for _, failure in made.failures]
             whole = faults.whole_blocks
             built.failed.update(_nodes_to_exclude(block, errors, whole=whole))
     return built
@@ -248,6 +209,7 @@ def _variants(plan: Plan, built: _Built, tasks: Sequence[EngineTask]) -> list[Va
                 place = places[min(index, len(places) - 1)]
                 engine = built.engines[block.name][place]
                 variant[block.name] = Opened(
+                    engine.backend,
                     arithmetic_of(engine.backend, engine.build),
                     built.runs[block.name, place],
                     is_fast(engine),
@@ -287,32 +249,21 @@ def _copy_shared_tensors(program: ExportedProgram, captured: ExportedProgram) ->
 
 
 def _nodes_to_exclude(
-    block: Block, failures: Sequence[BuildError | ConvertError], *, whole: bool
+    block: Block, failures: Sequence[Failure], *, whole: bool
 ) -> dict[str, Verdict]:
     """Return the nodes to exclude, with the reason: those that the failures name, or the block."""
     names = operator_names(block)
-    reason = "; ".join(dict.fromkeys(failure.happened for failure in failures))
-    remedy = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
-    known: AbstractSet[str] = set().union(
-        *(_nodes_at_fault(failure, names) for failure in failures)
-    )
-    known = known or control_flow_calls(block)  # which builders support least
+    verdict = verdict_of(failures)
+    known = nodes_at_fault(block, failures)
     excluded = known if known and not whole else names
     logger.warning(
         "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
         ", ".join(sorted(known)) if excluded is known else "all",
         len(names),
         block.name,
-        f"{reason} (do: {remedy})",
+        f"{verdict.reason} (do: {verdict.remedy})",
     )
-    return dict.fromkeys(excluded, Verdict.no("build_failed", reason, remedy))
-
-
-def _nodes_at_fault(failure: BuildError | ConvertError, names: frozenset[str]) -> set[str]:
-    """Return the nodes of a block that a failure names."""
-    if isinstance(failure, ConvertError):
-        return {failure.node} & names if failure.node else set()
-    return nodes_named(failure.happened, set(names))
+    return dict.fromkeys(excluded, verdict)
 
 
 def _report_nothing_compiled(

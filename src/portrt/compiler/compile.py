@@ -11,16 +11,17 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.compiler.attempts import LeftOut, build_planned
+from portrt.compiler.attempts import build_planned
 from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.capture import capture
-from portrt.compiler.convert import translation
-from portrt.compiler.convert.translations import resolved
+from portrt.compiler.left_out import LeftOut
 from portrt.compiler.lower import lower
 from portrt.compiler.options.backend_options import built_in_owners
 from portrt.compiler.options.fields import docstring_section, options_of
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.partition import partition
+from portrt.compiler.parts.cut import translated_by
+from portrt.compiler.parts.engines import planned_shares, supported_by
 from portrt.compiler.plan import Plan
 from portrt.compiler.program_cache import build_program
 from portrt.compiler.reports.coverage import coverage, write_report
@@ -183,7 +184,8 @@ def _compiled(
         program = build_program(captured, settings, tasks, profile_ranges, build)
         for text in manifests_of(program):
             for engine in decode(text).engines:
-                mark_trusted(engine.data.sha256)  # it was built here
+                for blob in engine.blobs:
+                    mark_trusted(blob.sha256)  # it was built here
             found = report_of_manifest(parse(text))
             if found is not None:
                 write_report(found, settings.report)
@@ -191,7 +193,7 @@ def _compiled(
     from portrt.compiler.reports.dryrun import print_plan
 
     plan = _plan(captured, settings, tasks, profile_ranges, {})
-    report = coverage(plan)
+    report = coverage(plan, shares=planned_shares(plan, settings, tasks))
     print_plan(plan, [task.builder.name for task in tasks], report)
     if settings.report is not True:  # it was printed
         write_report(report, settings.report)
@@ -236,21 +238,24 @@ def _plan(
         whole: Name of a node of the captured program -> why it stays as it is, in PyTorch.
     """
     whole = whole or {}
-    extra = resolved(settings.translations)
+    translated = translated_by(settings)
+    some = supported_by(tasks, translated)
+    every = supported_by(tasks, translated, every=True)
 
-    into_onnx = any(task.builder.input == "onnx" for task in tasks)
+    def kept(node: torch.fx.Node) -> Verdict:
+        return whole.get(torch_internals.origin_of(node), YES) if whole else YES
 
     def supports(node: torch.fx.Node) -> Verdict:
-        kept = whole.get(torch_internals.origin_of(node)) if whole else None
-        if kept is not None:
-            return kept
-        translated = translation(node, translations=extra) if into_onnx else YES
-        verdicts = (translated, *(task.builder.supports(node) for task in tasks))
-        return next((verdict for verdict in verdicts if not verdict), YES)
+        return kept(node) and some(node)
+
+    def supports_all(node: torch.fx.Node) -> Verdict:
+        return kept(node) and every(node)
 
     lowered = lower(captured, settings, whole)
     if not excluded and not whole:
         warn_of_unmatched_operators(
             settings.torch_executed_ops, captured.graph_module, lowered.graph_module
         )
-    return partition(lowered, settings, supports, excluded, profile_ranges)
+    return partition(
+        lowered, settings, supports, excluded, profile_ranges, supports_all=supports_all
+    )

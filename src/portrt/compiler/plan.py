@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from portrt.format.engine_info import EngineInfo
+from portrt.format.engine_spec import Blob, EngineSpec, Part, Parts
 from portrt.format.signature import InputSpec, OutputSpec, Signature
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Block:
         inputs: Inputs in call order, as the manifest stores them.
         outputs: Outputs in order; a dynamic dimension is a size expression.
         node_count: Number of operator calls in the block.
+        is_whole_model: Whether it is all of the model.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Block:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     node_count: int
+    is_whole_model: bool = False
 
     @property
     def signature(self) -> Signature:
@@ -91,9 +94,41 @@ class Engine(EngineInfo):
     """One built engine of one block.
 
     Attributes:
-        data: The serialized engine.
+        data: The serialized engine; with `parts` the serialized program that calls them.
+        parts: The engines of an engine in parts, or None for one that takes the whole block.
         opened: The bytes that its builder opened, for a single run on the CPU, and the session.
     """
 
     data: bytes
+    parts: EngineParts | None = None
     opened: tuple[bytes, Session] | None = field(default=None, compare=False, repr=False)
+
+    def stored(self, first: int = 0) -> tuple[EngineSpec, list[bytes]]:
+        """Return its manifest entry, and the blobs that the entry refers to, from index `first`."""
+        blobs = [self.data]
+        parts = None
+        if self.parts is not None:
+            entries = []
+            for name, engine in self.parts.engines.items():
+                data = Blob.of(first + len(blobs), engine.data)
+                entries.append(Part(name, EngineSpec.of(engine, data)))
+                blobs.append(engine.data)
+            parts = Parts(self.parts.nodes, self.parts.nodes_in_engines, tuple(entries))
+        return EngineSpec.of(self, Blob.of(first, self.data), parts), blobs
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """Engines for parts of a block.
+
+    Attributes:
+        nodes: Number of operator calls in the block.
+        nodes_in_engines: Number of these calls that are in the engines.
+        engines: Name of each part -> its engine, in the order of their calls.
+        left_out: The nodes that PyTorch runs between them.
+    """
+
+    nodes: int
+    nodes_in_engines: int
+    engines: Mapping[str, Engine]
+    left_out: tuple[FallbackNode, ...]

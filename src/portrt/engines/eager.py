@@ -22,6 +22,7 @@ class SourceSession(Session):
         source_weights: Names of the weights that the source takes after its inputs.
         weights: The weights of the program; moved to the device once.
         device: Where the inputs are.
+        what: What the program is, for messages.
 
     Raises:
         PackageError: The source is not a program, or the weights it names are missing.
@@ -36,8 +37,10 @@ class SourceSession(Session):
         source_weights: Sequence[str],
         weights: WeightsImage | None,
         device: torch.device,
+        what: str = "the source",
     ) -> None:
-        program = program_from_source(signature.name, source)
+        self._label = f"{what} of {signature.name}"
+        program = program_from_source(self._label, source)
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass
 
@@ -46,11 +49,10 @@ class SourceSession(Session):
             self._module = torch_internals.unchecked_module(program)
         except Exception as err:
             raise PackageError(
-                f"the source of {signature.name} is no program that can be called: {err}",
+                f"{self._label} is no program that can be called: {err}",
                 "a program as torch.export writes it",
                 "get the file again from where it was made, or compile the model again",
             ) from err
-        self._name = signature.name
         self._device = device
         self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]
         self._weights = []
@@ -75,9 +77,11 @@ class SourceSession(Session):
         try:
             with torch.no_grad():
                 results = self._module(*inputs, *self._weights)
+        except EngineError:  # of an engine that the program calls
+            raise
         except Exception as err:
             raise EngineError(
-                f"the source of {self._name} failed in PyTorch: {err}",
+                f"{self._label} failed in PyTorch: {err}",
                 "inputs for which the model itself runs",
                 "run the uncompiled model on these inputs; if it works, report the model",
             ) from err
@@ -88,7 +92,7 @@ class SourceSession(Session):
             for (shape, dtype), (size, kind) in zip(found, wanted, strict=True)
         ):
             raise EngineError(
-                f"the source of {self._name} gave {brief(found, 400)}",
+                f"{self._label} gave {brief(found, 400)}",
                 f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as in its manifest",
                 "compile the model again, and report it",
             )
@@ -119,8 +123,12 @@ class SourceSession(Session):
         return times.layers()
 
 
-def program_from_source(name: str, source: torch.Tensor) -> torch.export.ExportedProgram:
+def program_from_source(label: str, source: torch.Tensor) -> torch.export.ExportedProgram:
     """Load the program of a source blob, whose digest was checked.
+
+    Args:
+        label: What it is, for messages.
+        source: A torch.export archive.
 
     Raises:
         PackageError: It would make torch do more than compute, or this version cannot read it.
@@ -129,7 +137,6 @@ def program_from_source(name: str, source: torch.Tensor) -> torch.export.Exporte
     from portrt.format.archive import MODEL, NestedArchive
     from portrt.format.program_check import check_program, operators_of
 
-    label = f"the source of {name}"
     try:
         data = bytearray(source.numpy())
         archive = NestedArchive(data, label)

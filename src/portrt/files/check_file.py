@@ -13,7 +13,7 @@ from portrt.arguments import as_names, check_names
 from portrt.errors import SettingsError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec, Manifest
-from portrt.runtime.choice import source_verdict
+from portrt.runtime.choice import in_parts, source_verdict
 from portrt.targets.backends import known_libraries
 from portrt.targets.machine import Machine
 from portrt.targets.requirements import judge
@@ -286,7 +286,9 @@ def _file(
 
 def _block(manifest: Manifest, facts: Machine, device: str, trusted: bool) -> BlockVerdict:
     engines = tuple(
-        EngineVerdict(engine.backend, _engine(engine, manifest, facts, device, trusted))
+        EngineVerdict(
+            engine.backend, in_parts(engine, _engine(engine, manifest, facts, device, trusted))
+        )
         for engine in manifest.engines
     )
     source = _source(manifest)

@@ -27,6 +27,7 @@ def extract(
     *,
     engine: str | None = None,
     block: str | None = None,
+    part: str | None = None,
 ) -> None:
     """Write one part of a compiled file to another file, in a format that other tools read.
 
@@ -40,11 +41,12 @@ def extract(
         output: The file to write, atomically.
         engine: Backend of the plan; needed if a block has several engines.
         block: Name of the block; needed if the file has several, except for weights.
+        part: Name of the part; needed for the plan of an engine in parts.
 
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: The part is not in the file, or damaged.
-        SettingsError: `what` is unknown, or the block or engine is ambiguous.
+        SettingsError: `what` is unknown, or the block, engine or part is ambiguous.
         ConvertError: The source has no ONNX form.
         SaveError: The output cannot be written; what was there is unchanged.
     """
@@ -59,7 +61,7 @@ def extract(
         return
     call = _call(draft, block)
     if what == "plan":
-        entry = _engine(call, engine)
+        entry = _part(call, _engine(call, engine), part)
         label = f"engine {entry['backend']} of {call.name}"
         _write_blob(draft, call, entry["data"], label, target)
     elif what == "source":
@@ -94,6 +96,22 @@ def _engine(call: CallEditor, backend: str | None) -> dict[str, Any]:
         )
     engine: dict[str, Any] = found[0]  # of several of one backend, the preferred one
     return engine
+
+
+def _part(call: CallEditor, engine: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """Return the engine, or the part of this name of an engine in parts."""
+    parts = engine.get("parts")
+    if parts is None and name is None:
+        return engine
+    found: dict[str, Any] = {} if parts is None else {it["name"]: it for it in parts["engines"]}
+    stored = ", ".join(found) or "none"
+    label = f"the {engine['backend']} engine of {call.name}"
+    if name is None:
+        raise SettingsError(f"{label} is in parts: {stored}", "one of them", "name it: part=...")
+    if name not in found:
+        raise _missing(f"no part {name!r} of {label}; stored are: {stored}")
+    chosen: dict[str, Any] = found[name]
+    return chosen
 
 
 def _weights(draft: ProgramEditor, block: str | None) -> tuple[CallEditor, dict[str, Any]]:
@@ -187,7 +205,7 @@ def _onnx_model(draft: ProgramEditor, call: CallEditor, location: str) -> tuple[
 def _onnx_bytes(draft: ProgramEditor, call: CallEditor) -> tuple[bytes, Sequence[str]]:
     """Return the model, and the names of the weights that it takes from the weights image."""
     for engine in call.entry["engines"]:
-        if engine["backend"] == "onnxruntime":
+        if engine["backend"] == "onnxruntime" and engine.get("parts") is None:
             record = call.record(engine["data"])
             _check_digest(draft, record, engine["data"], f"engine onnxruntime of {call.name}")
             with draft.archive.path.open("rb") as file:

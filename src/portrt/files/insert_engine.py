@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from portrt import torch_internals
 from portrt.compiler.building.check import Sample, run_block
-from portrt.compiler.building.engines import engines_of_block
 from portrt.compiler.building.source_plan import plan_from_source
 from portrt.compiler.building.stored_precision import FIELDS, with_stored_precision
 from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS as SYNONYMS
+from portrt.compiler.parts.engines import engine_of_block
 from portrt.compiler.plan import Engine, Plan
 from portrt.engines import registry
 from portrt.errors import PackageError, SettingsError
@@ -80,7 +80,8 @@ def add_engine(
     with _DigestCheck(draft) as mapped, torch_internals.without_torch_noise():
         given = {**settings, **_options(engine)}
         as_stored = not any(name in given for name in _PRECISION_OPTIONS)
-        built = [_build(call, mapped, task, as_stored=as_stored) for call in draft.calls]
+        whole = draft.is_one_block
+        built = [_build(call, mapped, task, as_stored, whole) for call in draft.calls]
         building = time.perf_counter() - started
     for call, made in zip(draft.calls, built, strict=True):
         _add(draft, call, made, first=first)
@@ -161,16 +162,20 @@ class _DigestCheck:
             self._error = err
 
 
-def _build(call: CallEditor, mapped: Any, task: EngineTask, *, as_stored: bool) -> Engine:
+def _build(
+    call: CallEditor, mapped: Any, task: EngineTask, as_stored: bool, is_whole_model: bool
+) -> Engine:
     """Build the engine of one block; `as_stored` takes the precision of the stored engines."""
     stored = StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped)
     if as_stored:
         name, engines = task.builder.name, stored.manifest.engines
         task = EngineTask(task.builder, with_stored_precision(task.settings, engines, name))
-    plan = plan_from_source(stored)
+    plan = plan_from_source(stored, is_whole_model=is_whole_model)
     (block,) = plan.blocks
     sample = _sample(plan, task)
-    (engine,), _ = engines_of_block(plan, block, stored.image, [task], sample)
+    # A refusal in one block is none in another: nodes of several blocks have the same names.
+    task = dataclasses.replace(task, refused={})
+    engine = engine_of_block(plan.tensors, block, stored.image, task, sample)
     able = registry.runtime(task.builder.name).can_run("cpu")
     if not able and task.settings.check != "off":
         check = {**(engine.check or {}), "skipped": able.reason}
@@ -194,5 +199,8 @@ def _sample(plan: Plan, task: EngineTask) -> Sample | None:
 
 
 def _add(draft: ProgramEditor, call: CallEditor, engine: Engine, *, first: bool) -> None:
-    blob = draft.add_blob(call, f"engine_{engine.backend}", engine.data)
-    call.add_engine(engine.to_json(), blob, engine.data, first=first)
+    spec, datas = engine.stored(len(call.blobs))
+    parts = engine.parts.engines if engine.parts else ()
+    labels = (f"engine_{engine.backend}", *(f"engine_{engine.backend}_{name}" for name in parts))
+    blobs = [draft.add_blob(call, label, data) for label, data in zip(labels, datas, strict=True)]
+    call.add_engine(spec.to_json(), blobs, first=first)

@@ -10,7 +10,7 @@ from typing import Any
 
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.compile_report import CompileReport, report_of_manifest
-from portrt.format.manifest import DataDependentSize, Dimension, Manifest, parse
+from portrt.format.manifest import DataDependentSize, Dimension, EngineSpec, Manifest, parse
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class BlockInfo:
         outputs: name, dtype and shape of each output; a size that follows from the inputs is an
             expression.
         source_bytes: Size of the source, or None where it was stripped.
-        engines: backend, bytes, sha256, build, requires and check of each, in order of preference.
+        engines: backend, bytes, sha256, build, requires and check of each, in order of preference;
+            of an engine in parts also nodes, nodes_in_engines, and name, bytes and sha256 of each
+            of its parts.
         policy: The policy that the file requests where it runs.
         producer: Library -> version that wrote the block.
     """
@@ -97,17 +99,29 @@ def _block(manifest: Manifest) -> BlockInfo:
         engines=tuple(
             {
                 "backend": engine.backend,
-                "bytes": engine.data.size,
+                "bytes": sum(blob.size for blob in engine.blobs),
                 "sha256": engine.data.sha256,
                 "build": dict(engine.build),
                 "requires": dict(engine.requires),
                 "check": engine.check,
+                **_parts(engine),
             }
             for engine in manifest.engines
         ),
         policy=dict(manifest.policy),
         producer=dict(manifest.producer),
     )
+
+
+def _parts(engine: EngineSpec) -> dict[str, Any]:
+    if engine.parts is None:
+        return {}
+    found = [
+        {"name": name, "bytes": blob.size, "sha256": blob.sha256}
+        for name, blob in ((part.name, part.engine.data) for part in engine.parts.engines)
+    ]
+    numbers = {"nodes": engine.parts.nodes, "nodes_in_engines": engine.parts.nodes_in_engines}
+    return {"parts": {**numbers, "engines": found}}
 
 
 def _tensor(spec: Any, manifest: Manifest) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from portrt.numerics.compare import arithmetic_of, compare_outputs
 from portrt.runtime.input_check import check_inputs, output_shapes
 from portrt.runtime.load import load, verify_digests
 from portrt.runtime.module import module_of
+from portrt.runtime.op import register
 from portrt.runtime.policy import CONTEXT, effective
 from portrt.runtime.random_inputs import random_block_inputs
 from portrt.runtime.stored_block import StoredBlock
-from portrt.runtime.trust import host_code_verdict, is_trusted
-from portrt.targets.trust import HOST_CODE
+from portrt.runtime.trust import host_code_verdict, trusts_host_code
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +130,7 @@ def verify(
         PackageError: A manifest or a blob in it is damaged.
         InputError: The inputs are not those of the program.
     """
+    register()  # programs of engines in parts call the operator
     archive = Archive(os.fspath(path))
     calls = engine_calls(archive)
     verify_digests(archive, calls, progress)
@@ -206,16 +207,8 @@ class _Block:
             reason = verdict.reason or f"it takes {wants} tensors, the inputs are on {kind}"
             return EngineCheck(engine.backend, False, reason, ())
         try:
-            session = runtime.open(
-                engine,
-                self.stored.signature,
-                self.stored.engine_bytes(engine),
-                self.stored.weights,
-                device=self._device,
-                options=OpenOptions(
-                    trusted_host_code=is_trusted(HOST_CODE, engine.data.sha256, policy)
-                ),
-            )
+            options = OpenOptions(trusted_host_code=trusts_host_code(engine, policy))
+            session = self.stored.open_engine(engine, self._device, options)
             found = session.run(inputs, [tuple(out.shape) for out in wanted])
         except PortrtError as err:
             return EngineCheck(engine.backend, True, err.happened, ())

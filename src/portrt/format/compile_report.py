@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from portrt.format.engine_spec import in_parts
 from portrt.format.json_fields import Fields
 
 
@@ -60,6 +61,31 @@ class MissingEngine:
 
 
 @dataclass(frozen=True)
+class PartialEngine:
+    """An engine in parts: of a block that its backend does not take whole.
+
+    Attributes:
+        block: Name of the block.
+        backend: Its backend.
+        parts: Number of its parts.
+        nodes: Number of operator calls in the block.
+        nodes_in_engines: Number of these calls in its parts; PyTorch runs the others.
+        reason: Operators that PyTorch runs, and why.
+    """
+
+    block: str
+    backend: str
+    parts: int
+    nodes: int
+    nodes_in_engines: int
+    reason: str
+
+    def __str__(self) -> str:
+        words = in_parts(self.parts, self.nodes_in_engines, self.nodes)
+        return f"{self.backend} takes {self.block} {words}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class CompileReport:
     """Coverage by operator calls and by floating-point operations.
 
@@ -68,12 +94,14 @@ class CompileReport:
 
     Attributes:
         nodes: Number of operator calls of the lowered model that compute tensors.
-        nodes_in_engines: Number of these calls in blocks.
+        nodes_in_engines: Number of these calls in engines. A call counts if the engine that takes
+            most of its block has it.
         flops: Number of floating-point operations of the model.
-        flops_in_engines: Number of these operations in blocks.
+        flops_in_engines: Number of these operations in engines.
         blocks: The blocks, in the order of their calls.
         fallbacks: Operators that stay in PyTorch, by descending number of operations.
         missing_engines: Engines that could not be built for some blocks.
+        partial_engines: Engines in parts.
     """
 
     nodes: int
@@ -83,10 +111,13 @@ class CompileReport:
     blocks: tuple[BlockCoverage, ...]
     fallbacks: tuple[Fallback, ...]
     missing_engines: tuple[MissingEngine, ...] = ()
+    partial_engines: tuple[PartialEngine, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `json.dumps`."""
         found = dataclasses.asdict(self)
+        if not self.partial_engines:
+            del found["partial_engines"]
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in found.items()
@@ -106,6 +137,9 @@ class CompileReport:
             blocks=_items(BlockCoverage, top, "blocks"),
             fallbacks=_items(Fallback, top, "fallbacks"),
             missing_engines=_items(MissingEngine, top, "missing_engines"),
+            partial_engines=_items(PartialEngine, top, "partial_engines")
+            if "partial_engines" in top.raw
+            else (),
         )
 
     def summary(self) -> str:
@@ -127,6 +161,7 @@ class CompileReport:
             yield "in PyTorch:"
         for item in self.fallbacks:
             yield from (f"  {line}" for line in fallback_lines(item, self.flops))
+        yield from map(str, self.partial_engines)
         for missing in self.missing_engines:
             yield f"no {missing.backend} engine for {missing.block}: {missing.reason}"
 

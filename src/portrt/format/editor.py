@@ -26,9 +26,11 @@ from portrt.format.archive import (
     graph_nodes,
 )
 from portrt.format.archive_writer import SERIALIZATION_ID, replacing_archive
-from portrt.format.manifest import Blob, Manifest
+from portrt.format.manifest import Manifest
 from portrt.format.program_check import check_form
 from portrt.progress import progress_bar
+
+_GETITEM = "_operator.getitem"
 
 
 @dataclass
@@ -71,12 +73,15 @@ class CallEditor:
     def blob_entries(self) -> Iterator[dict[str, Any]]:
         """Yield the manifest's entry of every blob."""
         entries = [self.entry["weights"], self.entry["source"]]
-        entries += [engine["data"] for engine in self.entry["engines"]]
+        for engine in self.entry["engines"]:
+            entries += [engine["data"], *(part["data"] for part in _parts(engine))]
         yield from (blob for blob in entries if blob is not None)
 
     def keep_engines(self, kept: Iterable[dict[str, Any]]) -> None:
         """Remove all engines except these."""
         self.entry["engines"] = list(kept)
+        if self.entry["format"] == 3:
+            self.entry["format"] = manifests.oldest_version(self.entry)
         self._renumber()
 
     def drop_source(self) -> None:
@@ -85,16 +90,23 @@ class CallEditor:
         self.entry["source_weights"] = []
         self._renumber()
 
-    def add_engine(self, engine: Mapping[str, Any], blob: str, data: bytes, *, first: bool) -> None:
-        """Add an engine whose bytes are the new blob `blob`, after the others or before them."""
-        self.blobs.append(blob)
-        added = {**engine, "data": Blob.of(len(self.blobs) - 1, data).to_json()}
-        self.entry["engines"].insert(0 if first else len(self.entry["engines"]), added)
+    def add_engine(self, engine: Mapping[str, Any], blobs: Iterable[str], *, first: bool) -> None:
+        """Add an engine, after the others or before them.
+
+        Args:
+            engine: Its entry; the indices of its blobs follow those of the call.
+            blobs: The graph names of its new blobs.
+            first: Whether it is preferred to the others.
+        """
+        self.blobs += blobs
+        self.entry["engines"].insert(0 if first else len(self.entry["engines"]), dict(engine))
+        if engine.get("parts") is not None:
+            self.entry["format"] = max(self.entry["format"], 3)
 
     def _renumber(self) -> None:
         """Remove the weights if nothing takes them any more, and renumber the remaining blobs."""
         engines = self.entry["engines"]
-        takes = self.entry["source_weights"] or any(engine["weights"] for engine in engines)
+        takes = self.entry["source_weights"] or any(map(_takes_weights, engines))
         if self.entry["source"] is None and not takes:
             self.entry["weights"] = None
         before = self.blobs
@@ -134,6 +146,12 @@ class ProgramEditor:
                 "compile the model with portrt",
             )
         self._new: dict[str, bytes] = {}  # name of a record -> its bytes
+
+    @property
+    def is_one_block(self) -> bool:
+        """Return whether a single engine call is all that the program does."""
+        targets = [node["target"] for node in self._graph["nodes"]]
+        return targets.count(OPERATOR) == 1 and {*targets} <= {OPERATOR, _GETITEM}
 
     def call(self, name: str) -> CallEditor:
         """Return the call of a block.
@@ -254,6 +272,16 @@ def _call(node: dict[str, Any], text: str, records: tuple[Record, ...]) -> CallE
     values = {item["name"]: item["arg"] for item in node["inputs"]}
     blobs = [blob["name"] for blob in values["blobs"].get("as_tensors") or []]
     return CallEditor(manifests.parse(text), blobs, dict(zip(blobs, records, strict=True)), node)
+
+
+def _parts(engine: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the engines of an engine in parts; empty for one of the whole block."""
+    parts = engine.get("parts")
+    return [] if parts is None else list(parts["engines"])
+
+
+def _takes_weights(engine: Mapping[str, Any]) -> bool:
+    return any(item["weights"] for item in (engine, *_parts(engine)))
 
 
 def _store(call: CallEditor) -> None:

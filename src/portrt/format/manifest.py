@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from portrt.errors import PackageError, brief
-from portrt.format import size_expr
 from portrt.format.dimensions import DataDependentSize as DataDependentSize
 from portrt.format.dimensions import Dimension as Dimension
 from portrt.format.dimensions import has_data_dependent_sizes, input_shape, output_shape
 from portrt.format.engine_info import EngineInfo as EngineInfo
+from portrt.format.engine_spec import Blob as Blob
+from portrt.format.engine_spec import EngineSpec as EngineSpec
+from portrt.format.engine_spec import Part as Part
+from portrt.format.engine_spec import Parts as Parts
+from portrt.format.engine_spec import blob_field, blobs_of_engines, engine_fields
 from portrt.format.json_fields import REMEDY as _REMEDY
 from portrt.format.json_fields import Fields, strict_json
 from portrt.format.memory_map import sha256_of
@@ -25,11 +29,12 @@ from portrt.format.signature import OutputSpec as OutputSpec
 from portrt.format.signature import Signature as Signature
 
 # Readers reject newer versions. The writer uses the oldest version that can express a program.
-FORMAT = 2
+FORMAT = 3
 OLDEST_FORMAT = 1
 FORMAT_HISTORY = {
     1: "2026-11-24: first version",
     2: "2026-11-24: data-dependent output sizes",
+    3: "2026-11-30: engines in parts",
 }
 
 MAX_MANIFEST_CHARS = 16 << 20
@@ -54,7 +59,7 @@ def encode(manifest: Mapping[str, Any]) -> str:
 def compose(**fields: Any) -> str:
     """Compose the text of a manifest from these fields, with empty values for the others."""
     empty: dict[str, Any] = {
-        "format": 2 if has_data_dependent_sizes(fields["outputs"]) else 1,
+        "format": oldest_version(fields),
         "producer": {},
         "weights": None,
         "source": None,
@@ -67,39 +72,11 @@ def compose(**fields: Any) -> str:
     return encode({**empty, **fields})
 
 
-@dataclass(frozen=True)
-class Blob:
-    """Reference to a blob: its index in the call, its size in bytes, and its SHA-256."""
-
-    index: int
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, index: int, data: Any) -> Blob:
-        """Describe the blob of this index that holds `data`, a bytes-like object."""
-        return cls(index, memoryview(data).nbytes, sha256_of(data))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return its entry in a manifest."""
-        return {"blob": self.index, "size": self.size, "sha256": self.sha256}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSpec(EngineInfo):
-    """One stored engine.
-
-    Attributes:
-        data: Blob with its bytes.
-    """
-
-    data: Blob
-
-    @classmethod
-    def of(cls, engine: EngineInfo, data: Blob) -> EngineSpec:
-        """Return the entry of an engine whose bytes are in the blob `data`."""
-        shared = {item.name: getattr(engine, item.name) for item in fields(EngineInfo)}
-        return cls(data=data, **shared)
+def oldest_version(fields: Mapping[str, Any]) -> int:
+    """Return the oldest version that can express a manifest."""
+    if any(engine.get("parts") is not None for engine in fields.get("engines", ())):
+        return 3
+    return 2 if has_data_dependent_sizes(fields["outputs"]) else 1
 
 
 @dataclass(frozen=True)
@@ -190,12 +167,12 @@ def _decode(raw: dict[str, Any]) -> Manifest:
         producer=top.texts("producer"),
         inputs=inputs,
         outputs=_outputs(top, ranks),
-        weights=None if top.is_null("weights") else _blob(top, "weights"),
-        source=None if top.is_null("source") else _blob(top, "source"),
+        weights=None if top.is_null("weights") else blob_field(top, "weights"),
+        source=None if top.is_null("source") else blob_field(top, "source"),
         source_weights=top.names("source_weights"),
         node_count=top.integer("node_count"),
         engines=tuple(
-            _engine(item, name, top.at("engines", index), ranks)
+            engine_fields(item, name, top.at("engines", index), raw["format"], ranks)
             for index, item in enumerate(top.items("engines"))
         ),
         policy=_policy(top),
@@ -210,14 +187,6 @@ def _dtype(part: Fields) -> str:
     if name not in DTYPES:
         raise part.bad("dtype", f"is {brief(name)}", f"one of {', '.join(DTYPES)}")
     return name
-
-
-def _blob(owner: Fields, key: str) -> Blob:
-    part = owner.part(key)
-    digest = part.text("sha256")
-    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-        raise part.bad("sha256", f"is {digest!r:.80}", "64 hexadecimal digits")
-    return Blob(part.integer("blob"), part.integer("size"), digest)
 
 
 def _inputs(top: Fields) -> tuple[InputSpec, ...]:
@@ -272,43 +241,6 @@ def _outputs(top: Fields, ranks: list[int]) -> tuple[OutputSpec, ...]:
     return tuple(found)
 
 
-def _engine(item: Any, block: str, path: str, ranks: list[int]) -> EngineSpec:
-    part = Fields(item, f"an engine of block {block!r:.80}", path)
-    backend = part.text("backend")
-    part.where = f"engine {backend!r:.80} of block {block!r:.80}"
-    data = _blob(part, "data")
-    check = None if part.is_null("check") else part.mapping("check")
-    return EngineSpec(
-        backend=backend,
-        data=data,
-        build=part.mapping("build"),
-        requires=_requires(part, ranks),
-        weights=part.names("weights"),
-        check=check,
-    )
-
-
-def _requires(engine: Fields, ranks: list[int]) -> Mapping[str, Any]:
-    """Check the types of the requirements, which backends read without further checks."""
-    engine.mapping("requires")
-    part = engine.part("requires")
-    if not part.names("device"):
-        raise part.bad("device", "is empty", "a device type")
-    for key in ("compute_capabilities", "os", "arch"):
-        if key in part.raw:
-            part.names(key)
-    for key in ("host_code", "version_compatible"):
-        if key in part.raw:
-            part.take(key, bool, "true or false")
-    for key in ("compute_capability_min", "cuda", "tensorrt", "tensorrt_rtx", "onnxruntime"):
-        if key in part.raw:
-            part.text(key)
-    if "nonzero_sizes" in part.raw:
-        for index, tree in enumerate(part.items("nonzero_sizes")):
-            size_expr.check(tree, ranks, part.where, part.at("nonzero_sizes", index))
-    return dict(part.raw)
-
-
 def _policy(top: Fields) -> Mapping[str, Any]:
     policy = top.mapping("policy")
     part = top.part("policy")
@@ -327,8 +259,7 @@ def _blobs(manifest: Manifest) -> Iterable[tuple[str, Blob, str]]:
     ):
         if blob is not None:
             yield label, blob, path
-    for index, engine in enumerate(manifest.engines):
-        yield f"engine {engine.backend!r:.80}", engine.data, f"/engines/{index}/data"
+    yield from blobs_of_engines(manifest.engines)
 
 
 def _check_blobs(manifest: Manifest) -> None:
@@ -358,11 +289,16 @@ def _check_blobs(manifest: Manifest) -> None:
             _REMEDY,
             "/blob_count",
         )
-    needs_weights = manifest.source_weights or any(e.weights for e in manifest.engines)
+    needs_weights = manifest.source_weights or any(map(_takes_weights, manifest.engines))
     if needs_weights and manifest.weights is None:
         raise PackageError(
             f"{block} names weights but has none", "a weights blob", _REMEDY, "/weights"
         )
+
+
+def _takes_weights(engine: EngineSpec) -> bool:
+    inner = () if engine.parts is None else engine.parts.engines
+    return bool(engine.weights) or any(part.engine.weights for part in inner)
 
 
 def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
@@ -392,7 +328,9 @@ def check_blob_sizes(manifest: Manifest, sizes: Sequence[int]) -> None:
 def labelled_blobs(manifest: Manifest) -> list[tuple[str, Blob]]:
     """Return every blob of a call, with a label for messages."""
     labelled = [("the weights", manifest.weights), ("the source", manifest.source)]
-    labelled += [(f"engine {engine.backend}", engine.data) for engine in manifest.engines]
+    labelled += [
+        (f"engine {engine.backend}", blob) for engine in manifest.engines for blob in engine.blobs
+    ]
     return [(label, blob) for label, blob in labelled if blob is not None]
 
 

@@ -53,7 +53,12 @@ def engine_verdict(
         allowed = ", ".join(policy.engines) or "no engine"
         return Verdict.no("policy", f"the policy allows {allowed}")
     verdict = device_verdict(engine.requires, device) and on_machine()
-    return host_code_verdict(engine, policy, verdict)
+    return in_parts(engine, host_code_verdict(engine, policy, verdict))
+
+
+def in_parts(engine: EngineSpec, verdict: Verdict) -> Verdict:
+    """Return a verdict that, if it is a yes, describes the parts of an engine in parts."""
+    return Verdict.yes(engine.in_words) if verdict and engine.parts is not None else verdict
 
 
 def source_verdict(has_source: bool, fallback: str | None) -> Verdict:

@@ -112,7 +112,7 @@ def _verdict(engine: EngineSpec, block: str, rows: Sequence[dict[str, Any]]) -> 
 
 def _key(engine: EngineSpec, manifest: Manifest, device: torch.device) -> Key:
     """Return the cache key: engine, weights and source, and all that affects kernel selection."""
-    blobs = (engine.data, manifest.weights, manifest.source)
+    blobs = (*engine.blobs, manifest.weights, manifest.source)
     machine = [platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
     if device.type == "cuda":
         machine += [torch.cuda.get_device_name(device), str(torch.version.cuda)]

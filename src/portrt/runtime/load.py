@@ -188,7 +188,8 @@ def load(
         ) from err
     if HOST_CODE in trusted:
         for engine in (engine for call in calls for engine in call.manifest.engines):
-            mark_trusted(engine.data.sha256)
+            for blob in engine.blobs:
+                mark_trusted(blob.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
     return program if module is None else module

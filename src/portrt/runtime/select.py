@@ -27,11 +27,10 @@ from portrt.runtime.choice import engine_verdict, source_verdict
 from portrt.runtime.policy import Policy
 from portrt.runtime.profile_fallback import within_profiles
 from portrt.runtime.stored_block import StoredBlock
-from portrt.runtime.trust import is_trusted
+from portrt.runtime.trust import trusts_host_code
 from portrt.targets import backends
 from portrt.targets.backends import REBUILDER
 from portrt.targets.requirements import UNKNOWN_BACKEND
-from portrt.targets.trust import HOST_CODE
 from portrt.verdict import YES, Verdict
 
 logger = logging.getLogger(__name__)
@@ -179,14 +178,7 @@ def _rebuilt(
     spec = found.spec
     label = f"{spec.backend}, rebuilt"
     try:
-        session = registry.runtime(spec.backend).open(
-            spec,
-            block.signature,
-            found.data,
-            block.weights,
-            device=device,
-            options=_options(spec, policy),
-        )
+        session = block.open_engine(spec, device, _options(spec, policy), found.bytes_of)
     except EngineError as err:
         verdicts.append((label, Verdict.no("open_failed", err.happened, err.remedy)))
         return None
@@ -201,16 +193,8 @@ def _open(
     block: StoredBlock, engine: EngineSpec, device: torch.device, policy: Policy
 ) -> Session | Verdict:
     """Open an engine; return the session, or a no with the reason."""
-    data = block.engine_bytes(engine)
     try:
-        return registry.runtime(engine.backend).open(
-            engine,
-            block.signature,
-            data,
-            block.weights,
-            device=device,
-            options=_options(engine, policy),
-        )
+        return block.open_engine(engine, device, _options(engine, policy))
     except PackageError:
         raise
     except EngineError as err:
@@ -221,7 +205,7 @@ def _open(
 
 
 def _options(engine: EngineSpec, policy: Policy) -> OpenOptions:
-    return OpenOptions(trusted_host_code=is_trusted(HOST_CODE, engine.data.sha256, policy))
+    return OpenOptions(trusted_host_code=trusts_host_code(engine, policy))
 
 
 def _source(

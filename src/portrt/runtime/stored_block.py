@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from portrt.engines.eager import SourceSession
+from portrt.engines.base import OpenOptions, Session
 from portrt.format.manifest import (
     Blob,
     EngineSpec,
@@ -17,9 +17,11 @@ from portrt.format.manifest import (
     check_digest,
     labelled_blobs,
 )
+from portrt.runtime.open_engine import open_engine
 from portrt.weights import WeightsImage, image_from_tensors
 
 if TYPE_CHECKING:
+    from portrt.engines.eager import SourceSession
     from portrt.format.archive import Record
 
 
@@ -107,16 +109,38 @@ class StoredBlock:
         Raises:
             PackageError: The source is damaged, or weights that it takes are missing.
         """
+        from portrt.engines.eager import SourceSession  # most processes need no source
+
         names = self.manifest.source_weights
         return SourceSession(self.signature, self.source(), names, self.weights, device)
 
-    def engine_bytes(self, engine: EngineSpec) -> torch.Tensor:
-        """Return the bytes of one of the block's engines.
+    def open_engine(
+        self,
+        engine: EngineSpec,
+        device: torch.device,
+        options: OpenOptions,
+        bytes_of: Callable[[Blob], torch.Tensor] | None = None,
+    ) -> Session:
+        """Open one of the block's engines, which its runtime accepts.
+
+        Args:
+            engine: The engine's entry.
+            device: Device of the inputs.
+            options: Memory use and permissions.
+            bytes_of: Returns its bytes, for an engine that is not stored.
 
         Raises:
-            PackageError: Their digest differs from that in the manifest.
+            EngineError: The native library cannot open it.
+            PackageError: The digest of its bytes differs from that in the manifest.
         """
-        return self._bytes(engine.data, f"engine {engine.backend}")
+        return open_engine(
+            engine,
+            self.signature,
+            bytes_of or (lambda blob: self._bytes(blob, f"engine {engine.backend}")),
+            self.weights,
+            device=device,
+            options=options,
+        )
 
     def check_weights(self) -> None:
         """Check the digest of the weights, before they are copied to a new file or engine.

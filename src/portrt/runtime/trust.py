@@ -52,4 +52,9 @@ def host_code_verdict(engine: EngineSpec, policy: Policy, verdict: Verdict) -> V
     """
     if not (verdict and engine.requires.get("host_code")):
         return verdict
-    return verdict if is_trusted(HOST_CODE, engine.data.sha256, policy) else NOT_TRUSTED
+    return verdict if trusts_host_code(engine, policy) else NOT_TRUSTED
+
+
+def trusts_host_code(engine: EngineSpec, policy: Policy) -> bool:
+    """Return whether host code of a stored engine, in all its parts, may run."""
+    return all(is_trusted(HOST_CODE, blob.sha256, policy) for blob in engine.blobs)

@@ -135,7 +135,7 @@ BUILT_IN = {row.name: row for row in _ROWS}
 
 # The module that builds engines from stored sources, for rebuild="missing". The runtime imports it
 # by name and works without it if it is not installed.
-REBUILDER = "portrt.compiler.building.rebuild"
+REBUILDER = "portrt.compiler.parts.rebuild"
 
 
 def known() -> Sequence[BackendInfo]:

@@ -18,6 +18,7 @@ from portrt.files.profiling.modules import module_times
 from portrt.files.profiling.result import BlockProfile, FileProfile
 from portrt.files.profiling.source_nodes import SourceNode, printable, source_nodes
 from portrt.format.editor import ProgramEditor
+from portrt.format.manifest import Blob
 
 SCRIPT = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
 
@@ -153,7 +154,8 @@ def test_a_hostile_file(name: str, tmp_path: Path) -> None:
     (call,) = draft.calls
     entry = {k: v for k, v in call.entry["engines"][0].items() if k != "data"}
     data = graph.SerializeToString()
-    call.add_engine(entry, draft.add_blob(call, "engine", data), data, first=True)
+    entry["data"] = Blob.of(len(call.blobs), data).to_json()
+    call.add_engine(entry, [draft.add_blob(call, "engine", data)], first=True)
     draft.write(tmp_path / "b.pt2", None)
     found = files.profile(tmp_path / "b.pt2", calls=1)
     names = [layer.name for layer in found.blocks[0].layers]

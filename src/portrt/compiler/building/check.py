@@ -20,11 +20,12 @@ from portrt.compiler.plan import Block, Engine, Plan
 from portrt.engines import registry
 from portrt.engines.base import OpenOptions, Session
 from portrt.errors import BuildError, CheckError, EngineError, OutOfProfileError
-from portrt.format.manifest import Blob, EngineSpec
+from portrt.format.manifest import EngineSpec
 from portrt.graphs.control_flow import subgraph_sites
 from portrt.numerics.compare import arithmetic_of, compare_outputs
 from portrt.numerics.fast_extremes import takes_nan
 from portrt.numerics.judge import excuse_rows
+from portrt.runtime.open_engine import open_engine
 from portrt.runtime.random_inputs import random_block_inputs
 from portrt.torch_internals import run_flat
 from portrt.weights import WeightsImage
@@ -186,12 +187,12 @@ def compare_engine(
     if sample is None:
         return {"skipped": "there were no sample inputs"}
     device = sample.inputs[0].device
-    spec = EngineSpec.of(engine, Blob.of(0, engine.data))
+    spec, blobs = engine.stored()
     verdict = registry.runtime(engine.backend).accepts(spec, device)
     if not verdict:
         return {"skipped": verdict.reason}
     try:
-        session = _opened(block, engine, spec, image, device, trusted=trusted)
+        session = _opened(block, engine, spec, blobs, image, device, trusted=trusted)
         started = time.perf_counter()
         try:
             outputs = _run(session, sample)
@@ -213,6 +214,7 @@ def _opened(
     block: Block,
     engine: Engine,
     spec: EngineSpec,
+    blobs: Sequence[bytes],
     image: torch.Tensor,
     device: torch.device,
     *,
@@ -220,11 +222,14 @@ def _opened(
 ) -> Session:
     if engine.opened is not None and engine.opened[0] is engine.data:  # its builder did
         return engine.opened[1]
-    return registry.runtime(engine.backend).open(
+    inner = engine.parts.engines.values() if engine.parts else ()
+    takes_weights = any(item.weights for item in (engine, *inner))
+    tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in blobs]
+    return open_engine(
         spec,
         block.signature,
-        torch.frombuffer(bytearray(engine.data), dtype=torch.uint8),
-        WeightsImage(image) if engine.weights else None,
+        lambda blob: tensors[blob.index],
+        WeightsImage(image) if takes_weights else None,
         device=device,
         options=OpenOptions(low_memory=True, trusted_host_code=trusted),
     )
@@ -291,6 +296,7 @@ def _report(label: str, engine: Engine, row: Mapping[str, Any], accept: bool) ->
         fact,
         f"a relative difference up to {row['tolerance']}",
         _remedy(engine),
+        engine.backend,
     )
 
 

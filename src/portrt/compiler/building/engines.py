@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from portrt.compiler.building.precision import (
 )
 from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.convert import OnnxModel, onnx_from_block
-from portrt.compiler.convert.translations import resolved
+from portrt.compiler.convert.translations import Translations, resolved
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.errors import BuildError, CheckError, ConvertError
 from portrt.numerics.compare import worst_difference
@@ -33,51 +34,45 @@ logger = logging.getLogger(__name__)
 Failure = BuildError | ConvertError
 
 
-def engines_of_block(
-    plan: Plan,
+def _no_keep(_: FirstRun) -> None:
+    return
+
+
+# Builds the engine of one block for a task, checked on a sample (None leaves it unchecked), and
+# hands the opened engine and its run to the function. Raises a `Failure`, or CheckError if the
+# engine's outputs differ from those of the block.
+Keep = Callable[[FirstRun], None]
+Build = Callable[[EngineTask, Sample | None, Keep], Engine]
+
+
+def engine_builder(
+    tensors: Mapping[str, torch.Tensor],
     block: Block,
     image: torch.Tensor,
-    tasks: Sequence[EngineTask],
-    sample: Sample | None,
-    runs: dict[tuple[str, int], FirstRun] | None = None,
-) -> tuple[list[Engine], list[tuple[str, Failure]]]:
-    """Build the engines of one block; also return backend and error of failed builds.
+    translations: Iterable[tuple[str, Callable[..., Any]]],
+) -> Build:
+    """Return the function that builds engines of one block, which share its conversions to ONNX.
 
     Args:
-        plan: Plan that contains the block.
+        tensors: Name -> weight, for the weights of the block.
         block: Block to build engines of.
         image: The weights image of the program.
-        tasks: The engines to build.
-        sample: Inputs and outputs of the block in PyTorch; None leaves the engines unchecked.
-        runs: Takes the engines that were opened, by block name and position.
-
-    Raises:
-        CheckError: The outputs of an engine differ from those of the block.
-        BuildError: An engine could not be built although `require_engines` is set.
+        translations: The option `translations` of `compile`.
     """
+    extra = resolved(translations)
 
     def input_of(block: Block) -> BuildInput:
-        return build_input_of(plan, block, image, tasks)
+        return _build_input(tensors, block, image, extra)
 
     build_input = input_of(block)
-    built: list[Engine] = []
-    failures: list[tuple[str, Failure]] = []
-    for task in tasks:
 
-        def keep(run: FirstRun, place: tuple[str, int] = (block.name, len(built))) -> None:
-            if runs is not None:
-                runs[place] = run
+    def build(task: EngineTask, sample: Sample | None, keep: Keep = _no_keep) -> Engine:
+        engine = _build_one(task, build_input, sample, keep)
+        if sample is not None and "outputs" in (engine.check or {}):
+            _check_other_branches(task, block, input_of, sample)
+        return engine
 
-        try:
-            built.append(_build_one(task, build_input, sample, keep))
-            if sample is not None and "outputs" in (built[-1].check or {}):
-                _check_other_branches(task, block, input_of, sample)
-        except (BuildError, ConvertError) as err:
-            if task.settings.require_engines:
-                raise
-            failures.append((task.builder.name, err))
-            logger.warning("no %s engine for %s: %s", task.builder.name, block.name, err)
-    return built, failures
+    return build
 
 
 def build_input_of(
@@ -85,12 +80,17 @@ def build_input_of(
 ) -> BuildInput:
     """Return what builders take for a block; it is converted once for each opset."""
     extra = resolved(tasks[0].settings.translations) if tasks else ()
+    return _build_input(plan.tensors, block, image, extra)
 
+
+def _build_input(
+    tensors: Mapping[str, torch.Tensor], block: Block, image: torch.Tensor, extra: Translations
+) -> BuildInput:
     @lru_cache
     def convert(opset: int) -> OnnxModel:
-        return onnx_from_block(block, plan.tensors, WeightsImage(image), opset, extra)
+        return onnx_from_block(block, tensors, WeightsImage(image), opset, extra)
 
-    return BuildInput(block, plan.tensors, image, convert)
+    return BuildInput(block, tensors, image, convert)
 
 
 def unchecked_engine(

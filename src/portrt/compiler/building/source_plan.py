@@ -7,12 +7,13 @@ from portrt.engines.eager import program_from_source
 from portrt.runtime.stored_block import StoredBlock
 
 
-def plan_from_source(stored: StoredBlock) -> Plan:
+def plan_from_source(stored: StoredBlock, *, is_whole_model: bool = False) -> Plan:
     """Return a plan of this block, equal to its part of the plan when the program was compiled.
 
     Args:
         stored: Block with its source. The tensors of the plan are views of its weights, whose
             digest is not checked.
+        is_whole_model: Whether the block is all of its program.
 
     Raises:
         PackageError: The source is damaged, or weights are missing.
@@ -20,11 +21,12 @@ def plan_from_source(stored: StoredBlock) -> Plan:
     manifest = stored.manifest
     block = Block(
         name=manifest.name,
-        program=program_from_source(manifest.name, stored.source()),
+        program=program_from_source(f"the source of {manifest.name}", stored.source()),
         weights=manifest.source_weights,
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         node_count=manifest.node_count,
+        is_whole_model=is_whole_model,
     )
     tensors = {}
     for name in block.weights:

@@ -3,24 +3,63 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import torch
+
+from portrt import torch_internals
 from portrt.compiler.backends import registry
 from portrt.compiler.backends.base import Builder
 from portrt.compiler.building.precision import reason_for_float32
 from portrt.compiler.options.settings import EngineRequest, Settings
 from portrt.errors import BackendUnavailableError
+from portrt.graphs import nested
 from portrt.targets import backends
+from portrt.verdict import YES, Verdict
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EngineTask:
-    """One engine to build for each block: its builder and its settings."""
+    """One engine to build for each block.
+
+    Attributes:
+        builder: Its builder.
+        settings: Its settings.
+        refused: Name of a node -> the reason, for nodes that the builder refused in a build.
+    """
 
     builder: Builder
     settings: Settings
+    refused: dict[str, Verdict] = field(default_factory=dict)
+
+    def supports(
+        self, node: torch.fx.Node, translated: Callable[[torch.fx.Node], Verdict]
+    ) -> Verdict:
+        """Return whether the engine can hold a node.
+
+        Args:
+            node: The node.
+            translated: Returns whether it has a translation to ONNX.
+        """
+        if node.name in self.refused:
+            return self.refused[node.name]
+        verdict = translated(node) if self.builder.input == "onnx" else YES
+        return verdict and self.builder.supports(node)
+
+    def refusals(
+        self, module: torch.fx.GraphModule, translated: Callable[[torch.fx.Node], Verdict]
+    ) -> dict[str, Verdict]:
+        """Return name -> reason of the nodes of a block that the engine cannot hold."""
+        nodes = (
+            node
+            for node in nested.all_nodes(module)
+            if nested.is_operator(node) and not torch_internals.is_symbolic_call(node)
+        )
+        found = {node.name: self.supports(node, translated) for node in nodes}
+        return {name: verdict for name, verdict in found.items() if not verdict}
 
 
 def tasks_for(settings: Settings) -> list[EngineTask]:

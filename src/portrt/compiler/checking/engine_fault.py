@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from portrt.compiler.building.check import Sample, compare_engine
+from portrt.compiler.building.check import Sample, compare_engine, run_in_pytorch
 from portrt.compiler.building.engines import build_input_of, unchecked_engine
 from portrt.compiler.building.precision import lowered_precision
 from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.checking.captured import record_values
 from portrt.compiler.checking.parts import call_alone, operator_of, result_nodes, with_results
+from portrt.compiler.parts.cut import cut_block, translated_by
 from portrt.compiler.plan import Block, Plan
 
 logger = logging.getLogger(__name__)
@@ -53,31 +54,51 @@ class EngineSearch:
     def __init__(self, plan: Plan, image: torch.Tensor, tasks: Sequence[EngineTask]) -> None:
         self._plan, self._image, self._tasks = plan, image, tasks
 
-    def suspect(self, block: Block, sample: Sample) -> Suspect | None:
+    def suspect(self, block: Block, sample: Sample, backend: str = "") -> Suspect | None:
         """Return the first call whose result differs in an engine of a block, or None.
 
         Args:
             block: A block whose engine differs on the sample.
             sample: Inputs and outputs of the block.
+            backend: Backend of that engine, or "" for any.
         """
-        weights = [self._plan.tensors[name] for name in block.weights]
-        arguments = [*sample.inputs, *weights]
+        for task in self._tasks:
+            if backend not in ("", task.builder.name):
+                continue
+            if lowered_precision(task.builder.name, block, task.settings) is not None:
+                continue
+            for part, own in self._in_engines(task, block, sample):
+                found = self._suspect_of(task, part, own)
+                if found is not None:
+                    return found
+        return None
+
+    def _in_engines(
+        self, task: EngineTask, block: Block, sample: Sample
+    ) -> Sequence[tuple[Block, Sample]]:
+        """Return what a task's engines have of a block: the block, or parts of it that run."""
+        translated = translated_by(task.settings)
+        if not task.refusals(block.program.graph_module, translated):
+            return [(block, sample)]
+        try:
+            cut = cut_block(task, block, self._plan.tensors, translated)
+            samples = run_in_pytorch(cut, self._arguments(block, sample)).samples
+        except Exception as err:
+            logger.info("no parts of %s to search: %s", block.name, err)
+            return []
+        return [(part, samples[part.name]) for part in cut.blocks if part.name in samples]
+
+    def _arguments(self, block: Block, sample: Sample) -> list[torch.Tensor]:
+        return [*sample.inputs, *(self._plan.tensors[name] for name in block.weights)]
+
+    def _suspect_of(self, task: EngineTask, block: Block, sample: Sample) -> Suspect | None:
+        arguments = self._arguments(block, sample)
         graph = block.program.graph
         placeholders = [node.name for node in graph.nodes if node.op == "placeholder"]
         values = {
             **dict(zip(placeholders, arguments, strict=True)),
             **record_values(block.program.graph_module, arguments),
         }
-        for task in self._tasks:
-            if lowered_precision(task.builder.name, block, task.settings) is None:
-                found = self._suspect_of(task, block, sample, values)
-                if found is not None:
-                    return found
-        return None
-
-    def _suspect_of(
-        self, task: EngineTask, block: Block, sample: Sample, values: Mapping[str, Any]
-    ) -> Suspect | None:
         names = result_nodes(block)
         results = Sample(sample.inputs, tuple(values[name] for name in names))
         rows = self._rows(task, with_results(block, names), results)

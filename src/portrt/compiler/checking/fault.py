@@ -22,16 +22,18 @@ class Fault:
         expected: The tolerance.
         nodes: Names of nodes of the lowered program that are to stay in PyTorch.
         whole: Names of nodes of the captured program that are to stay as they are, in PyTorch.
+        backend: The backend whose engines differ; "" where all would.
     """
 
     happened: str
     expected: str
     nodes: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
+    backend: str = ""
 
     def error(self) -> CheckError:
         """Return the error for it."""
-        return CheckError(self.happened, self.expected, REMEDY)
+        return CheckError(self.happened, self.expected, REMEDY, self.backend)
 
     def verdict(self) -> Verdict:
         """Return the reason why its nodes stay in PyTorch."""

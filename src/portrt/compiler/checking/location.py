@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from portrt.compiler.building.at_fault import control_flow, operator_names
 from portrt.compiler.building.check import PlannedRun, compare_block, extremes_take_nan
 from portrt.compiler.checking.engine_fault import EngineSearch, Suspect
 from portrt.compiler.checking.fault import Fault, described, difference, tolerance
@@ -17,7 +18,6 @@ from portrt.compiler.checking.lowered_fault import fault_in_lowering
 from portrt.compiler.checking.opened import Variant
 from portrt.compiler.plan import Block, Plan
 from portrt.errors import CheckError
-from portrt.graphs import nested
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class FaultLocation:
             if opened.fast and extremes_take_nan(block, self._image, sample):
                 logger.info("not compared: NaN in a maximum of %s", block.name)
                 continue
-            return self._in_block(block, self._search.suspect(block, sample), found)
+            suspect = self._search.suspect(block, sample, opened.backend)
+            return self._in_block(block, suspect, found, opened.backend)
         return None
 
     def in_block(self, block: Block, run: PlannedRun, error: CheckError) -> Fault:
@@ -92,25 +93,30 @@ class FaultLocation:
             error: What was found.
         """
         sample = run.samples[block.name]
-        suspect = self._search.suspect(block, sample)
+        suspect = self._search.suspect(block, sample, error.backend)
         if suspect is None:  # in a branch that the sample does not take, or a fusion
-            nodes = control_flow_calls(block) or operator_names(block)
-            return Fault(error.happened, error.expected, nodes=nodes)
-        found = self._in_block(block, suspect, [suspect.row])
+            nodes = frozenset(control_flow(block) or operator_names(block))
+            return Fault(error.happened, error.expected, nodes=nodes, backend=error.backend)
+        found = self._in_block(block, suspect, [suspect.row], suspect.backend)
         return replace(
             found, happened=f"{error.happened}, first in {found.happened}", expected=error.expected
         )
 
     def _in_block(
-        self, block: Block, suspect: Suspect | None, rows: Sequence[Mapping[str, Any]]
+        self,
+        block: Block,
+        suspect: Suspect | None,
+        rows: Sequence[Mapping[str, Any]],
+        backend: str,
     ) -> Fault:
         if suspect is None:
             row = next(row for row in rows if not row["ok"])
             return Fault(
-                f"an engine of {block.name} differs from PyTorch in output {row['name']!r}: "
-                f"{difference(row)}",
+                f"the {backend} engine of {block.name} differs from PyTorch in output "
+                f"{row['name']!r}: {difference(row)}",
                 tolerance(row),
-                nodes=operator_names(block),
+                nodes=frozenset(operator_names(block)),
+                backend=backend,
             )
         node = next(
             (node for node in self._lower_again().graph.nodes if node.name == suspect.node.name),
@@ -121,18 +127,5 @@ class FaultLocation:
             f"engine of {block.name}: {difference(suspect.row)}",
             tolerance(suspect.row),
             nodes=frozenset([suspect.node.name]),
+            backend=suspect.backend,
         )
-
-
-def operator_names(block: Block) -> frozenset[str]:
-    nodes = nested.all_nodes(block.program.graph_module)
-    return frozenset(node.name for node in nodes if nested.is_operator(node))
-
-
-def control_flow_calls(block: Block) -> frozenset[str]:
-    """Return the calls of a block that have branches."""
-    return frozenset(
-        node.name
-        for node in block.program.graph.nodes
-        if isinstance(node.target, torch._ops.HigherOrderOperator)
-    )

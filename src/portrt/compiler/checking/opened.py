@@ -20,11 +20,13 @@ class Opened:
     """An engine that was opened.
 
     Attributes:
+        backend: Its backend.
         arithmetic: What it computes in.
         first: Its run on the sample.
         fast: Whether it was built with `numerics="fast"`.
     """
 
+    backend: str
     arithmetic: str
     first: FirstRun
     fast: bool = False

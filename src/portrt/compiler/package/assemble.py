@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -25,6 +25,7 @@ from portrt.graphs import nested
 from portrt.graphs.control_flow import SubgraphSite, add_operand, subgraph_sites
 from portrt.graphs.program_inputs import output_specs
 from portrt.runtime.op import register
+from portrt.torch_internals.programs import positional_call_graph
 
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -37,6 +38,7 @@ def assemble(
     *,
     with_sources: bool = True,
     report: Mapping[str, Any] | None = None,
+    positional_weights: Collection[str] | None = None,
 ) -> ExportedProgram:
     """Assemble the compiled program.
 
@@ -48,6 +50,8 @@ def assemble(
         with_sources: Whether to store the blocks before conversion; False for prebuilt engines
             without a source.
         report: Report of the compilation; stored in the manifest of the first block.
+        positional_weights: Placeholders of weights, of a program with the calling convention of a
+            block: tensors in, a tuple of tensors out. Those that only blocks use are dropped.
     """
     register()
     graph = plan.graph_module.graph
@@ -59,14 +63,14 @@ def assemble(
         if node.op == "call_module"
     }
     for block in plan.blocks:
-        source = source_from_block(block) if with_sources else None
+        source = archive_of(block.program) if with_sources else None
         site, call = calls[block.name]
         _replace_call(site, call, block, source, engines[block.name], blobs, policy, report)
         report = None
         delattr(site.module, block.name)
     for site in subgraph_sites(plan.graph_module):
         site.module.recompile()
-    return _program(plan, blobs)
+    return _program(plan, blobs, positional_weights)
 
 
 class _Blobs:
@@ -107,15 +111,20 @@ def _replace_call(
         assert blobs.weights is not None
         nodes.append(blobs.weights)
 
-    def add(label: str, data: bytes) -> dict[str, Any]:
+    def add(label: str, data: bytes) -> None:
         nodes.append(blobs.add(f"portrt_{block.name}_{label}", _tensor_from_bytes(data)))
-        return Blob.of(len(nodes) - 1, data).to_json()
 
-    source_entry = None if source is None else add("source", source)
-    engine_entries = [
-        {**engine.to_json(), "data": add(f"engine_{index}_{engine.backend}", engine.data)}
-        for index, engine in enumerate(engines)
-    ]
+    source_entry = None
+    if source is not None:
+        source_entry = Blob.of(len(nodes), source).to_json()
+        add("source", source)
+    engine_entries = []
+    for index, engine in enumerate(engines):
+        spec, datas = engine.stored(len(nodes))
+        parts = engine.parts.engines if engine.parts else ()
+        for part, data in zip(("", *(f"_{name}" for name in parts)), datas, strict=True):
+            add(f"engine_{index}_{engine.backend}{part}", data)
+        engine_entries.append(spec.to_json())
     text = manifests.compose(
         name=block.name,
         producer={"portrt": _own_version(), "torch": str(torch.__version__)},
@@ -137,11 +146,11 @@ def _replace_call(
     call.meta["val"] = list(call.meta["val"])
 
 
-def source_from_block(block: Block) -> bytes:
-    """Serialize a block as a torch.export archive with weights as inputs and every device CPU."""
+def archive_of(program: ExportedProgram) -> bytes:
+    """Serialize a program without weights as a torch.export archive with every device CPU."""
     from torch.export.passes import move_to_device_pass
 
-    program = move_to_device_pass(block.program, "cpu")
+    program = move_to_device_pass(program, "cpu")
     buffer = io.BytesIO()
     torch_internals.save_program(program, buffer)
     return buffer.getvalue()
@@ -155,7 +164,9 @@ def _own_version() -> str:
     return metadata.version("portrt")
 
 
-def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
+def _program(
+    plan: Plan, blobs: _Blobs, positional_weights: Collection[str] | None
+) -> ExportedProgram:
     """Remove unused nodes and tensors, and create a program from graph, signature and tensors."""
     old, graph = plan.program, plan.graph_module.graph
     for node in reversed(list(graph.nodes)):
@@ -167,7 +178,8 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
     mutated = {*old.graph_signature.buffers_to_mutate.values()}
     mutated |= {*old.graph_signature.parameters_to_mutate.values()}
     for spec in old.graph_signature.input_specs:
-        unused = spec.kind in _STORED and not by_name[spec.arg.name].users
+        is_weight = spec.kind in _STORED or spec.arg.name in (positional_weights or ())
+        unused = is_weight and not by_name[spec.arg.name].users
         if unused and spec.target not in mutated:
             graph.erase_node(by_name[spec.arg.name])
         else:
@@ -183,6 +195,7 @@ def _program(plan: Plan, blobs: _Blobs) -> ExportedProgram:
         signature,
         {k: v for k, v in old.state_dict.items() if k in kept},
         {**constants, **blobs.constants},
+        None if positional_weights is None else positional_call_graph(signature),
     )
     # Data-dependent sizes that occur only inside engines have no symbol in the graph any more.
     nodes = nested.all_nodes(plan.graph_module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ from portrt.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
+Weights = Mapping[str, tuple[str, torch.Tensor]]
 VerdictsOf = Callable[[torch.fx.GraphModule], dict[torch.fx.Node, Verdict]]
 
 
@@ -35,35 +37,46 @@ def partition(
     supports: Supports,
     excluded: Mapping[str, Verdict] | None = None,
     profile_ranges: ProfileRanges | None = None,
+    weights: Weights | None = None,
+    supports_all: Supports | None = None,
 ) -> Plan:
-    """Group the nodes that every requested backend supports.
+    """Group the nodes that an engine can hold.
 
     Args:
         program: Lowered; its graph is modified, so do not use it afterwards.
         settings: Read for min_block_size, torch_executed_ops, torch_executed_modules and
             require_full_compilation.
-        supports: Verdict of the requested backends on one node.
+        supports: Verdict on one node.
         excluded: Node name -> the reason, for nodes that failed to convert or build before.
         profile_ranges: Symbol -> (min, opt, max) in each profile, where it is not the example's.
+        weights: Placeholder name -> name and tensor of a weight; None reads the signature, and
+            computes constants that an engine cannot.
+        supports_all: Verdict of all engines on one node, where `supports` is that of any: a
+            constant that one of them cannot hold is computed.
 
     Raises:
         PartitionError: A node stays in PyTorch although the settings forbid it.
     """
     started = time.perf_counter()
-    folder = Folder(program)
+    folder = Folder(program, supports_all or supports) if weights is None else None
+    weights = weights if folder is None else folder.weights
 
     def verdicts_in(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         return verdicts_of(module, settings, supports, excluded or {})
 
-    left_out = _cut(program.graph_module, verdicts_in, folder.weights, settings, folder=folder)
-    folder.finish()
+    left_out = _cut(program.graph_module, verdicts_in, weights or {}, settings, folder=folder)
+    if folder is not None:
+        folder.finish()
     if settings.require_full_compilation and left_out:
         raise PartitionError(
             f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
             "every node in an engine, as require_full_compilation=True requires",
             "change the model, or compile with require_full_compilation=False",
         )
-    plan = plan_of(program, folder.weights, left_out, profile_ranges or {})
+    plan = plan_of(program, weights or {}, left_out, profile_ranges or {})
+    if len(plan.blocks) == 1 and not left_out:
+        (block,) = plan.blocks
+        plan = dataclasses.replace(plan, blocks=(dataclasses.replace(block, is_whole_model=True),))
     logger.info(
         "%d blocks of %d nodes, %d nodes in PyTorch, in %.2f s",
         len(plan.blocks),

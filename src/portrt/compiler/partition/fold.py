@@ -7,7 +7,7 @@ stays as it is, if an engine could hold it: it would be stored a second time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -29,13 +29,20 @@ _MAX_BYTES = 1 << 20
 class Folder:
     """Folds constants of a program's outermost graph, in place.
 
+    Args:
+        program: The program.
+        supports: Returns whether every engine can hold a node.
+
     Attributes:
         weights: Placeholder name -> (name, tensor), of the constants that are no longer changed;
             those that were added are among them.
     """
 
-    def __init__(self, program: ExportedProgram) -> None:
+    def __init__(
+        self, program: ExportedProgram, supports: Callable[[torch.fx.Node], Verdict]
+    ) -> None:
         self._program = program
+        self._supports = supports
         self._graph = program.graph
         self.weights = constant_tensors(program)
         tensors = {name: tensor for name, (_, tensor) in self.weights.items()}
@@ -48,14 +55,14 @@ class Folder:
         }
 
     def fold_refused(self, verdicts: dict[torch.fx.Node, Verdict]) -> None:
-        """Fold the nodes that no engine takes; removes the verdicts of the nodes that are gone."""
+        """Fold the nodes that an engine does not take; removes the verdicts of what is gone."""
         refused = {
             node
             for node, verdict in verdicts.items()
-            if not verdict
-            and verdict.code != "left_out"
+            if verdict.code != "left_out"
             and node in self._known
             and not any(source.name in self._parameters for source in self._known.sources(node))
+            and (not verdict or not self._supports(node))
         }
         for node in self._fold(refused):
             verdicts.pop(node, None)

@@ -6,23 +6,28 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from portrt.compiler.plan import FallbackNode, Plan
+from portrt.compiler.parts.cut import reasons
+from portrt.compiler.parts.share import Share, left_of
+from portrt.compiler.plan import Block, FallbackNode, Plan
 from portrt.format.atomic import replacing
 from portrt.format.compile_report import (
     BlockCoverage,
     CompileReport,
     Fallback,
     MissingEngine,
+    PartialEngine,
     fallback_lines,
 )
 from portrt.graphs import nested
 from portrt.graphs.control_flow import subgraph_sites
 from portrt.graphs.flops import flops_of
+from portrt.graphs.source_line import source_line
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +37,19 @@ _MAX_CHARS = 400
 _MAX_LOGGED = 10
 
 
-def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport:
-    """Make the report of a plan whose graph still has its blocks."""
+def coverage(
+    plan: Plan,
+    missing: Iterable[MissingEngine] = (),
+    shares: Mapping[str, Sequence[Share]] | None = None,
+) -> CompileReport:
+    """Make the report of a plan whose graph still has its blocks.
+
+    Args:
+        plan: The plan.
+        missing: Engines that could not be built.
+        shares: Name of a block -> how much of it each of its engines has; None is all of it.
+    """
+    shares = shares or {}
     blocks = tuple(
         BlockCoverage(
             block.name, block.node_count, _flops(nested.all_nodes(block.program.graph_module))
@@ -47,17 +63,48 @@ def coverage(plan: Plan, missing: Iterable[MissingEngine] = ()) -> CompileReport
     }
     left = [item for item in plan.left_out if item.target != _GETITEM]
     flops = {item.node: flops_of(nodes[item.node]) for item in left if item.node in nodes}
-    in_engines, in_pytorch = sum(b.flops for b in blocks), sum(flops.values())
+    in_blocks, around = sum(b.flops for b in blocks), sum(flops.values())
     count = sum(block.nodes for block in blocks)
+    inside = [item for block in plan.blocks for item in left_of(shares.get(block.name, ()))]
+    inside = [item for item in inside if item.target != _GETITEM]
+    by_name = {node.name: node for block in plan.blocks for node in _nodes_in(plan, block)}
+    flops |= {item.node: flops_of(by_name[item.node]) for item in inside}
+    inside = [replace(item, source=_line(by_name[item.node])) for item in inside]
+    in_pytorch = sum(flops.values())
     return CompileReport(
         nodes=count + len(left),
-        nodes_in_engines=count,
-        flops=in_engines + in_pytorch,
-        flops_in_engines=in_engines,
+        nodes_in_engines=count - len(inside),
+        flops=in_blocks + around,
+        flops_in_engines=in_blocks + around - in_pytorch,
         blocks=blocks,
-        fallbacks=_fallbacks(left, flops),
+        fallbacks=_fallbacks([*left, *inside], flops),
         missing_engines=tuple(missing),
+        partial_engines=tuple(
+            PartialEngine(
+                block.name,
+                share.backend,
+                share.parts,
+                block.node_count,
+                share.nodes_in_engines,
+                one_line(reasons(share.left_out)),
+            )
+            for block in plan.blocks
+            for share in shares.get(block.name, ())
+            if share.parts
+        ),
     )
+
+
+def _nodes_in(plan: Plan, block: Block) -> Iterable[torch.fx.Node]:
+    """Yield the nodes of a block as they were in the model, with their lines."""
+    for site in subgraph_sites(plan.graph_module):
+        held = getattr(site.module, block.name, None)
+        if isinstance(held, torch.fx.GraphModule):
+            yield from nested.all_nodes(held)
+
+
+def _line(node: torch.fx.Node) -> str:
+    return source_line(node.meta.get("stack_trace"))
 
 
 def _flops(nodes: Iterable[torch.fx.Node]) -> int:

@@ -36,6 +36,8 @@ def print_plan(plan: Plan, engine_names: Sequence[str], report: CompileReport) -
     if plan.blocks:
         console.print(_blocks(plan))
     console.print(f"{report.summary()}.")
+    for partial in report.partial_engines:
+        console.print(str(partial), soft_wrap=True)
     if report.fallbacks:
         console.print("In PyTorch:")
     for item in report.fallbacks:

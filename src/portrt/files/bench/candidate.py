@@ -88,7 +88,8 @@ def _bare_session(program: torch.export.ExportedProgram, flat: list[Any]) -> Cal
             "compare with eager",
         )
     manifest, blobs = decode(str(engines[0].args[2])), _blobs(program, engines[0])
-    spec = next(engine for engine in manifest.engines if engine.backend == "onnxruntime")
+    stored = (e for e in manifest.engines if e.backend == "onnxruntime" and e.parts is None)
+    spec = next(stored)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     if spec.weights:

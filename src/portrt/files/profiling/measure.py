@@ -214,7 +214,7 @@ def wait(device: torch.device) -> None:
 def _source(block: StoredBlock) -> dict[str, SourceNode]:
     if not block.has_source:
         return {}
-    return source_nodes(program_from_source(block.name, block.source()).graph)
+    return source_nodes(program_from_source(f"the source of {block.name}", block.source()).graph)
 
 
 def _mapped(layer: LayerTime, nodes: Mapping[str, SourceNode]) -> LayerTime:

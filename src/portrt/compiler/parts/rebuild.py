@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,11 @@ import torch
 from portrt import torch_internals
 from portrt.compiler.backends import registry as builders
 from portrt.compiler.building.check import Sample, check_engine
-from portrt.compiler.building.engines import engines_of_block
 from portrt.compiler.building.source_plan import plan_from_source
 from portrt.compiler.building.stored_precision import with_stored_precision
 from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.options.settings import Settings
+from portrt.compiler.parts.engines import engine_of_block
 from portrt.compiler.plan import Engine
 from portrt.engines import registry
 from portrt.engines.eager import SourceSession
@@ -38,12 +38,16 @@ class Rebuilt:
     """An engine that is not stored in the program.
 
     Attributes:
-        spec: Its manifest entry; the index of its blob is negative.
-        data: Its bytes, 1-D uint8 on the CPU.
+        spec: Its manifest entry; the index of its first blob is negative.
+        blobs: Index -> bytes of each of its blobs, 1-D uint8 on the CPU.
     """
 
     spec: EngineSpec
-    data: torch.Tensor
+    blobs: Mapping[int, torch.Tensor]
+
+    def bytes_of(self, blob: Blob) -> torch.Tensor:
+        """Return the bytes of a blob."""
+        return self.blobs[blob.index]
 
 
 def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
@@ -81,10 +85,14 @@ def rebuild(
         task = EngineTask(builders.builder(name), Settings(require_engines=True))
         found = _in_thread(block, device, task)
         if isinstance(found, Engine):
-            data = torch.frombuffer(bytearray(found.data), dtype=torch.uint8)
-            spec = EngineSpec.of(found, Blob.of(-index, found.data))
-            mark_trusted(spec.data.sha256)  # it was built here
-            return Rebuilt(spec, data), tuple(verdicts)
+            spec, datas = found.stored(-index)
+            for blob in spec.blobs:
+                mark_trusted(blob.sha256)  # it was built here
+            blobs = {
+                blob.index: torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                for blob, data in zip(spec.blobs, datas, strict=True)
+            }
+            return Rebuilt(spec, blobs), tuple(verdicts)
         logger.warning("%s was not rebuilt for %s: %s", name, block.name, found.reason)
         verdicts.append((f"{name}, rebuilt", found))
     return None, tuple(verdicts)
@@ -126,7 +134,7 @@ def _build_and_check(
     (block,) = plan.blocks
     session = stored.source_session(device)
     samples = [_sample(stored.signature, session, bound, device) for bound in ("opt", "min")]
-    (engine,), _ = engines_of_block(plan, block, stored.image, [task], samples[0])
+    engine = engine_of_block(plan.tensors, block, stored.image, task, samples[0])
     check = engine.check or {}
     if "outputs" not in check:
         return Verdict.no(

@@ -1,0 +1,1 @@
+"""Engines in parts, for backends that refuse some of a block that another backend takes."""
