@@ -120,7 +120,7 @@ def build_planned(
             _record(built, variants, check)
             break
     if not plan.blocks:
-        _report_nothing_compiled(left_out, settings, tasks)
+        _report_nothing_compiled(plan, left_out, settings, tasks)
     policy = {"fallback": settings.fallback}
     if settings.check == "first-open":
         policy["check"] = settings.check
@@ -267,7 +267,7 @@ def _nodes_to_exclude(
 
 
 def _report_nothing_compiled(
-    left_out: LeftOut, settings: Settings, tasks: Sequence[EngineTask]
+    plan: Plan, left_out: LeftOut, settings: Settings, tasks: Sequence[EngineTask]
 ) -> None:
     """Log a warning, or raise BuildError if engines were requested by name and failed."""
     excluded = {**left_out.nodes, **left_out.whole}
@@ -279,4 +279,7 @@ def _report_nothing_compiled(
             f"an engine by {' or '.join(task.builder.name for task in tasks)}",
             "name the operators in torch_executed_ops, or leave engines out to run in PyTorch",
         )
-    logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
+    if plan.left_out:
+        logger.warning("no node of the model is in an engine; the whole model runs in PyTorch")
+    else:
+        logger.warning("nothing is left for an engine: the model returns constants, or its inputs")

@@ -144,9 +144,9 @@ def program_from_source(label: str, source: torch.Tensor) -> torch.export.Export
         check_program(archive, model)
         return torch_internals.read_program(archive, data, operators_of(model), pickled=False)
     except Exception as err:
+        fault = err.happened if isinstance(err, LoadError) else torch_internals.reading_fault(err)
         raise PackageError(
-            f"{label} cannot be read by torch {torch.__version__}: "
-            f"{err.happened if isinstance(err, LoadError) else err}",
+            f"{label} cannot be read by torch {torch.__version__}: {fault}",
             "a torch.export archive that this version of torch reads",
             "use the torch version that wrote the file, or a newer one",
         ) from err

@@ -181,8 +181,9 @@ def load(
     except PortrtError:
         raise
     except Exception as err:
+        fault = torch_internals.reading_fault(err)
         raise LoadError(
-            f"torch {torch.__version__} cannot read the program in {str(path)!r}: {err}",
+            f"torch {torch.__version__} cannot read the program in {str(path)!r}: {fault}",
             "a program that this version of torch reads",
             "use the torch version that wrote the file, or a newer one",
         ) from err

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         unguarded,
     )
     from portrt.torch_internals.operator_lists import shared_operator_lists
-    from portrt.torch_internals.program_reader import read_program
+    from portrt.torch_internals.program_reader import read_program, reading_fault
     from portrt.torch_internals.programs import (
         add_guards_of,
         argument_names,
@@ -119,6 +119,7 @@ __all__ = [
     "placeholder_names",
     "program_from_graph",
     "read_program",
+    "reading_fault",
     "run_flat",
     "save_program",
     "set_guards",

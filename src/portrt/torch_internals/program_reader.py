@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Iterable
 from importlib import import_module
@@ -22,6 +23,9 @@ from portrt.torch_internals.serialization import never_truncate_mapped_files, on
 logger = logging.getLogger(__name__)
 
 _QUANTIZED = "torch.ops.quantized_decomposed."
+# How torch begins the text about a node; the text of the node follows, manifest included.
+_NODE = re.compile(r"Failed deserializing node Node\(target='([\w.]{1,200})'", re.ASCII)
+_MAX_LINE = 300
 
 
 def read_program(
@@ -62,6 +66,16 @@ def read_program(
         logger.info("the example inputs in %s are not read: they are pickled", archive.path)
         program._example_inputs = _stand_ins(program)
     return program
+
+
+def reading_fault(err: BaseException) -> str:
+    """Describe in a line why torch cannot read a program: its own texts hold whole nodes."""
+    node = _NODE.match(str(err))
+    where = f"in a call of {node[1]}: " if node else ""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    line = str(err).partition("\n")[0]
+    return f"{where}{type(err).__name__}: {line:.{_MAX_LINE}}"
 
 
 class _Records:

@@ -80,11 +80,15 @@ CONSTANT: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("name", CONSTANT)
-def test_a_model_of_constants_is_fully_compiled(name: str) -> None:
+def test_a_model_of_constants_is_fully_compiled(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     x = torch.randn(2, 2)
     module = compiled(CONSTANT[name], x).module()
 
     assert_same(module(x), Of(CONSTANT[name])(x))
+    assert "runs in PyTorch" not in caplog.text
+    assert "the model returns constants" in caplog.text
 
 
 def test_a_constant_of_a_dynamic_size_is_in_an_engine() -> None:
