@@ -21,7 +21,7 @@ from portrt.format.manifest import Blob, EngineSpec
 from portrt.runtime import report
 from portrt.targets import this_machine
 from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
+from portrt.targets.requirements import check_requirements
 
 RTX = {"device": ["cuda"], "compute_capabilities": ["8.6", "8.9"], "tensorrt_rtx": "1.7.1.116"}
 ORT = {"device": ["cpu"], "onnxruntime": "1.23"}
@@ -31,7 +31,7 @@ GPU = Machine(os="linux", arch="x86_64", compute_capability="8.9")
 @pytest.fixture(scope="session")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One block with an engine for CUDA tensors and one for the CPU; not to be changed."""
-    path = tmp_path_factory.mktemp("judge") / "both.pt2"
+    path = tmp_path_factory.mktemp("check") / "both.pt2"
     torch.export.save(shared("tensorrt_rtx", "onnxruntime"), path)
     return path
 
@@ -58,7 +58,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_rule(
     backend: str, requires: dict[str, Any], facts: Machine, device: str, reason: str
 ) -> None:
-    verdict = judge(backend, requires, facts, device)
+    verdict = check_requirements(backend, requires, facts, device)
     assert verdict.ok == (not reason)
     assert verdict.reason == reason
 
@@ -85,7 +85,7 @@ def test_versions(backend: str, version: str, fits: bool) -> None:
     """TensorRT-RTX runs engines of its own release alone; ONNX Runtime reads older models."""
     requires, device = (RTX, "cuda") if backend == "tensorrt_rtx" else (ORT, "cpu")
     facts = Machine(compute_capability="8.9", versions={backend: version})
-    verdict = judge(backend, requires, facts, device)
+    verdict = check_requirements(backend, requires, facts, device)
     assert verdict.ok == fits
     if not fits:
         assert backend in verdict.reason
@@ -233,8 +233,10 @@ def test_no_engine_of_tensorrt_rtx_is_advised_for_a_gpu_that_it_has_none_for(
     capability: str,
 ) -> None:
     requires = {"device": ["cuda"], "compute_capabilities": ["8.9"]}
-    verdict = judge("tensorrt_rtx", requires, Machine(compute_capability=capability), "cuda")
+    verdict = check_requirements(
+        "tensorrt_rtx", requires, Machine(compute_capability=capability), "cuda"
+    )
     assert "--engine tensorrt:" in verdict.remedy
     assert "--target" not in verdict.remedy
-    older = judge("tensorrt_rtx", requires, Machine(compute_capability="7.5"), "cuda")
+    older = check_requirements("tensorrt_rtx", requires, Machine(compute_capability="7.5"), "cuda")
     assert "--target 7.5" in older.remedy

@@ -15,7 +15,7 @@ from portrt.files import Target
 from portrt.targets import lean_library, this_machine
 from portrt.targets.lean_library import ENV_LEAN, find_lean_library
 from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
+from portrt.targets.requirements import check_requirements
 from portrt.targets.tensorrt_rules import runtime_for
 from portrt.verdict import Verdict
 
@@ -82,7 +82,7 @@ def facts(library: bool | None = None, **versions: str) -> Machine:
 )
 def test_the_rule(requires: dict[str, Any], there: Machine, runtime: str | None) -> None:
     found = runtime_for(requires, there)
-    verdict = judge("tensorrt", requires, there, "cuda")
+    verdict = check_requirements("tensorrt", requires, there, "cuda")
     assert verdict.ok == (runtime is not None)
     if runtime is not None:
         assert found == runtime
@@ -139,7 +139,7 @@ def test_the_lean_runtime_alone() -> None:
 def test_the_gpu_and_its_driver(
     requires: dict[str, Any], there: dict[str, Any], reason: str
 ) -> None:
-    verdict = judge(
+    verdict = check_requirements(
         "tensorrt", EXACT | requires, Machine(**{"compute_capability": "9.0"} | there), "cuda"
     )
     assert verdict.ok == (not reason)
@@ -168,7 +168,7 @@ def test_the_gpu_and_its_driver(
 def test_targets(target: str, requires: dict[str, Any], fits: bool) -> None:
     parsed = Target.parse(target)
     assert Target.parse(str(parsed)) == parsed
-    assert bool(judge("tensorrt", requires, parsed.facts(), "cuda")) == fits
+    assert bool(check_requirements("tensorrt", requires, parsed.facts(), "cuda")) == fits
 
 
 @pytest.mark.parametrize("text", ["cuda=new", "lean_library=x", "tensorrt=ten"])

@@ -16,7 +16,7 @@ from portrt.format.manifest import EngineSpec, Manifest
 from portrt.runtime.choice import in_parts, source_verdict
 from portrt.targets.backends import known_libraries
 from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
+from portrt.targets.requirements import check_requirements
 from portrt.targets.this_machine import arch_name, this_machine
 from portrt.targets.trust import HOST_CODE, NOT_TRUSTED, TRUSTS
 from portrt.targets.versions import same_release
@@ -306,13 +306,13 @@ def _engine(
     if allowed is not None and engine.backend not in allowed:
         listed = ", ".join(map(str, allowed)) or "no engine"
         return Verdict.no("policy", f"the policy allows {listed}", "load it with engines=...")
-    verdict = judge(engine.backend, engine.requires, facts, device)
+    verdict = check_requirements(engine.backend, engine.requires, facts, device)
     own = engine.requires["device"]
     if device in own:
         refused = engine.requires.get("host_code") and not trusted
         return NOT_TRUSTED if verdict and refused else verdict
     # The reason on the engine's own device is more useful than that this device is another one.
-    elsewhere = judge(engine.backend, engine.requires, facts, str(own[0]))
+    elsewhere = check_requirements(engine.backend, engine.requires, facts, str(own[0]))
     return verdict if elsewhere else elsewhere
 
 

@@ -23,7 +23,9 @@ UNKNOWN_BACKEND = Verdict.no(
 _PARTS = {"same_release": 3, "exact": 99}
 
 
-def judge(backend: str, requires: Mapping[str, Any], machine: Machine, device: str) -> Verdict:
+def check_requirements(
+    backend: str, requires: Mapping[str, Any], machine: Machine, device: str
+) -> Verdict:
     """Return whether an engine can run on a machine, on tensors of a device type.
 
     Args:

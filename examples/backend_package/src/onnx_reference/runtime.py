@@ -12,7 +12,7 @@ from portrt.engines.base import DEFAULT_OPTIONS, OpenOptions, Session
 from portrt.errors import EngineError
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
+from portrt.targets.requirements import check_requirements
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
 
@@ -30,7 +30,7 @@ class ReferenceRuntime:
     def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
         able = self.can_run(device.type)
         facts = Machine(versions={"onnx": onnx_version()})
-        return able and judge(self.name, engine.requires, facts, device.type)
+        return able and check_requirements(self.name, engine.requires, facts, device.type)
 
     def open(
         self,

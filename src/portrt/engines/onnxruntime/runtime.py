@@ -11,7 +11,7 @@ from portrt.engines.onnxruntime.session import OnnxRuntimeSession, first_line, l
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.backends import BUILT_IN
 from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
+from portrt.targets.requirements import check_requirements
 from portrt.verdict import Verdict
 from portrt.weights import WeightsImage
 
@@ -36,7 +36,7 @@ class OnnxRuntimeRuntime:
     def accepts(self, engine: EngineSpec, device: torch.device) -> Verdict:
         able = self.can_run(device.type)
         facts = Machine(versions={self.name: library_version()})
-        return judge(self.name, engine.requires, facts, device.type) if able else able
+        return check_requirements(self.name, engine.requires, facts, device.type) if able else able
 
     def open(
         self,

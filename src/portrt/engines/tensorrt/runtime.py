@@ -17,7 +17,7 @@ from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.backends import BUILT_IN, RUNTIMES
 from portrt.targets.lean_library import find_lean_library
 from portrt.targets.machine import Machine
-from portrt.targets.requirements import judge
+from portrt.targets.requirements import check_requirements
 from portrt.targets.tensorrt_rules import runtime_for
 from portrt.targets.this_machine import arch_name, this_machine
 from portrt.targets.versions import same_release
@@ -56,7 +56,7 @@ class TensorRTRuntime:
         able = self.can_run(device.type)
         if not able:
             return able
-        return judge(self.name, engine.requires, _machine(device), device.type)
+        return check_requirements(self.name, engine.requires, _machine(device), device.type)
 
     def open(
         self,
@@ -140,7 +140,7 @@ class TensorRTRTXRuntime:
             compute_capability=f"{major}.{minor}",
             versions={} if (version := _rtx_version()) is None else {self.name: version},
         )
-        return judge(self.name, engine.requires, facts, device.type)
+        return check_requirements(self.name, engine.requires, facts, device.type)
 
     def open(
         self,
