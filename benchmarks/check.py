@@ -8,6 +8,7 @@ busy, and other processes may share it.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import statistics
@@ -15,6 +16,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PORTRT_CACHE_DIR", "off")
@@ -122,6 +125,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = {name: measured(name, arguments.pairs) for name in arguments.models}
@@ -139,6 +143,17 @@ def main() -> int:
             f"{row['program']['max_rel']:.1e}",
         )
     Console(width=120).print(table)
+    if arguments.json:
+        versions = {name: metadata.version(name) for name in ("torch", "onnxruntime")}
+        found = {
+            "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+            "machine": f"{os.cpu_count()} CPU cores",
+            "threads": torch.get_num_threads(),
+            "versions": versions,
+            "pairs": arguments.pairs,
+            "models": rows,
+        }
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     return int(any(row["ratio"] > BAR for row in rows.values()))
 
 
