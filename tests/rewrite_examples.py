@@ -11,10 +11,11 @@ import onnx
 import onnx.parser
 import torch
 
-from portrt.compiler.backends.tensorrt.rewrites.bitwise import And, Not, Or, Xor
+from portrt.compiler.backends.tensorrt.rewrites.bitwise import And, Not, Or, Xor, XorOfSigns
 from portrt.compiler.backends.tensorrt.rewrites.eye_like import EyeLike
 from portrt.compiler.backends.tensorrt.rewrites.fold import Fold
 from portrt.compiler.backends.tensorrt.rewrites.integers import AllOfBools, AnyOfBools, MatMul
+from portrt.compiler.backends.tensorrt.rewrites.large_pool import LargeAveragePool, LargeMaxPool
 from portrt.compiler.backends.tensorrt.rewrites.layer_norm import LayerNormStatistics
 from portrt.compiler.backends.tensorrt.rewrites.max_pool import MaxPoolIndices
 from portrt.compiler.backends.tensorrt.rewrites.rule import Rule
@@ -22,6 +23,12 @@ from portrt.compiler.backends.tensorrt.rewrites.scatter_reduction import (
     ScatterElements,
     ScatterFill,
     ScatterND,
+)
+from portrt.compiler.backends.tensorrt.rewrites.shifts import (
+    ByteShift,
+    FilledBytes,
+    SelectedBytes,
+    SignedShift,
 )
 from portrt.compiler.convert import OnnxModel
 
@@ -76,7 +83,7 @@ BITWISE = [
         NUMPY[rule],
     )
     for rule in NUMPY
-    for dtype in ("int32", "int64")
+    for dtype in ("uint8", "int32", "int64")
 ] + [
     Example(
         Not,
@@ -85,7 +92,71 @@ BITWISE = [
         whole_numbers(dtype)[:1],
         np.bitwise_not,
     )
-    for dtype in ("int32", "int64")
+    for dtype in ("uint8", "int32", "int64")
+]
+SIGNS = Example(
+    XorOfSigns,
+    "absolute numbers, less one",
+    """g (int32[n] x) => (int32[n] z) <int32 zero = {0}, int32 ones = {-1}> {
+        negative = Less(x, zero)
+        signs = Where(negative, ones, zero)
+        z = BitwiseXor(x, signs)
+    }""",
+    whole_numbers("int32")[:1],
+    lambda x: np.where(x < 0, ~x, x),
+)
+
+
+def shifted(dtype: str, direction: str) -> Example:
+    """All amounts below the width; the right shift is that of the bits, as ONNX's."""
+    bits = np.iinfo(dtype).bits
+    ends = np.unique(whole_numbers(dtype))[:, None]
+    unsigned = np.dtype(f"uint{bits}")
+    text, rule = f'z = BitShift<direction = "{direction}">(x, y)', ByteShift
+    if dtype != "uint8":
+        kind = onnx.helper.np_dtype_to_tensor_dtype(unsigned)
+        back = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        rule = SignedShift
+        text = f"""a = Cast<to = {kind}>(x)
+            b = Cast<to = {kind}>(y)
+            c = BitShift<direction = "{direction}">(a, b)
+            z = Cast<to = {back}>(c)"""
+
+    def wanted(x: Any, y: Any) -> Any:
+        shift = np.left_shift if direction == "LEFT" else np.right_shift
+        return shift(x.astype(unsigned), y.astype(unsigned)).astype(dtype)
+
+    return Example(
+        rule,
+        f"{dtype} {direction}",
+        f"g ({dtype}[n,m] x, {dtype}[k] y) => ({dtype}[n,m] z) {{ {text} }}",
+        [np.repeat(ends, bits, 1), np.arange(bits).astype(dtype)],
+        wanted,
+    )
+
+
+SHIFTS = [
+    shifted(dtype, direction)
+    for dtype in ("uint8", "int64", "int32")
+    for direction in ("LEFT", "RIGHT")
+] + [
+    Example(
+        SelectedBytes,
+        "two tensors",
+        "g (bool[n] c, uint8[n] x, uint8[n] y) => (uint8[n] z) { z = Where(c, x, y) }",
+        [whole_numbers("uint8")[0] % 2 == 0, *whole_numbers("uint8")],
+        np.where,
+    ),
+    Example(
+        FilledBytes,
+        "ones",
+        """g (float[n] x) => (uint8[n] z) {
+            size = Shape(x)
+            z = ConstantOfShape<value = uint8[1] {1}>(size)
+        }""",
+        [np.zeros(3, np.float32)],
+        lambda x: np.ones(x.shape, np.uint8),
+    ),
 ]
 
 EYE = [
@@ -197,6 +268,41 @@ MAX_POOL = [
     ),
 ]
 
+
+def large_pool(kind: str, sizes: str, array: Any, kernel: Any, **options: Any) -> Example:
+    """A pool whose windows are larger than TensorRT takes, or than the input."""
+    rank = len(kernel)
+    stride = options.get("stride", kernel)
+    pads = list(options.get("padding", [0] * rank)) * 2
+    given = f"kernel_shape = {list(kernel)}, strides = {list(stride)}, pads = {pads}"
+    given += f", ceil_mode = {int(options.get('ceil_mode', False))}"
+    if kind == "avg":
+        given += f", count_include_pad = {int(options.get('count_include_pad', True))}"
+    operator = {"avg": "AveragePool", "max": "MaxPool"}[kind]
+    pool = getattr(torch.nn.functional, f"{kind}_pool{rank}d")
+    found = ",".join("uvw"[:rank])
+    return Example(
+        LargeAveragePool if kind == "avg" else LargeMaxPool,
+        f"{kernel} of {sizes}",
+        f"g (float[n,2,{sizes}] x) => (float[n,2,{found}] z) {{ z = {operator}<{given}>(x) }}",
+        [array],
+        lambda x: pool(torch.tensor(x), kernel, **options).numpy(),
+    )
+
+
+LARGE_POOLS = [
+    large_pool(
+        "avg", "a", numbers(2, 2, 5), [12], padding=[2], ceil_mode=True, count_include_pad=False
+    ),
+    large_pool("avg", "4,7", numbers(2, 2, 4, 7), [8, 3], padding=[1, 1], ceil_mode=True),
+    large_pool("avg", "2,a,b", numbers(1, 2, 2, 400, 330), [2, 310, 330], stride=[2, 60, 2]),
+    large_pool("avg", "a,b", numbers(1, 2, 8, 9), [320, 320], ceil_mode=True),
+    large_pool("avg", "400,b", numbers(1, 2, 400, 330), [310, 330], stride=[60, 2], padding=[9, 3]),
+    large_pool("max", "a", ties(2, 2, 5), [12], padding=[2], ceil_mode=True),
+    large_pool("max", "9,4,b", ties(2, 2, 9, 4, 6), [4, 50, 50], ceil_mode=True),
+    large_pool("max", "a,b", ties(1, 2, 400, 330), [310, 330], stride=[60, 2], padding=[9, 3]),
+]
+
 AT: dict[str, Any] = {
     "add": np.add.at,
     "mul": np.multiply.at,
@@ -285,4 +391,9 @@ WHOLE = [
     )
 ]
 
-EXAMPLES = [*BITWISE, *EYE, *FOLD, *LAYER_NORM, *MAX_POOL, *SCATTER, FILL, *WHOLE]
+EXAMPLES = [
+    *(*BITWISE, SIGNS, *SHIFTS),
+    *(*EYE, *FOLD, *LAYER_NORM),
+    *(*MAX_POOL, *LARGE_POOLS),
+    *(*SCATTER, FILL, *WHOLE),
+]

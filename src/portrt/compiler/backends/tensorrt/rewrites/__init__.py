@@ -36,9 +36,11 @@ def rules() -> tuple[type[Rule], ...]:
         eye_like,
         fold,
         integers,
+        large_pool,
         layer_norm,
         max_pool,
         scatter_reduction,
+        shifts,
     )
 
     families = (
@@ -47,7 +49,9 @@ def rules() -> tuple[type[Rule], ...]:
         fold,
         layer_norm,
         max_pool,
+        large_pool,
         scatter_reduction,
+        shifts,
         integers,
     )
     return tuple(rule for family in families for rule in family.RULES)
@@ -64,6 +68,7 @@ def rewritten(model: OnnxModel, library: str, shapes: Mapping[str, Sequence[int]
     """
     import onnx
     import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnxscript.rewriter import RewriteRuleSet
 
     if model.opset < _OLDEST_OPSET:
@@ -79,6 +84,7 @@ def rewritten(model: OnnxModel, library: str, shapes: Mapping[str, Sequence[int]
     count = RewriteRuleSet(chosen).apply_to_model(rewriting)
     if not count:
         return model
+    RemoveUnusedNodesPass()(rewriting)
     _name_new_nodes(rewriting, known)
     logger.info("rewrote %d ONNX nodes for the parser of %s", count, library)
     data: bytes = ir.to_proto(rewriting).SerializeToString()

@@ -1,11 +1,10 @@
-"""Bitwise operators of int32 and int64: the TensorRT parsers refuse BitwiseAnd, Or, Xor and Not.
+"""Bitwise operators of integers: the TensorRT parsers refuse BitwiseAnd, Or, Xor and Not.
 
 Each integer is split into bits along a new last axis, 16 bits at a time: `x - x mod 2^k` is
 divisible by `2^k`, so that nothing overflows and no division rounds, and sums of 16 bits are exact
 in any dtype that a library accumulates in. `not x` is `-1 - x`. All of this is exact.
 
-torch.onnx writes logical operators for bools. uint8, in which TensorRT does not compute, stays in
-PyTorch.
+torch.onnx writes logical operators for bools. uint8 is computed in int32.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant
+from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant, node_of
 
-_BITS = {ir.DataType.INT32: 32, ir.DataType.INT64: 64}
+_UINT8, _INT32 = ir.DataType.UINT8, ir.DataType.INT32
+# Dtype -> number of bits below that of the sign.
+_BITS = {_UINT8: 8, _INT32: 31, ir.DataType.INT64: 63}
 _AT_ONCE = 16
 
 
@@ -40,10 +41,16 @@ class _Bitwise(Rule):
         return self.is_small([*map(max, pairs), _AT_ONCE])
 
     def rewrite(self, op: Any, x: ir.Value, y: ir.Value) -> Any:
-        logical = getattr(op, self.logical)
         dtype = x.dtype
         assert dtype is not None
-        top = _BITS[dtype] - 1
+        top = _BITS[dtype]
+        if dtype == _UINT8:
+            x, y = (op.Cast(value, to=_INT32) for value in (x, y))
+            return op.Cast(self._combined(op, x, y, _INT32, top), to=dtype)
+        return self._combined(op, x, y, dtype, top)
+
+    def _combined(self, op: Any, x: Any, y: Any, dtype: ir.DataType, top: int) -> Any:
+        logical = getattr(op, self.logical)
         zero = constant(op, 0, dtype)
         signs = logical(op.Less(x, zero), op.Less(y, zero))
         found = op.Where(signs, constant(op, -(2**top), dtype), zero)
@@ -92,7 +99,32 @@ class Not(Rule):
         return x.dtype in _BITS
 
     def rewrite(self, op: Any, x: ir.Value) -> Any:
+        if x.dtype == _UINT8:
+            inverted = op.Sub(constant(op, 255, _INT32), op.Cast(x, to=_INT32))
+            return op.Cast(inverted, to=_UINT8)
         return op.Sub(constant(op, -1, x.dtype), x)
 
 
-RULES = (And, Or, Xor, Not)
+class XorOfSigns(Rule):
+    """Xor with 0 or -1, selected by a condition: the bits of some numbers are inverted."""
+
+    refusal = "operator: BitwiseXor (checkBitwiseXor): UNSUPPORTED_NODE"
+
+    def pattern(self, op: Any, x: Any, signs: Any) -> Any:
+        return op.BitwiseXor(x, signs)
+
+    def check(self, _: Any, x: ir.Value, signs: ir.Value) -> bool:
+        node = signs.producer()
+        if x.dtype not in _BITS or x.dtype == _UINT8 or node is None or node.op_type != "Where":
+            return False
+        ones, zero = (value.const_value if value else None for value in node.inputs[1:])
+        if ones is None or zero is None:
+            return False
+        return bool((ones.numpy() == -1).all() and (zero.numpy() == 0).all())
+
+    def rewrite(self, op: Any, x: ir.Value, signs: ir.Value) -> Any:
+        condition, ones, _ = node_of(signs).inputs
+        return op.Where(condition, op.Sub(ones, x), x)
+
+
+RULES = (XorOfSigns, And, Or, Xor, Not)
