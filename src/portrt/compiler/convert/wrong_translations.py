@@ -26,6 +26,10 @@ def _has_divisor(given: Mapping[str, Any]) -> str:
 
 def _has_scales(given: Mapping[str, Any]) -> str:
     scales = [given.get(name) for name in ("scale_factors", "scales_h", "scales_w")]
+    if given.get("align_corners"):
+        return "torch.onnx does not align the corners of antialiased images"
+    if any(type(size) is int and size == 1 for size in given.get("output_size") or ()):
+        return "torch.onnx takes the first pixel, not the middle, for an antialiased image of one"
     given_one = any(scale is not None for scale in scales)
     return "torch.onnx ignores its scale factors" if given_one else ""
 

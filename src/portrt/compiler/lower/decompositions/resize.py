@@ -1,6 +1,7 @@
-"""Antialiased resizing by scale factors; torch.onnx uses the ratio of the sizes instead.
+"""Antialiased resizing by scale factors, to corners, or to one pixel; torch.onnx knows none.
 
-The output is rows @ image @ columns, with a matrix of filter weights for each dimension.
+A dimension that keeps its size stays as it is, as in PyTorch. The output is rows @ image @ columns,
+with a matrix of filter weights for each dimension.
 Source: torch's upsample kernels, ATen/native/cpu/UpSampleKernel.cpp (compute_index_ranges_weights).
 """
 
@@ -28,9 +29,8 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def _weights(x: Tensor, size: int, out: int, factor: float, kernel: Filter, width: int) -> Tensor:
+def _weights(x: Tensor, size: int, out: int, scale: float, kernel: Filter, width: int) -> Tensor:
     """Make the matrix [out, size] of filter weights; its rows sum to 1."""
-    scale = 1 / factor
     stretch = max(scale, 1.0)
     support = width / 2 * stretch
     centre = (torch.arange(out, device=x.device, dtype=torch.float32) + 0.5) * scale
@@ -43,25 +43,40 @@ def _weights(x: Tensor, size: int, out: int, factor: float, kernel: Filter, widt
 
 
 def _resized(
-    x: Tensor, factors: Sequence[float | None] | None, sizes: Any, kernel: Filter, width: int
+    x: Tensor,
+    factors: Sequence[float | None] | None,
+    sizes: Any,
+    kernel: Filter,
+    width: int,
+    *,
+    corners: bool,
 ) -> Any:
     given: list[Any] = list(x.shape[-2:])
     known = [factor for factor in factors or () if factor is not None]
-    if len(known) != 2 or any(isinstance(size, torch.SymInt) for size in given):
+    if not corners and len(known) != 2 and 1 not in list(sizes):
         return NotImplemented
     out = list(sizes or [int(size * factor) for size, factor in zip(given, known, strict=True)])
-    rows, columns = (
-        _weights(x, size, to, factor, kernel, width)
-        for size, to, factor in zip(given, out, known, strict=True)
-    )
-    return torch.matmul(rows, torch.matmul(x, columns.transpose(0, 1)))
+    if any(isinstance(size, torch.SymInt) for size in (*given, *out)):
+        return NotImplemented
+    matrices: list[Tensor | None] = []
+    for index, (size, to) in enumerate(zip(given, out, strict=True)):
+        if corners:
+            scale = (size - 1) / (to - 1) if to > 1 else 0.0
+        else:
+            scale = 1 / known[index] if known else size / to
+        same = size == to
+        matrices.append(None if same else _weights(x, size, to, scale, kernel, width))
+    rows, columns = matrices
+    if columns is not None:
+        x = torch.matmul(x, columns.transpose(0, 1))
+    if rows is not None:
+        x = torch.matmul(rows, x)
+    return torch.clone(x) if rows is None and columns is None else x
 
 
 def _by_vector(op: Any, kernel: Filter, width: int) -> Callable[..., Any]:
     def resized(x: Tensor, sizes: Any, align_corners: bool, factors: Sequence[float] | None) -> Any:
-        found: Any = NotImplemented
-        if not align_corners:
-            found = _resized(x, factors, sizes, kernel, width)
+        found = _resized(x, factors, sizes, kernel, width, corners=align_corners)
         if found is not NotImplemented:
             return found
         high, wide = factors or (None, None)
@@ -80,9 +95,7 @@ def _by_two_factors(kernel: Filter, width: int) -> Callable[..., Any]:
         high: float | None = None,
         wide: float | None = None,
     ) -> Any:
-        if align_corners:
-            return NotImplemented
-        return _resized(x, [high, wide], sizes, kernel, width)
+        return _resized(x, [high, wide], sizes, kernel, width, corners=align_corners)
 
     return resized
 
