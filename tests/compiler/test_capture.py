@@ -317,6 +317,32 @@ def test_a_model_that_torch_cannot_export_keeps_torchs_reason() -> None:
     assert "guard on data-dependent" in str(caught.value.__cause__)
 
 
+def _resized(x: torch.Tensor) -> torch.Tensor:
+    x.resize_(2, 2, 2)
+    return x + 1
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        (_resized, "resize_ changes 2 dimensions to 3"),
+        (
+            lambda x: torch.ops.aten.resize_.default(x, (2, 1, 2)),
+            "resize_ changes 2 dimensions to 3",
+        ),
+        (lambda x: torch.sym_not(x.sum() > 0), "data-dependent"),
+    ],
+    ids=["method", "operator", "sym_not"],
+)
+def test_what_torch_refuses_is_named_with_its_line_and_a_way_out(function: Any, cause: str) -> None:
+    with pytest.raises(CaptureError) as caught:
+        compiled_module(lambda_module(function)(), inputs=[torch.ones(2, 3)])
+
+    assert cause in caught.value.happened
+    assert "test_capture.py:" in caught.value.happened
+    assert "torch.nn.functional.pad" in caught.value.remedy or "torch.where" in caught.value.remedy
+
+
 @pytest.mark.parametrize("inputs", [[], [X, X], ["text"]], ids=["none", "too many", "text"])
 def test_a_wrong_number_or_kind_of_inputs_is_a_capture_error(inputs: list[Any]) -> None:
     with pytest.raises(CaptureError):

@@ -426,3 +426,10 @@ def test_the_environment_of_a_new_process_is_followed(
 def test_the_public_runtime_names_are_reachable_from_portrt() -> None:
     assert portrt.runtime.policy is policy
     assert portrt.runtime.report is report
+
+
+def test_engine_calls_are_found_where_they_were() -> None:
+    from portrt.runtime.calls import engine_calls
+    from portrt.runtime.report import engine_calls as found
+
+    assert found is engine_calls

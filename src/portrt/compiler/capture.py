@@ -15,11 +15,12 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
+from portrt.compiler.capture_errors import capture_error
 from portrt.compiler.examples import examples, without_tiny_sizes
 from portrt.compiler.inputs import Input
 from portrt.compiler.sizes.refused_sizes import fixed_symbols, warn_of_refused_sizes
 from portrt.compiler.sizes.requested_ranges import log_differences
-from portrt.errors import CaptureError, SettingsError
+from portrt.errors import SettingsError
 from portrt.graphs.recurrent import keep_recurrent_layers
 from portrt.graphs.torch_error import TorchError
 
@@ -99,7 +100,11 @@ def capture(
         logger.warning("the model is in training mode; it is compiled as it is. Call .eval() first")
 
     def export(shapes: Any) -> ExportedProgram:
-        with torch.no_grad(), keep_recurrent_layers():
+        with (
+            torch.no_grad(),
+            keep_recurrent_layers(),
+            torch_internals.sizes_of_several_masks(),
+        ):
             return torch.export.export(
                 model, example_args, example_kwargs, dynamic_shapes=shapes, strict=strict
             )
@@ -128,17 +133,8 @@ def _exported(
     except Exception as err:
         found = _exported_otherwise(err, export, dynamic_shapes, given, narrow=narrow)
         if found is None:
-            raise _capture_error(given[0], err) from err
+            raise capture_error(given[0], err, lambda: export(dynamic_shapes)) from err
         return found
-
-
-def _capture_error(model: torch.nn.Module, err: Exception) -> CaptureError:
-    failure = TorchError.of(err)
-    return CaptureError(
-        f"torch.export could not capture {type(model).__qualname__}: {failure}",
-        "a model that torch.export.export takes with these inputs",
-        "; ".join((*failure.advice, "torch.export.draft_export(model, args) lists every cause")),
-    )
 
 
 def _exported_otherwise(

@@ -82,7 +82,7 @@ class KnownValues:
             return False
         if not isinstance(node.target, torch._ops.OpOverload):
             return node.target is operator.getitem or torch_internals.is_symbolic_call(node)
-        if node.target.namespace not in _NAMESPACES or node.target._schema.is_mutable:
+        if node.target.namespace not in _NAMESPACES or _is_mutable(node.target):
             return False
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             return False
@@ -101,10 +101,15 @@ class KnownValues:
         target: Any = node.target
         if not (
             isinstance(target, torch._ops.HigherOrderOperator)
-            or (isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable)
+            or (isinstance(target, torch._ops.OpOverload) and _is_mutable(target))
         ):
             return []
         return [source for item in node.all_input_nodes for source in self.sources(item)]
+
+
+def _is_mutable(operator: torch._ops.OpOverload) -> bool:
+    # `torch.tensor` in a model is captured with a detach_, which writes nothing.
+    return operator._schema.is_mutable and operator is not aten.detach_.default
 
 
 def constant_tensors(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:

@@ -83,7 +83,11 @@ def run_decompositions(program: ExportedProgram, table: Any) -> ExportedProgram:
     `a == 1 or a == b` the first half, that is `a != 1`.
     """
     unguarded = torch_internals.with_guards_of(copy.copy(program), None)
-    with keep_recurrent_layers(), torch_internals.shared_operator_lists():
+    with (
+        keep_recurrent_layers(),
+        torch_internals.shared_operator_lists(),
+        torch_internals.sizes_of_several_masks(),
+    ):
         decomposed: ExportedProgram = unguarded.run_decompositions(table)
     torch_internals.add_guards_of(decomposed, program)
     originals = {stand_in: operator for operator, stand_in in _stand_ins().items()}

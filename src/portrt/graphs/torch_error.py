@@ -29,6 +29,7 @@ _ADVICE = {
     "alias": "return copies from branches and bodies: t.clone() for t or a view of it",
     "data-dependent": "choose by data with torch.cond or torch.where, and bound sizes by "
     "torch._check",
+    "resize_ changes": "take the elements by reshape, narrow or torch.nn.functional.pad",
 }
 _OWN_FILES = str(Path(__file__).parent.parent)
 

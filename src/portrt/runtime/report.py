@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Nothing more at the top: `import torch` imports this module.
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
             verdicts += ((f"{choice.name}, rebuilt", built),)
         reports.append(BlockReport(manifest.name, manifest.node_count, choice.name, verdicts))
     return reports
+
+
+def __getattr__(name: str) -> Any:
+    """Return `engine_calls`, whose older place this is."""
+    if name != "engine_calls":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from portrt.runtime.calls import engine_calls
+
+    return engine_calls
 
 
 def _builders(device: torch.device, policy: Policy) -> Iterator[str]:

@@ -12,6 +12,7 @@ tests/test_torch_internals.py fails when torch moves one of them.
 - Its writer's `__init__`, which would truncate a file that a program is mapped from.
 - The lists of all operators, which `run_decompositions` makes at each call.
 - The global variable of the deserializer: threads must take turns.
+- The shape inference of an index, which fails for several masks.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         unguarded,
     )
     from portrt.torch_internals.operator_lists import shared_operator_lists
+    from portrt.torch_internals.masked_indices import sizes_of_several_masks
     from portrt.torch_internals.program_reader import read_program, reading_fault
     from portrt.torch_internals.programs import (
         add_guards_of,
@@ -124,6 +126,7 @@ __all__ = [
     "save_program",
     "set_guards",
     "shared_operator_lists",
+    "sizes_of_several_masks",
     "torch_tensor_of",
     "torch_translation",
     "traced_node",
@@ -142,6 +145,8 @@ __all__ = [
 _MODULES = (
     *("calls", "values", "program_reader", "serialization", "programs", "operator_lists"),
     "exporter",
+    *("calls", "values", "program_reader", "serialization", "programs", "exporter"),
+    "masked_indices",
 )
 
 

@@ -270,9 +270,10 @@ def test_full_compilation_is_refused_with_nodes_and_reasons() -> None:
     with pytest.raises(PartitionError) as caught:
         CASES["custom_op_between"].compile(require_full_compilation=True)
 
-    assert "shifted_relu (portrt_tests.shifted_relu.default): torch.onnx has no translation" in str(
-        caught.value
-    )
+    text = str(caught.value)
+    assert "shifted_relu (portrt_tests.shifted_relu.default): torch.onnx has no translation" in text
+    assert "\n      at plain.py:" in text or "\n      at models.py:" in text
+    assert "\n      do: " in text
 
 
 def test_full_compilation_of_a_model_that_engines_take_whole() -> None:

@@ -27,6 +27,7 @@ _STATEMENTS = {
     aten.sym_constrain_range_for_size.default,
 }
 _MASKS = (torch.bool, torch.uint8)
+_INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
 def constant_data(program: ExportedProgram) -> ExportedProgram:
@@ -36,7 +37,7 @@ def constant_data(program: ExportedProgram) -> ExportedProgram:
         program: Not modified; returned as it is if it reads nothing from them. In the result the
             fake values of the nodes after those that were replaced are not up to date.
     """
-    if not any(data_sizes.symbols_of(node.meta.get("val")) for node in program.graph.nodes):
+    if not any(_reads_data(node) for node in program.graph.nodes):
         return program
     module = nested.copied(program.graph_module)
     tensors = {name: tensor for name, (_, tensor) in constant_tensors(program).items()}
@@ -57,13 +58,24 @@ def constant_data(program: ExportedProgram) -> ExportedProgram:
 
 def _replace(node: torch.fx.Node, known: KnownValues, added: AddedConstants) -> bool:
     """Replace a node, or masks that it takes, if its size or value follows from constants."""
-    if not data_sizes.symbols_of(node.meta.get("val")):
+    if not _reads_data(node):
         return False
     if node in known:
         return _replace_value(node, known, added)
-    if node.target is aten.index.Tensor:
+    if node.target in _INDEXED:
         return _replace_masks(node, known, added)
     return False
+
+
+def _reads_data(node: torch.fx.Node) -> bool:
+    """Return whether a size depends on data, or a node takes masks that ONNX does not."""
+    if node.target in _INDEXED:
+        given: Any = node.args[1]
+        values = [index.meta["val"] for index in given if index is not None]
+        masks = [value.dtype for value in values if value.dtype in _MASKS]
+        if masks and (len(values) > 1 or masks[0] == torch.uint8):
+            return True
+    return bool(data_sizes.symbols_of(node.meta.get("val")))
 
 
 def _replace_value(node: torch.fx.Node, known: KnownValues, added: AddedConstants) -> bool:
@@ -98,5 +110,5 @@ def _replace_masks(node: torch.fx.Node, known: KnownValues, added: AddedConstant
             added.add(f"{node.name}_{position}_{axis}", column)
             for axis, column in enumerate(columns)
         ]
-    node.args = (node.args[0], indices)
+    node.args = (node.args[0], indices, *node.args[2:])
     return indices != list(given)

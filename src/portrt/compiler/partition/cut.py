@@ -186,7 +186,12 @@ def _drop_unused_graphs(graph_module: torch.fx.GraphModule) -> None:
 
 
 def _table(left_out: Iterable[FallbackNode]) -> str:
-    return "\n".join(f"    {item.node} ({item.target}): {item.reason}" for item in left_out)
+    lines = []
+    for item in left_out:
+        lines.append(f"    {item.node} ({item.target}): {item.reason}")
+        lines += [f"      at {item.source}"] if item.source else []
+        lines += [f"      do: {item.remedy}"] if item.remedy else []
+    return "\n".join(lines)
 
 
 def _left_out(node: torch.fx.Node, verdict: Verdict, more: str = "") -> FallbackNode:

@@ -11,6 +11,7 @@ Source: torch's upsample kernels, ATen/native/cpu/UpSampleKernel.cpp and ATen/na
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,13 +85,12 @@ def _mixed(
     x: Tensor, axis: int, size: Any, first: Tensor, weights: Sequence[Tensor], before: int
 ) -> Tensor:
     """Add weighted elements, from `before` ahead of the first one on."""
-    found: Any = None
+    terms: list[Tensor] = []
     for index, weight in enumerate(weights):
         place = (first + (index - before)).clamp(min=0).clamp(max=size - 1)
         shape = [-1] + [1] * (x.dim() - axis - 1)
-        term = torch.index_select(x, axis, place) * weight.reshape(shape).to(x.dtype)
-        found = term if found is None else found + term
-    return found
+        terms.append(torch.index_select(x, axis, place) * weight.reshape(shape).to(x.dtype))
+    return functools.reduce(torch.add, terms)
 
 
 def _by_dimension(one: Callable[..., Tensor], x: Tensor, sizes: Any, factors: Any) -> Tensor:
