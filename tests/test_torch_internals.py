@@ -356,6 +356,8 @@ def test_a_kernel_is_registered_once() -> None:
         with pytest.raises(AssertionError, match="DispatchKey"):
             operator.py_impl("CPU")(torch.neg)
     assert operator.py_kernels == {key: torch.clone}
+
+
 def test_torch_has_no_size_for_what_two_masks_pick() -> None:
     class Masks(nn.Module):
         def forward(self, x: torch.Tensor, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:

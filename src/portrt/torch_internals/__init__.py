@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         torch_translation,
         unguarded,
     )
-    from portrt.torch_internals.operator_lists import shared_operator_lists
     from portrt.torch_internals.masked_indices import sizes_of_several_masks
+    from portrt.torch_internals.operator_lists import shared_operator_lists
     from portrt.torch_internals.program_reader import read_program, reading_fault
     from portrt.torch_internals.programs import (
         add_guards_of,
@@ -144,9 +144,7 @@ __all__ = [
 # alone.
 _MODULES = (
     *("calls", "values", "program_reader", "serialization", "programs", "operator_lists"),
-    "exporter",
-    *("calls", "values", "program_reader", "serialization", "programs", "exporter"),
-    "masked_indices",
+    *("exporter", "masked_indices"),
 )
 
 

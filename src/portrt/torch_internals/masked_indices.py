@@ -34,7 +34,7 @@ def sizes_of_several_masks() -> Iterator[None]:
 
 
 def _positions(mode: Any, indices: Sequence[Any]) -> Sequence[Any]:
-    """Return positions in the place of masks: as many for each as the result has elements."""
+    """Return positions instead of masks: as many for each as the result has elements."""
     from torch.fx.experimental.symbolic_shapes import _constrain_range_for_size
     from torch.fx.experimental.symbolic_shapes import statically_known_true as is_true
 

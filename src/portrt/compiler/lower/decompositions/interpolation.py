@@ -3,7 +3,7 @@
 PyTorch steps through the image by 1/factor, where the output may have the input's size. Then Resize
 copies the image; PyTorch does so in its linear modes, for each dimension, and for the nearest pixel
 in 2-D where the output is small. The nearest pixel also differs where position * (1 / factor) and
-position / factor are on different sides of a whole number. Calls for which both agree stay whole.
+position / factor are on different sides of an integer. Calls for which both agree stay whole.
 Seen in torch 2.13 and ONNX Runtime 1.32.
 
 Source: torch's upsample kernels, ATen/native/cpu/UpSampleKernel.cpp and ATen/native/UpSample.h.

@@ -51,12 +51,12 @@ class _Window:
 
     @property
     def excess(self) -> int:
-        """How much longer than the window the padded input is at most."""
+        """Return how much longer than the window the padded input is at most."""
         return self.size + self.before + self.after - self.kernel
 
     @property
     def is_one(self) -> bool:
-        """Whether there is one window, of contiguous elements, in each size of the dimension."""
+        """Return whether each size of the dimension has one window, of contiguous elements."""
         if self.kernel > 1 and self.gap > 1:
             return False
         if not self.rounds_up:
