@@ -62,6 +62,25 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         lambda x: x.masked_fill(x > 0, 0.1),
         [SPECIAL.double()],
     ),
+    **{
+        f"gelu of float64, {kind}": (
+            lambda x, kind=kind: F.gelu(x, approximate=kind),
+            [torch.cat([torch.linspace(-3, 9, 20), SPECIAL]).double()],
+        )
+        for kind in ("none", "tanh")
+    },
+    "log_softmax of float64": (
+        lambda x: F.log_softmax(x, -1),
+        [T([[1.0, -1.0, NAN], [0.5, INF, 1.0], [-INF, 0.3, 1e3], [-INF, -INF, -INF]]).double()],
+    ),
+    "powers of float64": (
+        lambda x: torch.stack([x**0.3, 0.3**x, x**-0.1, 1.1**x, x ** (1 / 3)]),
+        [SPECIAL.double().abs()],
+    ),
+    "norms of float64": (
+        lambda x: torch.norm(x, 3, 0),
+        [torch.arange(12.0).double().reshape(3, 4) / 7],
+    ),
     "celu of float64": (lambda x: F.celu(x, alpha=2.0), [SPECIAL.double()]),
     "deg2rad of float64": (torch.deg2rad, [torch.linspace(-1, 400, 20).double()]),
     "rad2deg of float64": (torch.rad2deg, [torch.linspace(-1, 7, 20).double()]),

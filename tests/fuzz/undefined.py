@@ -69,9 +69,18 @@ def _of_squares(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Genera
     """Where squares of an input overflow, results are any numbers or NaN."""
     made = plain(step, args, kwargs)
     floats = [x for x in args if isinstance(x, torch.Tensor) and x.is_floating_point()]
-    if all(bool((_finite(x).abs() < _ROOTS[x.dtype]).all()) for x in floats):
+    roots = _OWN_ROOTS if step.target in _IN_OWN_DTYPE else _ROOTS
+    if all(bool((_finite(x).abs() < roots[x.dtype]).all()) for x in floats):
         return made
-    return _or_nan(made, rng)
+    results = list(made) if isinstance(made, (list, tuple)) else [made]
+    changed = [_or_any(x, rng) for x in results]
+    return changed if isinstance(made, (list, tuple)) else changed[0]
+
+
+def _or_any(made: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    chosen = torch.randint(0, 2 * len(_ANY), made.shape, generator=rng)
+    values = torch.tensor(_ANY * 2).to(made.dtype)[chosen]
+    return torch.where(chosen < len(_ANY), values, made)
 
 
 def _with_mean(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
@@ -160,6 +169,10 @@ _ROOTS = {
     torch.float16: float("inf"),
     torch.bfloat16: 1e17,
 }
+
+_OWN_ROOTS = {**_ROOTS, torch.float16: 100.0}
+# They multiply half precision in half precision.
+_IN_OWN_DTYPE = frozenset({"F.normalize", "F.cosine_similarity"})
 
 UNDEFINED: dict[str, Rule] = {
     **dict.fromkeys(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -46,14 +47,33 @@ def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
 def _power_of_number(x: torch.Tensor, y: Number) -> Any:
     """Use roots for exponents 0.5 and -0.5 as PyTorch does, and products for integers.
 
-    At -infinity a root is NaN and a power is not. ONNX Runtime computes integer powers in float64,
-    which is not exact beyond 2^53.
+    At -infinity a root is NaN and a power is not. torch.onnx rounds exponents of float64 to
+    float32. ONNX Runtime computes integer powers in float64, which is not exact beyond 2^53.
     """
     if isinstance(y, int) and y >= 0 and (dtype := torch.result_type(x, y)) in _INTEGERS:
         return _integer_power(x.to(dtype), int(y))
+    if x.dtype == torch.float64 and abs(y) != 0.5 and not _is_single(y):
+        return torch.pow(x, torch.full((), y, dtype=x.dtype, device=x.device))
     if not x.dtype.is_floating_point or y not in (0.5, -0.5):
         return NotImplemented
     return torch.sqrt(x) if y > 0 else torch.rsqrt(x)
+
+
+def _number_to_power(x: Number, y: torch.Tensor) -> Any:
+    """Raise a float64 number: torch.onnx writes it as float32."""
+    if y.dtype != torch.float64 or _is_single(x):
+        return NotImplemented
+    return torch.pow(torch.full((), x, dtype=y.dtype, device=y.device), y)
+
+
+def _is_single(number: Number) -> bool:
+    """Return whether float32 has the number."""
+    try:
+        return (
+            not math.isfinite(number) or struct.unpack("f", struct.pack("f", number))[0] == number
+        )
+    except OverflowError:
+        return False
 
 
 def _integer_power(x: torch.Tensor, y: int) -> torch.Tensor:
@@ -228,6 +248,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.abs.default: _abs,
     aten.sign.default: _sign,
     aten.pow.Tensor_Tensor: _power,
+    aten.pow.Scalar: _number_to_power,
     aten.pow.Tensor_Scalar: _power_of_number,
     aten.ceil.default: _unchanged_if_integral,
     aten.floor.default: _unchanged_if_integral,

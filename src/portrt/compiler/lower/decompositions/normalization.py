@@ -160,6 +160,14 @@ def _cast_first(op: Any) -> Callable[..., Tensor]:
     return decomposed
 
 
+def _double_log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
+    """Decompose float64: ONNX Runtime returns numbers beside NaN and infinity (1.32)."""
+    if x.dtype != torch.float64 or not x.dim():
+        return NotImplemented
+    shifted = x - x.amax(dim, keepdim=True)
+    return shifted - torch.log(torch.exp(shifted).sum(dim, keepdim=True))
+
+
 def _torch_decomposition(op: Any, dtypes: Collection[torch.dtype]) -> Callable[..., Any]:
     """Use PyTorch's decomposition for some dtypes.
 
@@ -175,6 +183,7 @@ def _torch_decomposition(op: Any, dtypes: Collection[torch.dtype]) -> Callable[.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.softmax.int: _cast_first(aten._softmax.default),
     aten.log_softmax.int: _cast_first(aten._log_softmax.default),
+    aten._log_softmax.default: _double_log_softmax,
     aten._native_batch_norm_legit_functional.default: _batch_norm,
     aten._native_batch_norm_legit.no_stats: _batch_norm_without_statistics,
     aten._native_batch_norm_legit_no_training.default: _inference_batch_norm,

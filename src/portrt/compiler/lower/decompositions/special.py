@@ -65,6 +65,14 @@ def _celu(x: Tensor, alpha: float = 1.0) -> Any:
     return torch.where(x > 0, x, torch.expm1(x / alpha) * alpha)
 
 
+def _gelu(x: Tensor, *, approximate: str = "none") -> Any:
+    """Compute float64 exactly: Gelu has the constants of its approximation in float32."""
+    if x.dtype != torch.float64 or approximate == "none":
+        return NotImplemented
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return 0.5 * x * (1 + torch.tanh(inner))
+
+
 def _masked_fill(x: Tensor, mask: Tensor, value: float) -> Any:
     """Fill float64 with the number itself: torch.onnx writes it as float32."""
     if x.dtype != torch.float64:
@@ -126,6 +134,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.celu.default: _celu,
     aten.masked_fill.Scalar: _masked_fill,
     aten.erfc.default: _erfc,
+    aten.gelu.default: _gelu,
     aten.deg2rad.default: _in_float64(math.pi / 180),
     aten.rad2deg.default: _in_float64(180 / math.pi),
     aten.hypot.default: _hypot,
