@@ -179,7 +179,7 @@ def test_a_manifest_says_true_or_false(bad: Any) -> None:
 def test_check_judges_by_the_trust_that_will_be_given(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portrt.files.check_file.judge", lambda *_: YES)
+    monkeypatch.setattr("portrt.files.check_file.check_requirements", lambda *_: YES)
     (block,) = check(file).blocks
     assert (block.outcome, block.engines[0].verdict) == ("fallback", NOT_TRUSTED)
     assert check(file, trust="host-code").outcome == "engine"

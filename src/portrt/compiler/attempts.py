@@ -186,6 +186,7 @@ def _build_blocks(
             for backend, failure in made.failures
         )
         if made.refused_by_all:
+            _say_planned_again(block, made.refused_by_all)
             built.failed.update(made.refused_by_all)
         elif not made.engines:
             errors = [failure for _, failure in made.failures]
@@ -255,15 +256,21 @@ def _nodes_to_exclude(
     names = operator_names(block)
     verdict = verdict_of(failures)
     known = nodes_at_fault(block, failures)
-    excluded = known if known and not whole else names
+    excluded = dict.fromkeys(known if known and not whole else names, verdict)
+    _say_planned_again(block, excluded)
+    return excluded
+
+
+def _say_planned_again(block: Block, excluded: Mapping[str, Verdict]) -> None:
+    names = operator_names(block)
+    reasons = {f"{verdict.reason} (do: {verdict.remedy})" for verdict in excluded.values()}
     logger.warning(
         "%s of the %d operators of %s stay in PyTorch, and the rest is planned again: %s",
-        ", ".join(sorted(known)) if excluded is known else "all",
+        "all" if excluded.keys() >= names else ", ".join(sorted(excluded)),
         len(names),
         block.name,
-        f"{verdict.reason} (do: {verdict.remedy})",
+        "; ".join(sorted(reasons)),
     )
-    return dict.fromkeys(excluded, verdict)
 
 
 def _report_nothing_compiled(

@@ -28,10 +28,14 @@ def _extreme(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 
 def _any(x: torch.Tensor, dim: Dims = None, keepdim: bool = False) -> torch.Tensor:
-    """Count true elements: torch.onnx writes a maximum, which is true for an empty tensor."""
+    """Count true elements: torch.onnx writes a maximum, which is true for an empty tensor.
+
+    Of uint8 the result is uint8; along no dimension it is that of each element.
+    """
     dims = list(range(x.dim())) if dim is None else list(dim)
     counted = (x if x.dtype == torch.bool else x != 0).to(torch.int64)
-    return counted.sum(dims, keepdim) > 0 if x.dim() else counted > 0
+    found = (counted.sum(dims, keepdim) if dims and x.dim() else counted) > 0
+    return found.to(torch.uint8) if x.dtype == torch.uint8 else found
 
 
 def _all_true(x: torch.Tensor) -> torch.Tensor:
@@ -41,6 +45,18 @@ def _all_true(x: torch.Tensor) -> torch.Tensor:
 
 def _any_of_one(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
     return _any(x, [dim], keepdim)
+
+
+def _all(x: torch.Tensor, dim: Dims = None, keepdim: bool = False) -> Any:
+    """Write calls that torch.onnx gets wrong: of uint8, and along no dimension."""
+    if x.dtype != torch.uint8 and (dim is None or list(dim)):
+        return NotImplemented
+    found = _any(x == 0, dim, keepdim).logical_not()
+    return found.to(torch.uint8) if x.dtype == torch.uint8 else found
+
+
+def _all_of_one(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
+    return _all(x, [dim], keepdim)
 
 
 def _position(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
@@ -176,6 +192,9 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._is_any_true.default: _any,
     aten.amax.default: _extreme(torch.amax),
     aten.amin.default: _extreme(torch.amin),
+    aten.all.default: _all,
+    aten.all.dim: _all_of_one,
+    aten.all.dims: _all,
     aten.any.default: _any,
     aten.any.dim: _any_of_one,
     aten.any.dims: _any,
