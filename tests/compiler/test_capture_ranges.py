@@ -71,6 +71,20 @@ def test_guards_of_the_model_bring_no_others() -> None:
         assert_same(module(*inputs), function(*inputs), 1e-2, 1e-2)
 
 
+SIDE = Dim("side", min=1, max=8)
+
+
+@pytest.mark.parametrize("windows", [[1, 2], [1, 1], [2, 2]], ids=str)
+def test_lowering_asks_no_size_whether_it_is_a_multiple(windows: list[int]) -> None:
+    def function(x: Any) -> Any:
+        return nn.functional.adaptive_max_pool2d(x * 2, windows, return_indices=True)
+
+    module = compiled(function, randn(3, 4, 4), dynamic_shapes=({1: SIDE, 2: SIDE},))
+    for size in (4, 2, 7):
+        x = randn(3, size, size)
+        assert_same(module(x), function(x), 1e-6, 1e-6)
+
+
 def test_keyword_inputs_are_joined_too(caplog: pytest.LogCaptureFixture) -> None:
     model = lambda_module(lambda x, *, y: x + y)()
     part = ranged((1, 4), (3, 4), (8, 4))

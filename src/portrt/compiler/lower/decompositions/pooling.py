@@ -1,4 +1,4 @@
-"""Average pooling where ONNX's differs, and its gradient.
+"""Pooling where ONNX's differs, and the gradient of average pooling.
 
 Gradients are products with one matrix per dimension: rows @ gradient @ columns, where a column of
 a matrix has 1/n at the n positions of its window.
@@ -72,6 +72,30 @@ def _adaptive(rank: int) -> Callable[..., Tensor]:
                 continue
             x = _window_means(x, axis, windows)
         return x
+
+    return pooled
+
+
+def _adaptive_max(rank: int) -> Callable[..., Any]:
+    """Compute adaptive max pooling of one window, and of sizes that are multiples of the windows.
+
+    torch's own form adds a guard that dynamic sizes are multiples, which narrows their ranges.
+    """
+    pool = aten.max_pool2d_with_indices if rank == 2 else aten.max_pool3d_with_indices
+
+    def pooled(x: Tensor, output_size: Sequence[int]) -> Any:
+        sizes = x.shape[-rank:]
+        if all(type(windows) is int and windows == 1 for windows in output_size):
+            places = x.flatten(-rank).argmax(-1, keepdim=True)
+            for _ in range(rank - 1):
+                places = places.unsqueeze(-1)
+            return x.amax(list(range(-rank, 0)), True), places
+        if not all(type(size) is int for size in (*sizes, *output_size)):
+            return NotImplemented
+        pairs = list(zip(sizes, output_size, strict=True))
+        if not all(windows > 0 and size % windows == 0 for size, windows in pairs):
+            return NotImplemented
+        return pool(x, [size // windows for size, windows in pairs])
 
     return pooled
 
@@ -157,6 +181,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.avg_pool3d.default: _avg_pool(torch.nn.functional.avg_pool3d, 3),
     aten._adaptive_avg_pool2d.default: _adaptive(2),
     aten._adaptive_avg_pool3d.default: _adaptive(3),
+    aten.adaptive_max_pool2d.default: _adaptive_max(2),
+    aten.adaptive_max_pool3d.default: _adaptive_max(3),
     aten._adaptive_avg_pool2d_backward.default: _adaptive_backward,
     aten.avg_pool2d_backward.default: _avg_backward,
 }
