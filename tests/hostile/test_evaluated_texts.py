@@ -257,3 +257,20 @@ def test_a_field_of_a_later_torch_may_hold_numbers_and_names(whole: bytes, tmp_p
     new = {"kind": "some_name", "numbers": [1, 2.5, None, True], "empty": {}}
     path.write_bytes(edited(whole, lambda tree: tree.update(new_in_a_later_torch=new)))
     torch.testing.assert_close(portrt.load(path).module()(X), model()(X))
+
+
+@pytest.mark.parametrize("leaves", [0, 2], ids=["none", "two"])
+def test_a_structure_of_other_inputs_is_an_error_of_portrt(
+    leaves: int, whole: bytes, tmp_path: Path
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        signature = _call_signature(tree)
+        spec = json.loads(signature["in_spec"])
+        positional = spec[1]["children_spec"][0]
+        positional["children_spec"] = positional["children_spec"] * leaves
+        signature["in_spec"] = json.dumps(spec)
+
+    path = tmp_path / "a.pt2"
+    path.write_bytes(edited(whole, edit))
+    with pytest.raises(PackageError, match="do not fit its input structure"):
+        files.profile(path, calls=1)

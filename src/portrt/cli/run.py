@@ -44,7 +44,7 @@ def command(
     import torch
     from torch.utils import _pytree as pytree
 
-    from portrt.graphs.program_inputs import flat_signature
+    from portrt.graphs.program_inputs import call_arguments, flat_signature
     from portrt.runtime import policy, report
     from portrt.runtime.load import load
     from portrt.runtime.random_inputs import random_inputs
@@ -59,7 +59,7 @@ def command(
     names = flat_signature(program)
     flat = random_inputs(program, seed) if use_random else read_inputs(inputs, names)
     flat = [item.to(device) if isinstance(item, torch.Tensor) else item for item in flat]
-    args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+    args, kwargs = call_arguments(program, flat)
     module = program.module()
     chosen = policy(fallback=fallback, engines=engines or None, trust=trusts or None)
     with chosen, torch.no_grad():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputSpec, TensorArgument
+
+from portrt.errors import PackageError
 
 
 def flat_signature(program: ExportedProgram) -> list[str]:
@@ -21,6 +26,26 @@ def user_input_nodes(program: ExportedProgram) -> dict[str, torch.fx.Node]:
         if spec.kind.name == "USER_INPUT"
     ]
     return {name: nodes[name] for name in names}
+
+
+def call_arguments(program: ExportedProgram, flat: Sequence[Any]) -> tuple[Any, Any]:
+    """Return args and kwargs of a call from its flat inputs.
+
+    Raises:
+        PackageError: The program's input structure is not that of its inputs.
+    """
+    from torch.utils import _pytree as pytree
+
+    spec = program.call_spec.in_spec
+    try:
+        args, kwargs = pytree.tree_unflatten(list(flat), spec)  # type: ignore[arg-type]
+    except Exception as err:
+        raise PackageError(
+            f"the program's {len(flat)} inputs do not fit its input structure: {err!s:.300}",
+            "a structure of arguments and keyword arguments with as many leaves",
+            "get the file again from where it was made, or compile the model again",
+        ) from err
+    return args, kwargs
 
 
 def output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:

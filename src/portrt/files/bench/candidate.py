@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from portrt.engines.onnxruntime.types import value_over
 from portrt.errors import PackageError, PortrtError
 from portrt.files.profiling.measure import only, wait
 from portrt.format.manifest import decode
 from portrt.format.onnx_wire import external_fault
-from portrt.graphs.program_inputs import flat_signature
+from portrt.graphs.program_inputs import call_arguments, flat_signature
 from portrt.runtime import policy
 from portrt.runtime.calls import engine_calls
 from portrt.runtime.load import load
@@ -55,7 +54,7 @@ def _measure(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["bare"]:
         call, ran = _bare_session(program, flat), ["onnxruntime"]
     else:
-        args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+        args, kwargs = call_arguments(program, flat)
         module = module_of(program)
         call = lambda: module(*args, **kwargs)  # noqa: E731
         call()

@@ -26,7 +26,7 @@ from portrt.errors import EngineError, InputError, PortrtError, SettingsError
 from portrt.files.profiling.result import BlockProfile, FileProfile
 from portrt.files.profiling.source_nodes import SourceNode, printable, source_nodes
 from portrt.graphs.node_names import nodes_of_layer
-from portrt.graphs.program_inputs import flat_signature
+from portrt.graphs.program_inputs import call_arguments, flat_signature
 from portrt.runtime.calls import is_engine_operator
 from portrt.runtime.input_check import output_shapes
 from portrt.runtime.load import load
@@ -127,12 +127,8 @@ class _Measurement:
     def __init__(
         self, program: ExportedProgram, flat: Sequence[Any], device: torch.device, calls: int
     ) -> None:
-        from torch.utils import _pytree as pytree
-
-        spec = program.call_spec.in_spec
-        assert spec is not None
         module = module_of(program)
-        args, kwargs = pytree.tree_unflatten(list(flat), spec)
+        args, kwargs = call_arguments(program, flat)
         self._device, self._calls = device, calls
         self.blocks: list[BlockProfile] = []
         self.call_seconds = seconds_per_call(lambda: module(*args, **kwargs), device, calls)
