@@ -259,18 +259,48 @@ def test_a_field_of_a_later_torch_may_hold_numbers_and_names(whole: bytes, tmp_p
     torch.testing.assert_close(portrt.load(path).module()(X), model()(X))
 
 
-@pytest.mark.parametrize("leaves", [0, 2], ids=["none", "two"])
+def _inputs_of(spec: Any, count: int) -> None:
+    positional = spec["children_spec"][0]
+    positional["children_spec"] = positional["children_spec"] * count
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: _inputs_of(spec, 0),
+        lambda spec: _inputs_of(spec, 2),
+        lambda spec: spec.update(children_spec=[]),
+        lambda spec: spec.update(children_spec=spec["children_spec"][:1]),
+    ],
+    ids=["no input", "two inputs", "nothing", "no keywords"],
+)
 def test_a_structure_of_other_inputs_is_an_error_of_portrt(
-    leaves: int, whole: bytes, tmp_path: Path
+    change: Callable[[dict[str, Any]], None], whole: bytes, tmp_path: Path
 ) -> None:
     def edit(tree: dict[str, Any]) -> None:
         signature = _call_signature(tree)
         spec = json.loads(signature["in_spec"])
-        positional = spec[1]["children_spec"][0]
-        positional["children_spec"] = positional["children_spec"] * leaves
+        change(spec[1])
         signature["in_spec"] = json.dumps(spec)
 
     path = tmp_path / "a.pt2"
     path.write_bytes(edited(whole, edit))
     with pytest.raises(PackageError, match="do not fit its input structure"):
         files.profile(path, calls=1)
+
+
+@pytest.mark.parametrize("argument", [{"as_int": 5}, {"as_none": True}], ids=str)
+def test_an_input_that_the_graph_lacks_is_an_error_of_portrt(
+    argument: dict[str, Any], whole: bytes, tmp_path: Path
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        tree["graph_module"]["signature"]["input_specs"][-1]["user_input"]["arg"] = argument
+
+    path = tmp_path / "a.pt2"
+    path.write_bytes(edited(whole, edit))
+    for use in (
+        lambda: files.profile(path, calls=1),
+        lambda: portrt.load(path, output_format="module"),
+    ):
+        with pytest.raises(PackageError, match="inputs that its graph lacks"):
+            use()

@@ -18,13 +18,24 @@ def flat_signature(program: ExportedProgram) -> list[str]:
 
 
 def user_input_nodes(program: ExportedProgram) -> dict[str, torch.fx.Node]:
-    """Return name -> placeholder of the flat inputs, in call order."""
+    """Return name -> placeholder of the flat inputs, in call order.
+
+    Raises:
+        PackageError: The program's signature names an input that its graph lacks.
+    """
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = [
         spec.arg.name
         for spec in program.graph_signature.input_specs
         if spec.kind.name == "USER_INPUT"
     ]
+    missing = [name for name in names if name not in nodes]
+    if missing:
+        raise PackageError(
+            f"the program's signature has inputs that its graph lacks: {missing!r:.300}",
+            "a placeholder for each input",
+            "get the file again from where it was made, or compile the model again",
+        )
     return {name: nodes[name] for name in names}
 
 
@@ -38,7 +49,7 @@ def call_arguments(program: ExportedProgram, flat: Sequence[Any]) -> tuple[Any, 
 
     spec = program.call_spec.in_spec
     try:
-        args, kwargs = pytree.tree_unflatten(list(flat), spec)  # type: ignore[arg-type]
+        args, kwargs = pytree.tree_unflatten(list(flat), spec)
     except Exception as err:
         raise PackageError(
             f"the program's {len(flat)} inputs do not fit its input structure: {err!s:.300}",

@@ -127,8 +127,8 @@ class _Measurement:
     def __init__(
         self, program: ExportedProgram, flat: Sequence[Any], device: torch.device, calls: int
     ) -> None:
-        module = module_of(program)
         args, kwargs = call_arguments(program, flat)
+        module = module_of(program)
         self._device, self._calls = device, calls
         self.blocks: list[BlockProfile] = []
         self.call_seconds = seconds_per_call(lambda: module(*args, **kwargs), device, calls)
