@@ -16,6 +16,12 @@ ANY = ("",)
 _COUNT = "nodes_put_before"
 
 
+def cast_source(value: ir.Value) -> ir.Value | None:
+    """Return what a value was cast from; None if no Cast made it."""
+    made = value.producer()
+    return made.inputs[0] if made is not None and made.op_type == "Cast" else None
+
+
 def add_node(
     before: ir.Node,
     kind: str,

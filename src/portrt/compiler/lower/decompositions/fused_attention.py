@@ -29,13 +29,15 @@ def _attention(
 
 def _logsumexp(query: Tensor, key: Tensor, bias: Any, causal: bool, scale: Any) -> Tensor:
     """Return the logarithms of the softmax denominators, in float32."""
+    scores = _scores(query.float(), key.float(), causal, scale)
+    return torch.logsumexp(scores if bias is None else scores + bias, -1)
+
+
+def _scores(query: Tensor, key: Tensor, causal: bool, scale: Any) -> Tensor:
+    """Return the scaled products, minus infinity for later positions if `causal`."""
     factor = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = torch.matmul(query.float(), key.float().transpose(-2, -1)) * factor
-    if causal:
-        scores = scores.masked_fill(_after(query, key), -torch.inf)
-    if bias is not None:
-        scores = scores + bias
-    return torch.logsumexp(scores, -1)
+    scores: Tensor = torch.matmul(query, key.transpose(-2, -1)) * factor
+    return scores.masked_fill(_after(query, key), -torch.inf) if causal else scores
 
 
 def _of_float64(
@@ -58,10 +60,7 @@ def _of_float64(
     if enable_gqa:
         count = query.shape[-3] // key.shape[-3]
         key, value = (x.repeat_interleave(count, -3) for x in (key, value))
-    factor = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = torch.matmul(query, key.transpose(-2, -1)) * factor
-    if is_causal:
-        scores = scores.masked_fill(_after(query, key), -torch.inf)
+    scores = _scores(query, key, is_causal, scale)
     if attn_mask is not None:
         is_bool = attn_mask.dtype == torch.bool
         scores = scores.masked_fill(~attn_mask, -torch.inf) if is_bool else scores + attn_mask

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import add_constant, add_node, replace_node
+from portrt.compiler.convert.onnx_nodes import add_constant, add_node, cast_source, replace_node
 
 _INT32, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 # Sums of values that were cast from one of these are exact as they are.
@@ -42,8 +42,7 @@ def _is_inexact(node: ir.Node) -> bool:
     x = node.inputs[0]
     if x is None or x.dtype not in (_INT32, _INT64):
         return False
-    made = x.producer()
-    source = made.inputs[0] if made is not None and made.op_type == "Cast" else None
+    source = cast_source(x)
     return x.dtype == _INT32 or source is None or source.dtype not in _SMALL_INTEGERS
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from portrt.compiler.convert.onnx_nodes import add_node
+from portrt.compiler.convert.onnx_nodes import add_node, cast_source
 
 _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
@@ -34,8 +34,7 @@ def _accumulates(node: ir.Node) -> bool:
     if node.domain or (node.op_type != "CumSum" and not _is_product(node)):
         return False
     x = node.inputs[-1 if node.op_type == "Scan" else 0]
-    made = None if x is None else x.producer()
-    source = made.inputs[0] if made is not None and made.op_type == "Cast" else None
+    source = None if x is None else cast_source(x)
     is_half = source is not None and source.dtype in _HALF
     return x is not None and x.dtype == _FLOAT and not is_half
 

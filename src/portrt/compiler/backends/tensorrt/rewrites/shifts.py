@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from portrt.compiler.backends.tensorrt.rewrites.rule import Rule, constant, node_of
+from portrt.compiler.convert.onnx_nodes import cast_source
 
 _UINT8, _INT32, _INT64 = ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64
 _UNSIGNED = {(ir.DataType.UINT32, _INT32), (ir.DataType.UINT64, _INT64)}
@@ -159,8 +160,7 @@ def _source(value: ir.Value | None) -> ir.Value | None:
     """Return a constant, a byte, or what a value was cast to uint32 or uint64 from, or None."""
     if value is None or value.const_value is not None or value.dtype == _UINT8:
         return value
-    node = value.producer()
-    return node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return cast_source(value)
 
 
 def _as(op: Any, value: ir.Value | None, dtype: ir.DataType) -> Any:
