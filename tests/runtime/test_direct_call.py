@@ -211,6 +211,10 @@ def test_a_loaded_file_as_a_module(two: Any, tmp_path: Any, through_graph: list[
     with torch.no_grad():
         for _ in range(3):
             equal(module(x, x), Two().eval()(x, x))
+        assert not through_graph
+        assert module.graph  # has torch read the program
+        for _ in range(3):
+            equal(module(x, x), Two().eval()(x, x))
     assert len(through_graph) == 1
 
 

@@ -65,6 +65,9 @@ class Archive:
         LoadError: The file is missing, not a zip file, truncated, or not a torch.export archive.
     """
 
+    # The file's bytes, once it is mapped: the path may be another file by the time of a later read.
+    memory: Any = None
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.records = self._read_records()
@@ -157,9 +160,12 @@ class Archive:
         record = self.record(name)
         if record.size > max_bytes:
             raise self._error(f"has {record.size} bytes in {name!r}", f"at most {max_bytes}")
-        with self._open() as file:
-            file.seek(record.offset)
-            content = file.read(record.size)
+        if self.memory is not None:
+            content = bytes(self.memory[record.offset : record.offset + record.size])
+        else:
+            with self._open() as file:
+                file.seek(record.offset)
+                content = file.read(record.size)
         self.check_crc(name, content)
         return content
 

@@ -81,6 +81,7 @@ class LoadedBlock:
             InputError: The inputs do not match the signature.
             NoUsableEngineError: The policy allows nothing that can run the block here.
         """
+        check_inputs(self.signature, inputs)
         shapes = self._known_shapes.get(tuple([tensor.shape for tensor in inputs]))
         if shapes is None:
             shapes = self._new_shapes(inputs)

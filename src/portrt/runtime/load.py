@@ -8,11 +8,10 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Literal, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch.export import ExportedProgram
 
 from portrt import forks, torch_internals
 from portrt.arguments import as_names
@@ -20,14 +19,17 @@ from portrt.errors import LoadError, PortrtError
 from portrt.format import manifest as manifests
 from portrt.format.archive import MODEL, Archive, EngineCall, engine_calls
 from portrt.format.memory_map import map_file
+from portrt.format.one_call import one_call
 from portrt.format.program_check import check_program, operators_of
-from portrt.graphs.nested import graph_modules
 from portrt.progress import progress_bar
 from portrt.runtime.calls import engine_calls as calls_of_program
 from portrt.runtime.op import register
 from portrt.runtime.policy import CONTEXT, Policy, effective
 from portrt.runtime.trust import mark_trusted
 from portrt.targets.trust import HOST_CODE, PICKLE
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 logger = logging.getLogger(__name__)
 
@@ -171,35 +173,82 @@ def load(
     pickled = PICKLE in (permitted or ())
     check_program(archive, model, pickled=pickled)
     register()
-    try:
-        mapped = map_file(str(archive.path))
-        operators = operators_of(model)
-        program = torch_internals.read_program(archive, mapped, operators, pickled=pickled)
-        if policy != Policy():
-            _store_policy(program, policy)
-        module = _module_of(program) if output_format == "module" else None
-    except PortrtError:
-        raise
-    except Exception as err:
-        fault = torch_internals.reading_fault(err)
-        raise LoadError(
-            f"torch {torch.__version__} cannot read the program in {str(path)!r}: {fault}",
-            "a program that this version of torch reads",
-            "use the torch version that wrote the file, or a newer one",
-        ) from err
+    archive.memory = map_file(str(archive.path))
+    loaded: ExportedProgram | torch.nn.Module | None = None
+    if output_format == "module":
+        loaded = _unread(archive, model, policy, pickled)
+    if loaded is None:
+        program = _program(archive, operators_of(model), policy, pickled)
+        loaded = _module_of(archive, program) if output_format == "module" else program
     if HOST_CODE in trusted:
         for engine in (engine for call in calls for engine in call.manifest.engines):
             for blob in engine.blobs:
                 mark_trusted(blob.sha256)
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
-    return program if module is None else module
+    return loaded
 
 
-def _module_of(program: ExportedProgram) -> torch.nn.Module:
+def _program(
+    archive: Archive,
+    operators: Iterable[str],
+    policy: Policy,
+    pickled: bool,
+    constants: Mapping[str, torch.Tensor] | None = None,
+) -> ExportedProgram:
+    """Have torch read the program of a mapped archive, with these tensors for some constants."""
+    from portrt.torch_internals import read_program  # imports torch.export, which takes a second
+
+    with _reading(archive):
+        program = read_program(archive, archive.memory, operators, pickled=pickled)
+        program.constants.update(constants or {})
+        if policy != Policy():
+            _store_policy(program, policy)
+    return program
+
+
+def _module_of(archive: Archive, program: ExportedProgram) -> torch.nn.Module:
     from portrt.runtime.module import module_of  # imported only if a module is wanted
 
-    return module_of(program)
+    with _reading(archive):
+        return module_of(program)
+
+
+def _unread(archive: Archive, model: Any, policy: Policy, pickled: bool) -> torch.nn.Module | None:
+    """Return the module of a program that torch need not read before it is called; None if not."""
+    call = one_call(archive, model)
+    if call is None:
+        return None
+    from portrt.runtime.unread_module import unread_module
+
+    operators = operators_of(model)
+
+    def read(constants: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+        return _module_of(archive, _program(archive, operators, policy, pickled, constants))
+
+    if policy != Policy():
+        call = dataclasses.replace(call, text=_with_policy(call.text, policy))
+    blobs = [
+        torch.frombuffer(archive.memory, dtype=torch.uint8, count=item.size, offset=item.offset)
+        for _, item in call.blobs
+    ]
+    return unread_module(call, blobs, read)
+
+
+@contextlib.contextmanager
+def _reading(archive: Archive) -> Iterator[None]:
+    """Turn what torch raises into a LoadError."""
+    try:
+        yield
+    except PortrtError:
+        raise
+    except Exception as err:
+        fault = torch_internals.reading_fault(err)
+        raise LoadError(
+            f"torch {torch.__version__} cannot read the program in {str(archive.path)!r}: {fault}",
+            "a program that this version of torch reads",
+            "use the torch version that wrote the file, or a newer one",
+        ) from err
 
 
 def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool | None) -> None:
@@ -228,11 +277,17 @@ def verify_digests(archive: Archive, calls: Sequence[EngineCall], progress: bool
 
 def _store_policy(program: ExportedProgram, policy: Policy) -> None:
     """Store the policy in the manifests, so that it stays with the program."""
+    from portrt.graphs.nested import graph_modules
+
     for node in calls_of_program(program):
-        entry = manifests.parse(node.args[2])
-        # Field by field, which keeps stored names that this version of portrt does not know.
-        given = dataclasses.asdict(policy)
-        entry["policy"].update({key: value for key, value in given.items() if value is not None})
-        node.update_arg(2, manifests.encode(entry))
+        node.update_arg(2, _with_policy(node.args[2], policy))
     for module in graph_modules(program.graph_module):
         module.recompile()
+
+
+def _with_policy(manifest: str, policy: Policy) -> str:
+    entry = manifests.parse(manifest)
+    # Field by field, which keeps stored names that this version of portrt does not know.
+    given = dataclasses.asdict(policy)
+    entry["policy"].update({key: value for key, value in given.items() if value is not None})
+    return manifests.encode(entry)
