@@ -46,6 +46,7 @@ class BackendInfo:
         tf32: Whether it multiplies float32 in TF32 on a GPU, which widens the tolerance of checks.
         gpus_in_key: Whether engines depend on the GPUs of the machine that builds them.
         documentation: URL of the library's documentation.
+        by_default: Whether `compile` builds its engines where `engines=` is not given.
 
     Raises:
         ValueError: The name or the version rule is invalid.
@@ -62,6 +63,7 @@ class BackendInfo:
     tf32: bool = False
     gpus_in_key: bool = False
     documentation: str = ""
+    by_default: bool = True
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -128,6 +130,15 @@ _ROWS = (
         install="pip install onnxruntime",
         documentation="https://onnxruntime.ai/docs/",
     ),
+    BackendInfo(
+        name="openvino",
+        runtime="portrt.engines.openvino.runtime:OpenVINORuntime",
+        builder="portrt.compiler.backends.openvino.build:OpenVINOBuilder",
+        libraries=("openvino",),
+        install="pip install 'portrt[openvino]'",
+        documentation="https://docs.openvino.ai/",
+        by_default=False,
+    ),
 )
 
 # In the default order of preference.
@@ -146,6 +157,11 @@ def known() -> Sequence[BackendInfo]:
 def names() -> tuple[str, ...]:
     """Return the names of all backends, in the default order of preference."""
     return tuple(row.name for row in known())
+
+
+def default_names() -> tuple[str, ...]:
+    """Return the names of the backends that engines are built for where none is named."""
+    return tuple(name for name in names() if (row := find(name)) is None or row.by_default)
 
 
 def find(name: str) -> BackendInfo | None:

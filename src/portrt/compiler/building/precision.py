@@ -169,6 +169,7 @@ def simulated_check(
 # (backend, precision) -> reason why its engines stay in float32.
 KEPT_IN_FLOAT32 = {
     ("onnxruntime", "bf16"): "ONNX Runtime has no bfloat16 kernels for a CPU",
+    ("openvino", "fp16"): "OpenVINO computes float16 in float32 on a CPU",
 }
 
 

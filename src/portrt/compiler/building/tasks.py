@@ -69,7 +69,7 @@ def tasks_for(settings: Settings) -> list[EngineTask]:
         BackendUnavailableError: A name is unknown, none of them can be built here, or one cannot
             although `require_engines` is set.
     """
-    requests = settings.engines or tuple(EngineRequest(name) for name in backends.names())
+    requests = settings.engines or tuple(EngineRequest(name) for name in backends.default_names())
     found: list[EngineTask] = []
     refused: list[str] = []
     remedies: list[str] = []

@@ -72,8 +72,11 @@ def groups_of(
     is_full_model = not is_branch and len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
     groups: list[Group] = []
     dropped: list[tuple[torch.fx.Node, Verdict]] = []
+    constant: set[torch.fx.Node] = set()
     for group in proposed:
-        verdict = _verdict_on_group(group, graph_module, weights, settings, is_full_model)
+        verdict = _verdict_on_group(group, graph_module, weights, constant, settings, is_full_model)
+        if verdict.code == _CONSTANT.code:
+            constant.update(group)
         if verdict:
             groups.append(group)
             _return_tensors_only(graph_module.graph, group)
@@ -175,11 +178,12 @@ def _verdict_on_group(
     group: Group,
     graph_module: torch.fx.GraphModule,
     weights: Mapping[str, Any],
+    constant: set[torch.fx.Node],
     settings: Settings,
     is_full_model: bool,
 ) -> Verdict:
     members = set(group)
-    sources = {source for node in group for source in node.all_input_nodes} - members
+    sources = {source for node in group for source in node.all_input_nodes} - members - constant
     if all(source.name in weights or not _is_given(source) for source in sources):
         return _CONSTANT
     small = _small([group], graph_module, settings.min_block_size)

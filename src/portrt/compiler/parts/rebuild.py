@@ -54,7 +54,7 @@ def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
     """Yield the backends that can build and run an engine here, in order of preference."""
     for name in backends.names():
         runtime, builder = registry.runtime(name), builders.builder(name)
-        allowed = policy.engines is None or name in policy.engines
+        allowed = name in (policy.engines or backends.default_names())
         if allowed and runtime.can_run(device.type) and builder.can_build():
             yield name
 
