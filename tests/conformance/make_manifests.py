@@ -459,6 +459,8 @@ def bad_values() -> Iterator[Case]:
         "tensorrt": (10, None, ["10.0"]),
         "tensorrt_rtx": (1.7, None),
         "onnxruntime": (1.23, None),
+        "torch": (2.13, None, ["2.13.0"]),
+        "cpu_features": ("avx2", 5, [5], ["avx2", "avx2"], None),
     }.items():
         path = f"/engines/0/requires/{key}"
         for value in values:

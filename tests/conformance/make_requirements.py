@@ -12,6 +12,14 @@ CPU = {"os": "linux", "arch": "x86_64"}
 ORT = {"device": ["cpu"], "onnxruntime": "1.23"}
 RTX = {"device": ["cuda"], "compute_capabilities": ["8.6", "8.9"], "tensorrt_rtx": "1.7.1.116"}
 TRT = {"device": ["cuda"], "compute_capabilities": ["8.9"], "tensorrt": "10.13.3.9"}
+CODE = {
+    "device": ["cpu"],
+    "os": ["linux"],
+    "arch": ["x86_64"],
+    "cpu_features": ["avx2", "fma"],
+    "torch": "2.13.0",
+    "host_code": True,
+}
 LEAN = {**TRT, "version_compatible": True}
 INSIDE = {**LEAN, "lean_runtime": "inside"}
 OUTSIDE = {**LEAN, "lean_runtime": "outside"}
@@ -150,6 +158,50 @@ def libraries() -> Iterator[Case]:
     yield case("any tensorrt_rtx", "tensorrt_rtx", any_release, machine, "ok")
 
 
+def machine_code() -> Iterator[Case]:
+    def code(name: str, found: str, machine: dict[str, Any] = CPU, **more: Any) -> Case:
+        return case(name, "inductor", {**CODE, **more}, machine, found, "cpu")
+
+    for version, found in (
+        ("2.13.0", "ok"),
+        ("2.13.0+cpu", "ok"),
+        ("2.13.0+cu130", "ok"),
+        ("2.13", "ok"),
+        ("2.13.1", "library_version"),
+        ("2.12.0", "library_version"),
+        ("2.14.0", "library_version"),
+        ("none", "library_missing"),
+    ):
+        machine = {**CPU, "versions": {"torch": version}}
+        yield code(f"torch 2.13.0, and {version}", found, machine)
+    for features, found in (
+        (["avx2", "fma"], "ok"),
+        (["avx2", "avx512f", "fma"], "ok"),
+        (["avx2"], "wrong_platform"),
+        (["avx", "fma"], "wrong_platform"),
+        ([], "wrong_platform"),
+    ):
+        machine = {**CPU, "cpu_features": features}
+        yield code(f"machine code for avx2 and fma, and {features}", found, machine)
+    yield code("machine code, and a CPU that is not known", "ok")
+    yield code("machine code for any CPU", "ok", {**CPU, "cpu_features": []}, cpu_features=[])
+    arm = {"os": "linux", "arch": "aarch64", "cpu_features": ["asimd"]}
+    yield code("machine code, and another arch", "wrong_platform", arm)
+    old = {**CPU, "cpu_features": ["avx"], "versions": {"torch": "2.12.0"}}
+    yield code("the CPU before the library", "wrong_platform", old)
+    gpu = {**CODE, "device": ["cuda"], "compute_capabilities": ["8.9"]}
+    for machine, found in (
+        (GPU, "ok"),
+        ({**GPU, "compute_capability": "9.0"}, "wrong_gpu"),
+        (CPU, "no_gpu"),
+    ):
+        sm = machine.get("compute_capability")
+        yield case(f"machine code for the GPU 8.9, and {sm}", "inductor", gpu, machine, found)
+    ort = {**ORT, "cpu_features": ["avx2"]}
+    machine = {**CPU, "cpu_features": ["avx"]}
+    yield case("a CPU for any backend", "onnxruntime", ort, machine, "wrong_platform", "cpu")
+
+
 def tensorrt() -> Iterator[Case]:
     def trt(
         name: str, requires: dict[str, Any], machine: dict[str, Any], code: str, library: str = ""
@@ -269,4 +321,4 @@ def versions_outside(trt: Any) -> Iterator[Case]:
 
 
 def cases() -> list[Case]:
-    return [*platforms(), *gpus(), *libraries(), *tensorrt()]
+    return [*platforms(), *gpus(), *libraries(), *machine_code(), *tensorrt()]

@@ -11,6 +11,7 @@ ENV_DIR = "PORTRT_CACHE_DIR"
 ENV_BYTES = "PORTRT_CACHE_BYTES"
 _OFF = ("", "off")
 TIMING = "timing"
+INDUCTOR = "inductor"
 _DEFAULT_BYTES = 10_000_000_000
 
 
@@ -34,6 +35,18 @@ def timing_cache_folder(setting: str | None = None) -> Path | None:
     except OSError:
         return None
     return folder / TIMING
+
+
+def inductor_folder(setting: str | None = None) -> Path | None:
+    """Return the folder of Inductor's own cache; None if the cache is off or not writable."""
+    folder = cache_folder(setting)
+    if folder is None:
+        return None
+    try:
+        (folder / INDUCTOR).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / INDUCTOR
 
 
 def cache_limit_bytes() -> int:

@@ -47,8 +47,7 @@ class Block:
     Attributes:
         name: Name of the block, unique in the program.
         program: The nodes before conversion, with weights lifted to trailing user inputs. Its
-            inputs are the block's inputs in call order, then `weights` in order. Functional; every
-            device is CPU.
+            inputs are the block's inputs in call order, then `weights` in order. Functional.
         weights: Names of the weights in the weights image.
         inputs: Inputs in call order, as the manifest stores them.
         outputs: Outputs in order; a dynamic dimension is a size expression.
@@ -68,6 +67,13 @@ class Block:
     def signature(self) -> Signature:
         """Return the inputs and outputs of the block."""
         return Signature(self.name, self.inputs, self.outputs)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the block's inputs; that of a stored source is the CPU."""
+        placeholder = next(iter(self.program.graph.find_nodes(op="placeholder")))
+        device: torch.device = placeholder.meta["val"].device
+        return device
 
 
 @dataclass(frozen=True)

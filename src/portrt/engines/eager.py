@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from portrt import torch_internals
-from portrt.engines.base import LayerTime, Session, fits
-from portrt.errors import EngineError, LoadError, PackageError, brief
+from portrt.engines.base import LayerTime, Session
+from portrt.engines.outputs import own_outputs
+from portrt.errors import EngineError, LoadError, PackageError
 from portrt.format.manifest import Signature
 from portrt.weights import WeightsImage
 
@@ -85,27 +86,7 @@ class SourceSession(Session):
                 "inputs for which the model itself runs",
                 "run the uncompiled model on these inputs; if it works, report the model",
             ) from err
-        found = [(tuple(result.shape), result.dtype) for result in results]
-        wanted = list(zip(shapes, self._dtypes, strict=True))
-        if len(found) != len(wanted) or not all(
-            fits(shape, size) and dtype == kind
-            for (shape, dtype), (size, kind) in zip(found, wanted, strict=True)
-        ):
-            raise EngineError(
-                f"{self._label} gave {brief(found, 400)}",
-                f"{brief(shapes, 400)} of {brief(self._dtypes, 400)}, as in its manifest",
-                "compile the model again, and report it",
-            )
-        outputs: list[torch.Tensor] = []
-        for result in results:
-            address = result.untyped_storage().data_ptr()
-            # An operator must not return its inputs, or one tensor twice, and torch.compile relies
-            # on the strides of the fake kernel.
-            if address in taken or not result.is_contiguous():
-                result = result.clone(memory_format=torch.contiguous_format)
-            taken.add(result.untyped_storage().data_ptr())
-            outputs.append(result)
-        return outputs
+        return own_outputs(self._label, results, shapes, self._dtypes, taken)
 
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int

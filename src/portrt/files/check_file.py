@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class Target:
             as not installed.
         cuda: The newest CUDA version that the GPU's driver supports, such as "12.4".
         lean_library: Release of the TensorRT lean library file there; "none" where there is none.
+        cpu_features: Instruction sets of its CPU, as Linux names them, such as "avx2".
     """
 
     os: str | None = None
@@ -54,6 +55,7 @@ class Target:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cuda: str | None = None
     lean_library: str | None = None
+    cpu_features: Sequence[str] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -84,8 +86,16 @@ class Target:
         versions = {name: "" if v == "none" else v for name, v in self.versions.items()}
         gpu_reason = "the target has no GPU (sm=...)"
         lean = None if self.lean_library is None else self._lean_library
+        features = None if self.cpu_features is None else frozenset(self.cpu_features)
         return Machine(
-            self.os, self.arch, self.compute_capability, gpu_reason, versions, self.cuda, lean
+            self.os,
+            self.arch,
+            self.compute_capability,
+            gpu_reason,
+            versions,
+            self.cuda,
+            lean,
+            features,
         )
 
     def _lean_library(self, built: str) -> str | Verdict:
@@ -106,6 +116,7 @@ class Target:
             "device": self.device,
             "cuda": self.cuda,
             "lean_library": self.lean_library,
+            "cpu": "+".join(self.cpu_features or ()),
             **self.versions,
         }
         return (
@@ -160,13 +171,21 @@ def _parse_lean_library(text: str, value: str) -> str:
     return value if value == "none" else _parse_version(text, "lean_library", value)
 
 
-_PARSERS = {
+def _parse_features(text: str, value: str) -> tuple[str, ...]:
+    names = tuple(value.lower().split("+"))
+    if not all(re.fullmatch(r"[a-z]\w*", name) for name in names):
+        raise _bad_target(text, f"cpu={value!r} is no list such as avx2+fma")
+    return names
+
+
+_PARSERS: Mapping[str, tuple[str, Callable[[str, str], Any]]] = {
     "os": ("os", _parse_os),
     "arch": ("arch", _parse_arch),
     "sm": ("compute_capability", _parse_capability),
     "device": ("device", _parse_device),
     "cuda": ("cuda", _parse_cuda),
     "lean_library": ("lean_library", _parse_lean_library),
+    "cpu": ("cpu_features", _parse_features),
 }
 
 

@@ -178,13 +178,14 @@ def _requires(engine: Fields, ranks: Sequence[int] | None) -> Mapping[str, Any]:
     part = engine.part("requires")
     if not part.names("device"):
         raise part.bad("device", "is empty", "a device type")
-    for key in ("compute_capabilities", "os", "arch"):
+    for key in ("compute_capabilities", "os", "arch", "cpu_features"):
         if key in part.raw:
             part.names(key)
     for key in ("host_code", "version_compatible"):
         if key in part.raw:
             part.take(key, bool, "true or false")
-    for key in ("compute_capability_min", "cuda", "tensorrt", "tensorrt_rtx", "onnxruntime"):
+    versions = ("cuda", "tensorrt", "tensorrt_rtx", "onnxruntime", "torch")
+    for key in ("compute_capability_min", *versions):
         if key in part.raw:
             part.text(key)
     if "nonzero_sizes" in part.raw:

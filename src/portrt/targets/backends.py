@@ -139,6 +139,18 @@ _ROWS = (
         documentation="https://docs.openvino.ai/",
         by_default=False,
     ),
+    # A package links to torch's libraries, whose interface is stable within a release alone.
+    BackendInfo(
+        name="inductor",
+        runtime="portrt.engines.inductor.runtime:InductorRuntime",
+        builder="portrt.compiler.backends.inductor.build:InductorBuilder",
+        options="portrt.compiler.backends.inductor.options:InductorOptions",
+        libraries=("torch",),
+        version_rule="exact",
+        gpus_in_key=True,
+        by_default=False,
+        documentation="https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html",
+    ),
 )
 
 # In the default order of preference.

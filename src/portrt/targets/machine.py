@@ -15,6 +15,7 @@ class Machine:
     Attributes:
         os: "linux", "windows" or "darwin".
         arch: "x86_64", "aarch64" and so on.
+        cpu_features: Instruction sets of its CPU, as Linux names them.
         compute_capability: Compute capability of its NVIDIA GPU, such as "8.9"; None for a machine
             without a GPU.
         gpu_reason: Reason why no GPU is available, for messages.
@@ -31,3 +32,4 @@ class Machine:
     versions: Mapping[str, str] = field(default_factory=dict)
     cuda: str | None = None
     lean_library: Callable[[str], str | Verdict] | None = field(default=None, compare=False)
+    cpu_features: frozenset[str] | None = None

@@ -63,6 +63,10 @@ def _platform(requires: Mapping[str, Any], machine: Machine) -> Verdict:
                 f"built for {', '.join(map(str, wanted))}, not {found}",
                 f"compile on a machine with {key}={found}",
             )
+    if requires.get("cpu_features") and machine.cpu_features is not None:
+        from portrt.targets.cpu_features import features_verdict  # few engines need it
+
+        return features_verdict(requires["cpu_features"], machine.cpu_features)
     return YES
 
 

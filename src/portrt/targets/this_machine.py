@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from portrt.targets.backends import distributions
+from portrt.targets.cpu_features import cpu_features
 from portrt.targets.lean_library import find_lean_library
 from portrt.targets.machine import Machine
 
@@ -31,6 +32,7 @@ def this_machine() -> Machine:
         versions={name: _version(name, given) for name, given in distributions().items()},
         cuda=_cuda_of(driver),
         lean_library=find_lean_library,
+        cpu_features=cpu_features(),
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import portrt
+from portrt.compiler.backends.inductor.options import InductorOptions
 from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.options import compile_options as types
 from portrt.compiler.options import settings as settings_module
@@ -44,7 +45,8 @@ def test_every_field_declares_all_of_its_option(option: Option) -> None:
     assert option.help.endswith(".")
     assert "\n" not in option.help
     assert option.parse(option.name, option.default) == option.default
-    owner = Settings if option.name in options_of(Settings) else TensorRTOptions
+    owners = (Settings, *option_classes())
+    (owner,) = [cls for cls in owners if option.name in options_of(cls)]
     for found in (portrt.compile, owner):
         text = inspect.getdoc(found) or ""
         assert text.count(f"\n    {option.name}: {option.help}") == 1
@@ -60,10 +62,12 @@ def _names(*kinds: Any) -> set[str]:
 
 
 def test_the_types_of_options_name_exactly_the_fields() -> None:
-    own, shared = options_of(TensorRTOptions), options_of(Settings)
+    shared = options_of(Settings)
+    own = {*options_of(TensorRTOptions), *options_of(InductorOptions)}
     per_engine = {name for name, option in shared.items() if option.per_engine}
     torch_tensorrt = {*WITHOUT_MEANING, *PRECISION_SYNONYMS}
-    assert _names(types.TensorRTKeywords) == set(own)
+    assert _names(types.TensorRTKeywords) == set(options_of(TensorRTOptions))
+    assert _names(types.InductorKeywords) == set(options_of(InductorOptions))
     assert _names(types.EngineKeywords) == {*own, *per_engine}
     assert _names(types.EngineEntry) == {*own, *per_engine, "backend"}
     assert _names(types.SettingsKeywords) == all_options().keys() - {"output_format"}

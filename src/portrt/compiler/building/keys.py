@@ -75,6 +75,7 @@ def engine_key(builder: Builder, material: BuildInput, settings: Settings) -> Ke
             "converter": _versions(),
             "process": fingerprint.process_state(),
             "target": target(builder.name),
+            "device": block.device.type if builder.input == "program" else None,
             "code": closure_digest(type(builder).__module__),
             **option_parts(builder.name, settings),
         },

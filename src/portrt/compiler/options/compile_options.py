@@ -37,7 +37,14 @@ class TensorRTKeywords(TypedDict, total=False):
     plugins: File | Sequence[File]
 
 
-class EngineKeywords(TensorRTKeywords, total=False):
+class InductorKeywords(TypedDict, total=False):
+    """The fields of `InductorOptions`."""
+
+    max_autotune: bool
+    freezing: bool
+
+
+class EngineKeywords(TensorRTKeywords, InductorKeywords, total=False):
     """Options that can be set for a single engine."""
 
     precision: Literal["fp16", "bf16", "fp32"] | torch.dtype | None
@@ -74,7 +81,7 @@ class OneEngineKeywords(EngineKeywords, total=False):
 
 
 class SettingsKeywords(OneEngineKeywords, total=False):
-    """The fields of `Settings` and of `TensorRTOptions`, without `output_format`."""
+    """The fields of `Settings` and of all backends' options, without `output_format`."""
 
     engines: str | EngineEntry | Sequence[str | EngineEntry | Mapping[str, Any]] | None
     require_engines: bool

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 import torch
 
+from portrt.compiler.backends.child import cut, end_group, ending, last_lines
 from portrt.compiler.backends.tensorrt.progress import BuilderProgress
 from portrt.compiler.convert import WEIGHTS_LOCATION
 from portrt.errors import BuildError
@@ -25,8 +24,6 @@ from portrt.progress import step_bar
 WORKER = Path(__file__).parent / "worker" / "build_engine.py"
 _LOG_LINES = 12
 _POLL_S = 0.25
-_LOG_BYTES = 1 << 16
-_LINE_CHARS = 500
 _RESULT_KEYS = frozenset({"version", "flags", "layers", "os", "arch"})
 
 
@@ -105,12 +102,13 @@ def _run(workdir: Path, what: str, python: str, timeout_s: float) -> int:
             return _wait(process, workdir, what, timeout_s)
         except subprocess.TimeoutExpired as err:
             raise BuildError(
-                f"the engine builder of {what} was stopped after {timeout_s:g} s.{_log(workdir)}",
+                f"the engine builder of {what} was stopped after {timeout_s:g} s."
+                f"{last_lines(workdir / 'log')}",
                 "a build within build_timeout_s",
                 "pass a larger build_timeout_s, or a smaller model",
             ) from err
         finally:
-            _end(process)
+            end_group(process)
 
 
 def _wait(process: subprocess.Popen[bytes], workdir: Path, what: str, timeout_s: float) -> int:
@@ -135,21 +133,11 @@ def _wait(process: subprocess.Popen[bytes], workdir: Path, what: str, timeout_s:
                 return code
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the worker's process group: `builder_python` may be a script that starts another."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-
-
 def _result(workdir: Path, what: str, code: int, install: str, onnx: bytes) -> Mapping[str, Any]:
     result = _read_result(workdir)
     if "error" in result:
         lines = [*result["details"], *_named_nodes(result, onnx)]
-        details = "".join(f"\n    {_cut(line)}" for line in lines[-_LOG_LINES:])
+        details = "".join(f"\n    {cut(line)}" for line in lines[-_LOG_LINES:])
         missing = result.get("missing")
         kind = ParserRefusal if result.get("stage") == "parse" else BuildError
         raise kind(
@@ -161,7 +149,7 @@ def _result(workdir: Path, what: str, code: int, install: str, onnx: bytes) -> M
         )
     if code != 0 or not result or not (workdir / "engine").exists():
         raise BuildError(
-            f"the engine builder of {what} {_ending(code)}.{_log(workdir)}",
+            f"the engine builder of {what} {ending(code)}.{last_lines(workdir / 'log')}",
             "a worker that ends with an engine and a result",
             "run `portrt doctor`; see the last lines of the log",
         )
@@ -195,28 +183,3 @@ def _named_nodes(result: Mapping[str, Any], onnx: bytes) -> list[str]:
     known = [nodes[i] for i in indices if isinstance(i, int) and 0 <= i < len(nodes)]
     known += [node for node in nodes if node.op_type in operators]
     return [f"refused node: {node.name} ({node.op_type})" for node in known]
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
-    return f"ended with exit code {code} and no result"
-
-
-def _log(workdir: Path) -> str:
-    """Return the last lines of the worker's log as text; only the end of the file is read."""
-    with (workdir / "log").open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
-        text = log.read().decode(errors="replace")
-    lines = text.splitlines()[-_LOG_LINES:]
-    if not lines:
-        return " Its log is empty."
-    return " Last lines of its log:" + "".join(f"\n    {_cut(line)}" for line in lines)
-
-
-def _cut(line: Any) -> str:
-    text = str(line)
-    return text if len(text) <= _LINE_CHARS else f"{text[:_LINE_CHARS]}..."

@@ -1,0 +1,1 @@
+"""Build side of AOTInductor."""

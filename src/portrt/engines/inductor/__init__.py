@@ -1,0 +1,1 @@
+"""Run side of AOTInductor."""
