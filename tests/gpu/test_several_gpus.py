@@ -14,7 +14,7 @@ from plans import FOLDER, INPUTS, fresh
 from programs import ABLE, PLANS, TOLERANCE, adopted, eager, in_threads, relative
 
 import portrt
-from portrt.engines.tensorrt.cuda_driver import current_context
+from portrt.engines.cuda.driver import current_context
 from portrt.engines.tensorrt.cuda_kernel import cuda_kernel
 from portrt.engines.tensorrt.engine import OpenedEngine
 from portrt.engines.tensorrt.runtime import TensorRTRuntime

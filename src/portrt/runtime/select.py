@@ -225,7 +225,7 @@ def _source(
             "compile with an engine for this machine, or run with fallback='eager'",
         )
     why = f"no stored engine can run here on {device.type} tensors.{lines}"
-    session = _open_source(block, device, sessions, why)
+    session = with_graphs(_open_source(block, device, sessions, why), policy)
     logger.info("%s runs as %s%s", block.name, EAGER, _not_chosen(verdicts))
     return Selection(session, EAGER, verdicts)
 
@@ -258,7 +258,7 @@ def _source_for_sizes(
 
     def opened(err: OutOfProfileError) -> Session:
         why = f"{err.happened}; it takes {err.expected}\n    Calls of such sizes run in the engine."
-        return _open_source(block, device, sessions, why)
+        return with_graphs(_open_source(block, device, sessions, why), policy)
 
     return opened
 

@@ -12,7 +12,8 @@ import torch
 from fake_tensorrt import plan
 from rig import aligned
 
-from portrt.engines.tensorrt import capture_guard, contexts
+from portrt.engines.cuda import capture_guard
+from portrt.engines.tensorrt import contexts
 from portrt.errors import EngineError
 
 X = {"x": ("float32", (8, 4))}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from portrt.engines.tensorrt.capture_guard import alone_on
+from portrt.engines.cuda.capture_guard import alone_on
 from portrt.engines.tensorrt.dynamic_outputs import TorchOutput
 from portrt.engines.tensorrt.engine import OpenedEngine
 from portrt.engines.tensorrt.release import end_on

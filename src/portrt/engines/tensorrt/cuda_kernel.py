@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from portrt import torch_internals
-from portrt.engines.tensorrt.cuda_driver import cuda_driver, current_context
+from portrt.engines.cuda.driver import cuda_driver, current_context
 
 # CUDA_ERROR_INVALID_CONTEXT: the first use of the GPU in a thread. CUDA_ERROR_INVALID_HANDLE: the
 # context of another GPU is current, as other code may leave it (TensorRT's destructors do).

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 
 from portrt import torch_internals
+from portrt.engines.cuda.allocation import contiguous
 
 ALIGNMENT = 256  # bytes; of every address passed to TensorRT
 # Activations up to this size share memory that is kept for the small engines of a stream, which run
@@ -32,7 +32,7 @@ class Memory:
         Raises:
             torch.OutOfMemoryError: There is too little GPU memory.
         """
-        sizes, strides = _contiguous(tuple(shape))
+        sizes, strides = contiguous(tuple(shape))
         return self._empty_strided(sizes, strides, dtype)
 
     def small(self, stream: int) -> int:
@@ -57,13 +57,3 @@ class Memory:
 
 _small: dict[tuple[torch.device, int], torch.Tensor] = {}
 _nothing: dict[torch.device, torch.Tensor] = {}
-
-
-@lru_cache(maxsize=4096)
-def _contiguous(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the sizes, and the strides of a contiguous tensor of these sizes."""
-    strides, step = [], 1
-    for size in reversed(sizes):
-        strides.append(step)
-        step *= max(size, 1)
-    return sizes, tuple(reversed(strides))

@@ -1,48 +1,20 @@
-"""An engine's run for some sizes as one CUDA graph, replayed on tensors at any addresses."""
+"""An engine's run for some sizes as one CUDA graph."""
 
 from __future__ import annotations
 
-import ctypes
-import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
 
 import torch
 
-from portrt.engines.tensorrt.capture_guard import alone_on
-from portrt.engines.tensorrt.cuda_driver import new_stream
-from portrt.engines.tensorrt.cuda_graph import CudaGraph, GraphCopy, record_copy
+from portrt.engines.cuda.captured_call import CapturedCall, Input, StreamPool
 from portrt.engines.tensorrt.execution import EngineExecution
-
-
-class StreamPool:
-    """Resources that all recordings of one stream share.
-
-    Their memory pool, since they run one after the other; a stream for capturing, which no other
-    code uses, unlike those of torch's pool; and a lock, held from the first update of a graph until
-    its results are enqueued, so that concurrent calls do not interleave.
-
-    Args:
-        device: Device of the stream; the current one.
-
-    Raises:
-        RuntimeError: The driver cannot create a stream.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.handle: Any = torch.cuda.graph_pool_handle()
-        self.lock = threading.Lock()
-        self.capture: Any = torch.cuda.ExternalStream(  # type: ignore[no-untyped-call]
-            new_stream(), device=device
-        )
 
 
 class Recording:
     """A CUDA graph, an execution context of its own, and the memory that the engine works on.
 
-    The graph copies the inputs to the engine's input memory, and the outputs from its output
-    memory. Before each launch these copies get the addresses of the call's tensors. Types that the
-    engine does not have are converted outside of the graph.
+    Types that the engine does not have are converted outside of the graph.
 
     Args:
         session: The engine.
@@ -64,57 +36,38 @@ class Recording:
         shapes: Sequence[tuple[int, ...]],
     ) -> None:
         self._session = session
-        self._pool = pool
-        self._stream, self._stream_given = stream, ctypes.c_void_p(stream)
+        self._stream = stream
         given = [inputs[port.index].contiguous() for port in session.inputs]
-        self._memories = [
+        memories = [
             torch.empty(tensor.shape, dtype=port.binding.dtype, device=session.device).copy_(tensor)
             for port, tensor in zip(session.inputs, given, strict=True)
         ]
+        self._memories = memories  # the graph reads them
         tensors = [
-            (port.name, memory) for port, memory in zip(session.inputs, self._memories, strict=True)
+            (port.name, memory) for port, memory in zip(session.inputs, memories, strict=True)
         ]
-        sizes = tuple([memory.shape for memory in self._memories])
+        sizes = tuple([memory.shape for memory in memories])
         self._slot = session.contexts.take(stream, session.profile(sizes, dict(tensors)), sizes)
         # A run before capturing: TensorRT may allocate in the first run with new sizes.
         first = session.enqueue(self._slot, stream, tensors, sizes, shapes)
         self._narrowed = [
-            memory
-            for port, memory in zip(session.inputs, self._memories, strict=True)
-            if port.other_type
+            memory for port, memory in zip(session.inputs, memories, strict=True) if port.other_type
         ]
-        copied_in = [
-            (port.index, tensor, memory)
-            for port, tensor, memory in zip(session.inputs, given, self._memories, strict=True)
+        copied = [
+            Input(port.index, tensor, memory)
+            for port, tensor, memory in zip(session.inputs, given, memories, strict=True)
             if not port.other_type and tensor.numel()
         ]
-        side = pool.capture
-        graph = torch.cuda.CUDAGraph(keep_graph=True)
-        torch.cuda.current_stream(session.device).synchronize()
-        with pool.lock, alone_on(session.device), torch.cuda.stream(side):
-            graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
-            try:
-                for _, tensor, memory in copied_in:
-                    record_copy(tensor, memory, side.cuda_stream)
-                outputs = session.enqueue(self._slot, side.cuda_stream, tensors, sizes, shapes)
-                copied_out = [
-                    (output, target) if not port.other_type and output.numel() else None
-                    for port, output, target in zip(session.outputs, outputs, first, strict=True)
-                ]
-                for ends in copied_out:
-                    if ends is not None:
-                        record_copy(*ends, side.cuda_stream)
-            finally:
-                graph.capture_end()
-            made = CudaGraph(graph)
-            into = made.copies([(tensor, memory) for _, tensor, memory in copied_in])
-            out_of = iter(made.copies([ends for ends in copied_out if ends]))
-        self._graph = made
-        self._into = [(place, copy) for (place, _, _), copy in zip(copied_in, into, strict=True)]
-        self._results = [
-            _Result(output, tuple(output.shape), output.dtype, next(out_of) if ends else None)
-            for output, ends in zip(outputs, copied_out, strict=True)
-        ]
+        self._call = CapturedCall(
+            pool,
+            stream,
+            copied,
+            lambda side: session.enqueue(self._slot, side, tensors, sizes, shapes),
+            [
+                None if port.other_type else target
+                for port, target in zip(session.outputs, first, strict=True)
+            ],
+        )
         self._converted = [
             (place, port.dtype) for place, port in enumerate(session.outputs) if port.other_type
         ]
@@ -134,41 +87,15 @@ class Recording:
         """
         session = self._session
         narrow = session.narrow
-        if narrow is not None and narrow.overflowed:
-            session.refuse_overflow()
-        read, results, empty = [], [], session.memory.empty
-        with self._pool.lock:
-            for place, copy in self._into:
-                tensor = inputs[place]
-                if not tensor.is_contiguous():
-                    tensor = tensor.contiguous()
-                    read.append(tensor)  # alive until the graph is launched
-                if not copy.read_from(tensor.data_ptr()):
-                    return None
-            for memory, shape, dtype, copy_out in self._results:
-                if copy_out is None:
-                    results.append(memory)
-                    continue
-                result = empty(shape, dtype)
-                if not copy_out.write_to(result.data_ptr()):
-                    return None
-                results.append(result)
-            if narrow is not None:
-                wide = [inputs[place] for place in session.narrowed]
-                narrow(wide, self._stream, self._narrowed)
-            self._graph.launch(self._stream_given)
-            for place, wanted in self._converted:
-                results[place] = results[place].to(wanted)
-        return results
+        before = None
+        if narrow is not None:
+            if narrow.overflowed:
+                session.refuse_overflow()
+            wide = [inputs[place] for place in session.narrowed]
+            before = partial(narrow, wide, self._stream, self._narrowed)
+        after = self._convert if self._converted else None
+        return self._call.replay(inputs, session.memory.empty, before, after)
 
-
-class _Result(NamedTuple):
-    """An output's memory in the graph, and the copy out of it.
-
-    The copy is None where there is nothing to copy, or the output is converted after the graph.
-    """
-
-    memory: torch.Tensor
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    copy_out: GraphCopy | None
+    def _convert(self, results: list[torch.Tensor]) -> None:
+        for place, wanted in self._converted:
+            results[place] = results[place].to(wanted)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from portrt import torch_internals
 from portrt.engines.base import LayerTime, Session
+from portrt.engines.cuda.graphed_session import GraphedSession
 from portrt.engines.tensorrt import errors
 from portrt.engines.tensorrt.contexts import Slot
 from portrt.engines.tensorrt.engine import OpenedEngine
 from portrt.engines.tensorrt.execution import EngineExecution
-from portrt.engines.tensorrt.graphed_session import GraphedSession
 from portrt.engines.tensorrt.layer_times import layer_times
 from portrt.engines.tensorrt.memory import ALIGNMENT, SMALL_BYTES
+from portrt.engines.tensorrt.recording import Recording
 from portrt.format.manifest import EngineSpec, Signature
 
 
@@ -63,7 +65,15 @@ class TensorRTSession(EngineExecution):
         """Return this session with up to `max_recordings` CUDA graphs."""
         with self._lock:
             if max_recordings not in self._graphed:
-                self._graphed[max_recordings] = GraphedSession(self, max_recordings)
+                ports = (*self.inputs, *self.outputs)
+                self._graphed[max_recordings] = GraphedSession(
+                    self,
+                    partial(Recording, self),
+                    self.device,
+                    name=self.name,
+                    max_recordings=max_recordings,
+                    refused=any(port.binding.on_host for port in ports),
+                )
             return self._graphed[max_recordings]
 
     def run(

@@ -1,24 +1,39 @@
-"""CUDA graphs of an engine: recorded for each combination of sizes, replayed in one launch."""
+"""CUDA graphs of a session: recorded for each combination of sizes, replayed in one launch."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 
 from portrt import torch_internals
 from portrt.engines.base import Session
-from portrt.engines.tensorrt.execution import EngineExecution
-from portrt.engines.tensorrt.recording import Recording, StreamPool
+from portrt.engines.cuda.captured_call import StreamPool
 from portrt.errors import EngineError, OutOfProfileError
 
 logger = logging.getLogger(__name__)
 
 _MAX_SEEN = 1024
+
+
+class Recording(Protocol):
+    """A session's run for some sizes, recorded on a stream."""
+
+    def replay(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+        """Run on the recording's stream, which is current; None if these inputs cannot."""
+        ...
+
+    def give_back(self) -> None:
+        """Release what the recording holds besides memory."""
+        ...
+
+
+# Records the run for these inputs, with outputs of these shapes, on the stream of this handle.
+Record = Callable[[StreamPool, int, Sequence[torch.Tensor], Sequence[tuple[int, ...]]], Recording]
 
 
 class GraphedSession(Session):
@@ -29,22 +44,37 @@ class GraphedSession(Session):
 
     Args:
         session: Runs what cannot be recorded.
+        record: Records a run of it; raises EngineError or RuntimeError where that is impossible.
+        device: Its GPU, with an index.
+        name: Name of the block.
         max_recordings: Number of recordings that are kept.
+        refused: Whether nothing can be recorded.
     """
 
-    def __init__(self, session: EngineExecution, max_recordings: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        record: Record,
+        device: torch.device,
+        *,
+        name: str,
+        max_recordings: int,
+        refused: bool = False,
+    ) -> None:
         self._session = session
+        self._recorder = record
+        self._device = device
+        self._name = name
         self._max_recordings = max_recordings
         self._recordings: OrderedDict[Any, Recording] = OrderedDict()
         self._seen: OrderedDict[Any, None] = OrderedDict()  # sizes that ran once
         self._pools: dict[int, StreamPool] = {}
         self._lock = threading.Lock()
-        self._index: int = session.device.index
+        self._index: int = device.index
         self._current_device = torch_internals.current_device_index
         self._stream_of = torch_internals.current_stream_handle
         self._capturing = torch_internals.is_capturing
-        ports = (*session.inputs, *session.outputs)
-        self._refused = any(port.binding.on_host for port in ports)
+        self._refused = refused
 
     @property
     def recorded(self) -> int:
@@ -54,7 +84,7 @@ class GraphedSession(Session):
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> list[torch.Tensor]:
-        """Run once; see `TensorRTSession.run`."""
+        """Run once; see the session's own `run`."""
         if self._current_device() != self._index:
             with torch.cuda.device(self._index):
                 return self.run(inputs, shapes)
@@ -110,16 +140,15 @@ class GraphedSession(Session):
     def _record(
         self, stream: int, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
     ) -> Recording:
-        session = self._session
         try:
             if stream not in self._pools:
-                self._pools[stream] = StreamPool(session.device)
-            return Recording(session, self._pools[stream], stream, inputs, shapes)
+                self._pools[stream] = StreamPool(self._device)
+            return self._recorder(self._pools[stream], stream, inputs, shapes)
         except EngineError:
             raise
         except RuntimeError as err:
             raise EngineError(
-                f"{session.name} cannot be recorded as a CUDA graph: {err}",
-                "an engine whose work is all on the GPU",
+                f"{self._name} cannot be recorded as a CUDA graph: {err}",
+                "work that is all on the GPU",
                 "run it without portrt.runtime.cuda_graphs",
             ) from err

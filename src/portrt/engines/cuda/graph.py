@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from portrt.engines.tensorrt.cuda_driver import cuda_driver, current_context
+from portrt.engines.cuda.driver import cuda_driver, current_context
 
 _MEMCPY_NODE = 1  # CU_GRAPH_NODE_TYPE_MEMCPY
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from portrt import torch_internals
-from portrt.engines.tensorrt.graphed_session import GraphedSession
+from portrt.engines.cuda.graphed_session import GraphedSession
 from portrt.errors import EngineError, OutOfProfileError
 
 
@@ -27,8 +27,12 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> Any:
         return []
 
     device = torch.device("cpu", 0)
-    session: Any = SimpleNamespace(device=device, inputs=(), outputs=(), name="it", run=run)
-    made = GraphedSession(session, max_recordings=2)
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("replaced below")
+
+    session: Any = SimpleNamespace(run=run)
+    made = GraphedSession(session, never, device, name="it", max_recordings=2)
 
     def record(_: int, inputs: Any, __: Any) -> Any:
         did.append(("record", len(inputs[0])))

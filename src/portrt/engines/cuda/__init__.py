@@ -1,0 +1,1 @@
+"""CUDA graphs, for the sessions of every backend."""
