@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
 from portrt import torch_internals
-from portrt.engines.base import LayerTime, Session
+from portrt.engines.base import LayerTime
 from portrt.engines.outputs import own_outputs
+from portrt.engines.torch_session import TorchSession
 from portrt.errors import EngineError, LoadError, PackageError
 from portrt.format.manifest import Signature
 from portrt.weights import WeightsImage
 
 
-class SourceSession(Session):
+class SourceSession(TorchSession):
     """The source of a block, on the device of its inputs.
 
     Args:
@@ -41,6 +41,7 @@ class SourceSession(Session):
         device: torch.device,
         what: str = "the source",
     ) -> None:
+        super().__init__(signature.name, device)
         self._label = f"{what} of {signature.name}"
         program = program_from_source(self._label, source)
         if device.type != "cpu":
@@ -55,10 +56,6 @@ class SourceSession(Session):
                 "a program as torch.export writes it",
                 "get the file again from where it was made, or compile the model again",
             ) from err
-        self._device = device
-        self._name = signature.name
-        self.supports_graphs = device.type == "cuda"
-        self._graphed: dict[int, Session] = {}
         self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]
         self._weights = []
         for name in source_weights:
@@ -91,16 +88,6 @@ class SourceSession(Session):
                 "run the uncompiled model on these inputs; if it works, report the model",
             ) from err
         return own_outputs(self._label, results, shapes, self._dtypes, taken)
-
-    def graphed(self, max_recordings: int) -> Session:
-        """Return this session with up to `max_recordings` CUDA graphs."""
-        from portrt.engines.cuda.recorded_run import graphed_run  # no CPU has them
-
-        made = partial(graphed_run, self, self._device, name=self._name)
-        found = self._graphed.get(max_recordings)
-        if found is None:  # of two threads the first one's is kept
-            found = self._graphed.setdefault(max_recordings, made(max_recordings=max_recordings))
-        return found
 
     def layer_times(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], *, calls: int

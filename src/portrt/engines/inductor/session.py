@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from portrt import forks
-from portrt.engines.base import Session
 from portrt.engines.outputs import own_outputs
+from portrt.engines.torch_session import TorchSession
 from portrt.errors import EngineError, PackageError
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.torch_internals.aoti import LoadedPackage
@@ -28,7 +28,7 @@ _on_device = weakref.WeakValueDictionary()
 _sessions: weakref.WeakSet[InductorSession] = weakref.WeakSet()
 
 
-class InductorSession(Session):
+class InductorSession(TorchSession):
     """An opened engine.
 
     Args:
@@ -51,7 +51,7 @@ class InductorSession(Session):
         weights: WeightsImage | None,
         device: torch.device,
     ) -> None:
-        self._name = signature.name
+        super().__init__(signature.name, device)
         self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]
         self._weights = weights  # its address must not be that of another image meanwhile
         self._aligned = device.type == "cpu"
