@@ -127,6 +127,19 @@ def test_conditions_on_a_size_are_logged_and_checked(caplog: pytest.LogCaptureFi
         module(randn(3, 2, 5))
 
 
+def test_a_slice_that_begins_after_the_end_is_logged_and_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = compiled(lambda x: x[:, 1:] * 2, ranged((3, 0), (3, 4), (3, 6)))
+    for n in (1, 2, 6):
+        x = randn(3, n)
+        assert_same(module(x), x[:, 1:] * 2)
+
+    assert "such as x (3, 0)" in caplog.text
+    with pytest.raises(portrt.errors.InputError, match="larger inputs"):
+        module(randn(3, 0))
+
+
 def test_a_branch_on_size_one_leaves_one_to_the_model(caplog: pytest.LogCaptureFixture) -> None:
     def doubled(x: torch.Tensor) -> torch.Tensor:
         return x.repeat(2, 1)[1:] * 2 if x.shape[0] > 1 else x

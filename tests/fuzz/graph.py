@@ -207,6 +207,8 @@ def plain(step: Step, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     Raises:
         ArithmeticError: The smallest integer is divided by -1, which ends a process on x86.
     """
+    if step.target == "torch.lcm" and any(map(_has_least, args[:2])):
+        raise ArithmeticError  # the greatest common divisor may be -1
     if step.target in _DIVISIONS:
         x, y = (args[1], args[0]) if step.target[:9] == "special.r" else args[:2]
         for dtype in (torch.int32, torch.int64):
@@ -215,6 +217,10 @@ def plain(step: Step, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
                 if bool((least & (torch.as_tensor(y) == -1)).any()):
                     raise ArithmeticError
     return step.function()(*args, **kwargs)
+
+
+def _has_least(x: torch.Tensor) -> bool:
+    return x.dtype in (torch.int32, torch.int64) and bool((x == torch.iinfo(x.dtype).min).any())
 
 
 def results_of(step: Step, values: Sequence[torch.Tensor], call: Caller) -> list[torch.Tensor]:

@@ -103,6 +103,13 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
             T([[0.0, -INF], [-INF, -INF]]).double(),
         ],
     ),
+    "attention of float64 that hides infinite scores": (
+        lambda x, mask: F.scaled_dot_product_attention(x, x, x, attn_mask=mask),
+        [
+            T([[1.0, INF, 2.0], [0.5, -1.0, 0.0], [1.0, 2.0, -3.0]]).double(),
+            T([[True, True, True], [False, True, True], [False, False, False]]),
+        ],
+    ),
     "causal attention of float64": (
         lambda x, y: F.scaled_dot_product_attention(x, y, y, is_causal=True, scale=0.3),
         [torch.arange(12.0).double().reshape(4, 3) / 9, torch.arange(9.0).double().reshape(3, 3)],
@@ -139,6 +146,62 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         )
     },
     "diag beside nan": (torch.diag, [T([[-0.5], [NAN]])]),
+    **{
+        f"diag {offset} of {dtype}": (
+            lambda x, offset=offset: torch.diag(x, offset),
+            [T([[NAN, 0.0, INF, 5.0], [1.0, -INF, 2.0, NAN], [NAN, 3.0, NAN, -0.5]]).to(dtype)],
+        )
+        for offset, dtype in ((-1, torch.bfloat16), (1, torch.float32), (2, torch.float16))
+    },
+    "diagonal_copy": (torch.diagonal_copy, [T([[NAN, 0.0, INF], [1.0, -INF, 2.0]])]),
+    **{
+        f"prelu of {dtype} with {count} slopes": (
+            F.prelu,
+            [
+                T([[NAN, 0.0, INF], [1.0, -INF, -0.0], [-2.0, 0.0, 0.0]]).to(dtype),
+                T([NAN, INF, 0.5][:count]).to(dtype),
+            ],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+        for count in (1, 3)
+    },
+    **{
+        f"clamp of {dtype} from one side": (
+            lambda x: torch.stack([x.clamp_min(1e-12), x.clamp(min=0.5), x.clamp_max(2.0)]),
+            [SPECIAL.to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    **{
+        f"normalize of {dtype} with infinity, p={p}": (
+            lambda x, p=p: F.normalize(x, p=p, dim=-1),
+            [T([[INF, -INF, 0.0], [3.0, -4.0, 0.0], [NAN, 1.0, 2.0]]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+        for p in (1.0, 2.0)
+    },
+    "cosine_similarity with infinity": (
+        lambda x: F.cosine_similarity(x, x.flip(0), dim=-1),
+        [T([[INF, -INF, 0.0], [3.0, -4.0, 0.0], [NAN, 1.0, 2.0]])],
+    ),
+    **{
+        f"cdist of {dtype}, p={p}": (
+            lambda x, y, p=p: torch.cdist(x, y, p=p),
+            [
+                T([[1.0, INF, NAN], [2.0, 3.0, 4.0], [INF, -INF, 0.25]]).to(dtype),
+                T([[1.0, 2.0, 3.0], [NAN, 1.0, 2.0], [INF, -INF, 0.0], [NAN] * 3]).to(dtype),
+            ],
+        )
+        for dtype in (torch.float32, torch.float64)
+        for p in (0.0, 1.0, 2.0, 3.0, INF)
+    },
+    **{
+        f"pdist, p={p}": (
+            lambda x, p=p: F.pdist(x, p=p),
+            [T([[1.0, INF, NAN], [2.0, 3.0, 4.0], [INF, -INF, 0.25], [NAN, 1.0, 2.0]])],
+        )
+        for p in (0.0, 1.0, INF)
+    },
     "trace beside inf": (torch.trace, [T([[1.0, INF], [NAN, 2.0]])]),
     "cumsum that leaves its range": (lambda x: x.cumsum(0), [T([3e38, 3e38, -3e38, 1.0])]),
     "cumsum of small terms": (lambda x: x.cumsum(-1), [T([[1e8, 1.0, -1e8], [1.0, 1e-9, -1.0]])]),

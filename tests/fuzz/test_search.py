@@ -83,6 +83,10 @@ def test_results_that_depend_on_a_rounding_are_not_determined() -> None:
         (_step(".to", Ref(0), torch.int8), torch.tensor([2.5, -128.0, 127.9])),
         (_step("torch.sum", Ref(0)), torch.tensor([2.0, 3.0])),
         (_step("torch.matmul", Ref(0), torch.tensor([3e38, 5.0])), torch.tensor([3e38, -1.0])),
+        (
+            _step("F.scaled_dot_product_attention", Ref(0), *[torch.ones(1, 1, 2)] * 2),
+            torch.tensor([[[3.0, -1.0]]]),
+        ),
     ],
 )
 def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
@@ -113,6 +117,10 @@ def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
         (
             _step("torch.var_mean", Ref(0), [0], results=2),
             (torch.tensor([1.0, INF, 2.0]), [0]),
+        ),
+        (
+            _step("F.scaled_dot_product_attention", Ref(0), Ref(1), Ref(1)),
+            (torch.tensor([[[1.0], [NAN]]]), torch.ones(1, 2, 1), torch.ones(1, 2, 1)),
         ),
         (
             _step("F.conv1d", Ref(0), Ref(1)),

@@ -144,6 +144,23 @@ _OPERANDS = {
 }
 
 
+def _of_scores(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """A query with a score that is not finite, hidden or not, has NaN, zeros or its results."""
+    made = plain(step, args, kwargs)
+    query, key = args[0].double(), args[1].double()
+    scores = query @ key.transpose(-2, -1)
+    sums = query.abs() @ key.abs().transpose(-2, -1)
+    mask = kwargs.get("attn_mask")
+    if mask is not None and mask.dtype != torch.bool:
+        scores = scores + mask.double()
+    limit = torch.finfo(torch.promote_types(made.dtype, torch.float32)).max
+    wild = scores.isnan() | (scores == torch.inf) | ~(sums < limit / 8)
+    wild = wild.any(-1, keepdim=True).expand(made.shape)
+    chosen = torch.randint(0, 3, made.shape, generator=rng)
+    values = torch.tensor([torch.nan, 0.0, 0.0]).to(made.dtype)[chosen]
+    return torch.where(wild & (chosen < 2), values, made)
+
+
 def _of_zeros(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
     """Infinities may be multiplied by zeros that the kernel inserts, or not."""
     made = plain(step, args, kwargs)
@@ -190,6 +207,7 @@ UNDEFINED: dict[str, Rule] = {
     **dict.fromkeys(("torch.var_mean", "torch.std_mean"), _with_mean),
     **dict.fromkeys(_OPERANDS, _of_products),
     **dict.fromkeys([name for name in _OPERANDS if "conv" in name], _of_convolutions),
+    "F.scaled_dot_product_attention": _of_scores,
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),
 }

@@ -96,6 +96,9 @@ def compile_graph(job: dict[str, Any]) -> dict[str, Any]:
 
     graph = job["graph"]
     module = graph.module()
+    warned = _Texts()
+    logger = logging.getLogger("portrt.compiler.sizes.refused_sizes")
+    logger.addHandler(warned)
     try:
         program = portrt.compile(
             module,
@@ -111,6 +114,8 @@ def compile_graph(job: dict[str, Any]) -> dict[str, Any]:
         return {"refused": _text(err)}
     except Exception as err:
         return {"error": _text(err)}
+    finally:
+        logger.removeHandler(warned)
     portrt.save(program, job["path"])
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     calls = [node for node in nodes if "execute_engine" in str(node.target)]
@@ -119,7 +124,18 @@ def compile_graph(job: dict[str, Any]) -> dict[str, Any]:
         for node in nodes
         if node not in calls and getattr(node.target, "__module__", "") != "_operator"
     ]
-    return {"engines": len(calls), "left": left}
+    return {"engines": len(calls), "left": left, "refuses": bool(warned.texts)}
+
+
+class _Texts(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
 
 
 def run_file(job: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +188,7 @@ def main(role: str) -> None:
     import torch
 
     warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
+    logging.disable(logging.INFO)
     torch.set_num_threads(1)
     gc.set_threshold(50_000, 20, 100)  # a quarter of a compilation is collections otherwise
     replies = os.fdopen(os.dup(1), "w")

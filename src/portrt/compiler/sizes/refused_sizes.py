@@ -1,6 +1,7 @@
-"""Sizes within the ranges of a program that its own guards refuse.
+"""Sizes within the ranges of a program that its own guards refuse, or that make a size negative.
 
-torch.export adds a guard where the model compares sizes, and keeps the range that was requested.
+torch.export adds a guard where the model compares sizes, and keeps the range that was requested. Of
+a slice that begins after the end it computes a negative size without a guard.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt import torch_internals
+from portrt.compiler.sizes.nonzero_sizes import sizes_of_tensors
 from portrt.graphs import symbols
 from portrt.graphs.program_inputs import user_input_nodes
 
@@ -46,7 +48,10 @@ class Refusal:
 def warn_of_refused_sizes(program: ExportedProgram) -> None:
     """Log the guards that refuse sizes within the program's ranges, each with an example."""
     by_guard: dict[str, Refusal] = {}
-    for refusal in refused_sizes(program):
+    refused = refused_sizes(program)
+    shapes = {refusal.shapes for refusal in refused}
+    more = [refusal for refusal in _negative_sizes(program) if refusal.shapes not in shapes]
+    for refusal in (*refused, *more):
         by_guard.setdefault(refusal.guard, refusal)
     for refusal in list(by_guard.values())[:_MAX_GUARDS]:
         logger.warning(
@@ -92,6 +97,27 @@ def refused_sizes(program: ExportedProgram) -> list[Refusal]:
     return found
 
 
+def _negative_sizes(program: ExportedProgram) -> Iterator[Refusal]:
+    """Yield the results that have a negative size where a symbol, or all, are the smallest."""
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    found = [size for size in sizes_of_tensors(nodes) if isinstance(size, torch.SymInt)]
+    sizes = {torch_internals.expression_of(size): size for size in found}
+    differences = [size for expression, size in sizes.items() if _has_minus(expression)]
+    if not differences or program.example_inputs is None:
+        return
+    base = _examples(program)
+    lowest = {symbol: symbols.bounds_of(program.range_constraints[symbol])[0] for symbol in base}
+    trials = [(symbol, {**base, symbol: low}) for symbol, low in lowest.items()]
+    for symbol, tried in [*trials, (None, lowest)]:
+        for size in differences:
+            if _symbols(size) <= base.keys() and _size(size, tried) < 0:
+                yield Refusal(f"{size} >= 0", _shapes(program, tried), symbol, tried.get(symbol, 0))
+
+
+def _has_minus(expression: Any) -> bool:
+    return any(part.could_extract_minus_sign() for part in sympy.preorder_traversal(expression))
+
+
 def _trials(
     program: ExportedProgram, base: Mapping[Any, int]
 ) -> Iterator[tuple[Any, dict[Any, int]]]:
@@ -109,7 +135,7 @@ def _tried_sizes(program: ExportedProgram, base: Mapping[Any, int]) -> dict[Any,
     found = {}
     for symbol, example in base.items():
         low, high = symbols.bounds_of(program.range_constraints[symbol])
-        near = {example + distance for distance in _DISTANCES} | {2 * example + 1, low}
+        near = {example + distance for distance in _DISTANCES} | {2 * example + 1, low, 1}
         if high is not None:
             near |= {high, (low + high) // 2}
         found[symbol] = {

@@ -137,12 +137,14 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: 
 
     from portrt.compiler.backends.onnxruntime.rewrites import (
         attention_masks,
+        clip_bounds,
         fuse_transposed_matmul,
         group_norm,
         integer_sums,
         missing_kernels,
         nan_extremes,
         negative_indices,
+        prelu,
         wide_prefixes,
         widen_bfloat16,
     )
@@ -158,6 +160,8 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: 
     rewrites: list[tuple[Iterable[str], Rewrite]] = [
         (ANY if in_float32 else (), widen),
         (("Attention",), attention_masks.finite_attention_masks),
+        (("Clip",), clip_bounds.infinite_bounds),
+        (("PRelu",), partial(prelu.multiply_zeros_by_slopes, is_finite=_is_finite(build_input))),
         (negative_indices.INDICES if refusing else (), refuse),
         (nan_extremes.KINDS, partial(nan_extremes.nan_in_extremes, fast=fast)),
         (("CumSum", "Scan"), wide_prefixes.accumulate_in_float64),
@@ -212,6 +216,15 @@ def _smallest(build_input: BuildInput) -> Callable[[str], float]:
         return float(weight.min()) if weight.numel() else 0.0
 
     return smallest
+
+
+def _is_finite(build_input: BuildInput) -> Callable[[str], bool]:
+    image = WeightsImage(build_input.image)
+
+    def is_finite(name: str) -> bool:
+        return bool(image.tensor(name).isfinite().all())
+
+    return is_finite
 
 
 def _oldest(build_input: BuildInput) -> str:

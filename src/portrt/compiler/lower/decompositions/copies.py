@@ -43,5 +43,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.col2im.default: _col2im,
     aten.copy.default: _copy,
     aten.diagonal.default: _diagonal,
+    aten.diagonal_copy.default: _diagonal,
     aten.squeeze.dim: _squeeze,
 }

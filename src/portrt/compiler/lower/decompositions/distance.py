@@ -19,7 +19,10 @@ def _cdist(x: torch.Tensor, y: torch.Tensor, p: float, compute_mode: int | None)
     many = any(isinstance(t.shape[-2], int) and t.shape[-2] > _MANY_ROWS for t in (x, y))
     if p == 2 and (compute_mode == 1 or (compute_mode in (None, 0) and many)):
         return _euclidean_by_product(x, y)
-    return _norm(x.unsqueeze(-2) - y.unsqueeze(-3), p)
+    difference = x.unsqueeze(-2) - y.unsqueeze(-3)
+    if p == math.inf:  # PyTorch's comparison with NaN is false
+        difference = torch.where(difference.isnan(), 0.0, difference)
+    return _norm(difference, p)
 
 
 def _euclidean_by_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -57,7 +60,7 @@ def _begin(row: torch.Tensor, rows: int) -> torch.Tensor:
 def _norm(difference: torch.Tensor, p: float) -> torch.Tensor:
     """Compute the p-norm over the last dimension."""
     if p == 0:
-        return (difference != 0).to(difference.dtype).sum(-1)
+        return difference.abs().ceil().clamp(max=1.0).sum(-1)  # NaN stays NaN
     if p == 1:
         return difference.abs().sum(-1)
     if p == 2:

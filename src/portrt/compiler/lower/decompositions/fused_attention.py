@@ -62,8 +62,11 @@ def _of_float64(
         key, value = (x.repeat_interleave(count, -3) for x in (key, value))
     scores = _scores(query, key, is_causal, scale)
     if attn_mask is not None:
-        is_bool = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, -torch.inf) if is_bool else scores + attn_mask
+        if attn_mask.dtype == torch.bool:  # added, which makes NaN of infinite scores
+            attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill(
+                ~attn_mask, -torch.inf
+            )
+        scores = scores + attn_mask
     hidden = (scores == -torch.inf).all(-1, keepdim=True)
     return torch.matmul(torch.where(hidden, 0.0, torch.softmax(scores, -1)), value)
 
