@@ -27,6 +27,7 @@ NAMES = {
     "save",
 }
 FILES = {
+    "BlockTuning",
     "FileProfile",
     "FileVerdict",
     "Target",
@@ -36,6 +37,7 @@ FILES = {
     "extract",
     "profile",
     "strip",
+    "tune",
     "verify",
 }
 RUNTIME = {"BlockReport", "Policy", "cuda_graphs", "policy", "report"}

@@ -9,8 +9,9 @@ from portrt.errors import SettingsError
 
 OUTPUT_FORMATS = ("module", "exported_program")
 
-
 FALLBACKS = ("eager", "error")
+# What engines are measured for.
+GOALS = ("latency", "throughput", "size")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -89,6 +89,8 @@ OTHER: dict[str, Any] = {
     "build_timeout_s": 7.0,
     "check": "off",
     "check_budget": 0.5,
+    "optimize_for": "latency",
+    "optimize_budget": 9.0,
     "strict": True,
     "cache_dir": "elsewhere",
     "cache_built_engines": False,

@@ -24,6 +24,7 @@ COMMANDS = {
     "profile": "portrt.cli.profile",
     "run": "portrt.cli.run",
     "strip": "portrt.cli.strip",
+    "tune": "portrt.cli.tune",
     "verify": "portrt.cli.verify",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from portrt.arguments import FALLBACKS
+from portrt.arguments import FALLBACKS, GOALS
 from portrt.cli.compile_flags import flag
 from portrt.compiler.options.precision import PRECISIONS
 from portrt.errors import SettingsError
@@ -45,6 +45,8 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 @flag("require_full_compilation", is_flag=True)
 @flag("target_compute_capabilities", "--target", "targets", multiple=True, note="Repeatable.")
 @flag("fallback", type=click.Choice(FALLBACKS))
+@flag("optimize_for", type=click.Choice(GOALS))
+@flag("optimize_budget", type=float)
 @flag("report", type=click.Path(), help="JSON file for what is in engines, what is not, and why.")
 @flag("dryrun", is_flag=True)
 def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -> None:

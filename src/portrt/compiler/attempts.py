@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,6 +120,7 @@ def build_planned(
         if not checked.found(check.fault(variants, budget), plan):
             _record(built, variants, check)
             break
+    _order(plan, built, image, run, settings, started)
     if not plan.blocks:
         _report_nothing_compiled(plan, left_out, settings, tasks)
     policy = {"fallback": settings.fallback}
@@ -133,6 +135,29 @@ def build_planned(
     )
     _copy_shared_tensors(program, captured)
     return program, not built.incomplete and not left_out
+
+
+def _order(
+    plan: Plan,
+    built: _Built,
+    image: torch.Tensor,
+    run: PlannedRun,
+    settings: Settings,
+    started: float,
+) -> None:
+    """Order the engines of each block by what `optimize_for` asks for, if it is set."""
+    if settings.optimize_for is None:
+        return
+    from portrt.compiler import optimize
+
+    budget_s = optimize.budget(time.perf_counter() - started) / max(len(plan.blocks), 1)
+    for block in plan.blocks:
+        sample = run.samples.get(block.name)
+        device = optimize.device_of(sample.inputs if sample is not None else ())
+        engines = built.engines[block.name]
+        built.engines[block.name] = optimize.in_order(
+            block, engines, image, settings, device, budget_s
+        )
 
 
 def _with_parts(

@@ -16,6 +16,7 @@ from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.capture import capture
 from portrt.compiler.left_out import LeftOut
 from portrt.compiler.lower import lower
+from portrt.compiler.optimize import with_candidates
 from portrt.compiler.options.backend_options import built_in_owners
 from portrt.compiler.options.fields import docstring_section, options_of
 from portrt.compiler.options.settings import Settings
@@ -132,6 +133,7 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
             "both inputs and arg_inputs were given", "one of them", "leave one of them out"
         )
     args = inputs if arg_inputs is None else arg_inputs
+    settings = with_candidates(settings, args, kwarg_inputs)
     tasks = tasks_for(settings)
     with torch_internals.without_torch_noise():
         captured = capture(

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from portrt.files.profiling.measure import profile as profile
     from portrt.files.profiling.result import FileProfile as FileProfile
     from portrt.files.strip_file import strip as strip
+    from portrt.files.tune_file import BlockTuning as BlockTuning
+    from portrt.files.tune_file import tune as tune
     from portrt.files.verify_engines import Verification as Verification
     from portrt.files.verify_engines import verify as verify
 
 _PUBLIC = {
+    "BlockTuning": "portrt.files.tune_file",
     "FileProfile": "portrt.files.profiling.result",
     "FileVerdict": "portrt.files.check_file",
     "Target": "portrt.files.check_file",
@@ -30,6 +33,7 @@ _PUBLIC = {
     "extract": "portrt.files.extract_part",
     "profile": "portrt.files.profiling.measure",
     "strip": "portrt.files.strip_file",
+    "tune": "portrt.files.tune_file",
     "verify": "portrt.files.verify_engines",
 }
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NOT_FOR_ONE = (
+    *("engines", "require_engines", "output_format", "dryrun"),
+    *("optimize_for", "optimize_budget"),
+)
 # Options that set a precision.
 _PRECISION_OPTIONS = (*FIELDS, *SYNONYMS)
 
@@ -106,7 +110,7 @@ def _settings(engine: str | Mapping[str, Any], settings: Mapping[str, Any]) -> S
         raise SettingsError(
             f"engine is {engine!r}", "one backend", "call add_engine once for each engine"
         )
-    for name in ("engines", "require_engines", "output_format", "dryrun"):
+    for name in _NOT_FOR_ONE:
         if name in settings:
             raise SettingsError(
                 f"add_engine() has no option {name!r}",

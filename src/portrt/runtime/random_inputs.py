@@ -17,7 +17,12 @@ from portrt.runtime.calls import engine_calls
 
 
 def random_block_inputs(
-    signature: Signature, seed: int, device: torch.device | str = "cpu", bound: str = "opt"
+    signature: Signature,
+    seed: int,
+    device: torch.device | str = "cpu",
+    bound: str = "opt",
+    *,
+    profile: int = 0,
 ) -> tuple[torch.Tensor, ...]:
     """Return random inputs of a block; integers are 0 or 1, valid indices of any table.
 
@@ -25,15 +30,15 @@ def random_block_inputs(
         signature: Inputs of the block.
         seed: Seed of the random generator.
         device: Device of the returned tensors.
-        bound: "opt" for the sizes that engines are tuned for, or "min" for the smallest ones; of
-            the first optimization profile.
+        bound: "opt" for the sizes that engines are tuned for, or "min" for the smallest ones.
+        profile: Index of the optimization profile.
     """
     generator = torch.Generator().manual_seed(seed)
     shapes: list[list[int]] = []
     for spec in signature.inputs:
         shapes.append([])
         for size in spec.shape:
-            tree = _bound_of(size, bound) if isinstance(size, Dimension) else size
+            tree = _bound_of(size, bound, profile) if isinstance(size, Dimension) else size
             try:
                 shapes[-1].append(int(size_expr.evaluate(tree, lambda i, a: shapes[i][a])))
             except IndexError as err:
@@ -48,8 +53,8 @@ def random_block_inputs(
     )
 
 
-def _bound_of(size: Dimension, bound: str) -> int:
-    minimum, opt, _ = size.profiles[0] if size.profiles else (size.min, size.opt, size.max)
+def _bound_of(size: Dimension, bound: str, profile: int) -> int:
+    minimum, opt, _ = size.profiles[profile] if size.profiles else (size.min, size.opt, size.max)
     return minimum if bound == "min" else opt
 
 

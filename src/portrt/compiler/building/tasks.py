@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +15,7 @@ from portrt.compiler.backends import registry
 from portrt.compiler.backends.base import Builder
 from portrt.compiler.building.precision import reason_for_float32
 from portrt.compiler.options.settings import EngineRequest, Settings
-from portrt.errors import BackendUnavailableError
+from portrt.errors import BackendUnavailableError, BuildError
 from portrt.graphs import nested
 from portrt.targets import backends
 from portrt.verdict import YES, Verdict
@@ -29,11 +31,23 @@ class EngineTask:
         builder: Its builder.
         settings: Its settings.
         refused: Name of a node -> the reason, for nodes that the builder refused in a build.
+        deadline: When `time.perf_counter` is later, the engine is not built beside others.
     """
 
     builder: Builder
     settings: Settings
     refused: dict[str, Verdict] = field(default_factory=dict)
+    deadline: float = math.inf
+
+    def too_late(self) -> BuildError | None:
+        """Return why the engine is left out, if the time for candidates is spent."""
+        if time.perf_counter() < self.deadline:
+            return None
+        return BuildError(
+            f"the {self.builder.name} engine is left out: the time for candidates is spent",
+            f"candidates that are built within {self.settings.optimize_budget:g} s",
+            "give a larger optimize_budget",
+        )
 
     def supports(
         self, node: torch.fx.Node, translated: Callable[[torch.fx.Node], Verdict]
@@ -69,6 +83,8 @@ def tasks_for(settings: Settings) -> list[EngineTask]:
         BackendUnavailableError: A name is unknown, none of them can be built here, or one cannot
             although `require_engines` is set.
     """
+    optimizes = settings.optimize_for is not None
+    deadline = time.perf_counter() + settings.optimize_budget if optimizes else math.inf
     requests = settings.engines or tuple(EngineRequest(name) for name in backends.default_names())
     found: list[EngineTask] = []
     refused: list[str] = []
@@ -78,7 +94,7 @@ def tasks_for(settings: Settings) -> list[EngineTask]:
         own = request.settings(settings)
         verdict = builder.can_build(own)
         if verdict:
-            found.append(EngineTask(builder, own))
+            found.append(EngineTask(builder, own, deadline=deadline))
             reason = reason_for_float32(builder.name, own.precision)
             if reason:
                 logger.warning("%s engines stay in float32: %s", builder.name, reason)

@@ -85,6 +85,8 @@ class SettingsKeywords(OneEngineKeywords, total=False):
 
     engines: str | EngineEntry | Sequence[str | EngineEntry | Mapping[str, Any]] | None
     require_engines: bool
+    optimize_for: Literal["latency", "throughput", "size"] | None
+    optimize_budget: float
     dryrun: bool
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from portrt.arguments import FALLBACKS, OUTPUT_FORMATS
+from portrt.arguments import FALLBACKS, GOALS, OUTPUT_FORMATS
 from portrt.compiler.options import values
 from portrt.compiler.options.backend_options import option_classes, options_class, route
 from portrt.compiler.options.fields import (
@@ -240,6 +240,19 @@ class Settings:
             "a share of the compile time",
             "give 0 to compare on the example inputs alone",
         ),
+    )
+    optimize_for: str | None = setting(
+        None,
+        help='Build for every backend that runs here, best first: "latency", "throughput", "size".',
+        unset="the order of `engines`",
+        rebuilds=False,
+        parse=values.one_of(GOALS, optional=True),
+    )
+    optimize_budget: float = setting(
+        600.0,
+        help="Seconds after which no further candidate of `optimize_for` is built.",
+        rebuilds=False,
+        parse=values.positive("a number of seconds", "give a larger optimize_budget"),
     )
     strict: bool = setting(False, help="Passed to `torch.export.export`.", rebuilds=False)
     cache_dir: str | None = setting(

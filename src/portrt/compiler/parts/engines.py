@@ -127,7 +127,10 @@ def engines_of_block(
             return dataclasses.replace(found, refused_by_all=joined)
     for index, task in enumerate(tasks):
         made: Engine | Failure | None = built.get(index, failures.get(index))
-        if index not in built and refused[index]:
+        late = task.too_late() if built or found.engines else None
+        if made is None and late is not None:
+            made = late
+        elif index not in built and refused[index]:
             try:
                 keep = partial(opened.__setitem__, index)
                 made = engine_in_parts(task, block, tensors, image, sample, translated, keep)
@@ -159,7 +162,7 @@ def _whole_engines(
     built: dict[int, Engine] = {}
     failures: dict[int, Failure] = {}
     for index, task in enumerate(tasks):
-        if refused[index]:
+        if refused[index] or (built and task.too_late()):
             continue
         try:
             built[index] = build(task, sample, partial(opened.__setitem__, index))
