@@ -18,7 +18,6 @@ from portrt.cache.key import Key, differing_parts, digest_of
 from portrt.cache.store import Cache
 from portrt.compiler.backends import registry
 from portrt.compiler.backends.base import BuildInput
-from portrt.compiler.backends.tensorrt.options import TensorRTOptions
 from portrt.compiler.building import keys
 from portrt.compiler.building.fingerprint import (
     UnknownValueError,
@@ -60,6 +59,8 @@ BASE = material()
 BASE_KEY = engine_key(BASE)
 
 OTHER: dict[str, Any] = {
+    "max_autotune": True,
+    "freezing": True,
     "require_engines": True,
     "engines": (EngineRequest("onnxruntime"),),
     "output_format": "exported_program",
@@ -113,7 +114,7 @@ def with_other(name: str, tmp_path: Path) -> Settings:
     return Settings.from_options({name: value})
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "inductor", "tensorrt", "tensorrt_rtx"])
 @pytest.mark.parametrize("option", all_options().values(), ids=lambda option: option.name)
 def test_an_option_changes_the_key_of_an_engine_exactly_when_it_is_marked(
     option: Option, backend: str, tmp_path: Path
@@ -133,8 +134,8 @@ def test_a_program_key_has_every_option_that_can_change_the_program(
 ) -> None:
     neutral = {"cache_built_engines", "cache_dir", "dryrun", "output_format"}
     neutral |= {"report", "reuse_cached_engines"}
-    if backend == "onnxruntime":
-        neutral |= options_of(TensorRTOptions).keys()
+    own = options_of(options_class(backend) or BackendOptions)
+    neutral |= all_options().keys() - options_of(Settings).keys() - own.keys()
     captured = capture(tiny.model(), [torch.zeros(3, 8)])
 
     def key(settings: Settings) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,17 @@ import portrt
 from portrt import files, runtime
 from portrt.compiler.backends.inductor.build import InductorBuilder
 from portrt.compiler.backends.inductor.cxx import cxx
+from portrt.compiler.backends.registry import builder
+from portrt.compiler.building.tasks import tasks_for
+from portrt.compiler.inputs import device_of
+from portrt.compiler.options.settings import Settings
+from portrt.engines.inductor import first_load
 from portrt.errors import BackendUnavailableError, BuildError, NoUsableEngineError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec
+from portrt.runtime import trust
 from portrt.targets.cpu_features import cpu_features
+from portrt.verdict import Verdict
 
 BATCHES = (1, 2, 5, 64)
 
@@ -269,14 +278,14 @@ def test_another_machine_does_not_open_it(
 def test_a_file_is_judged_without_opening_it(file: Path) -> None:
     release = str(torch.__version__).partition("+")[0]
     able = f"os=linux,arch=x86_64,torch={release}"
-    for target, trust, runs in (
+    for target, given, runs in (
         (able, "host-code", "inductor"),
         (able, None, "onnxruntime"),
         ("os=linux,arch=x86_64,torch=2.9.1", "host-code", "onnxruntime"),
         (f"{able},cpu=avx2+fma", "host-code", "onnxruntime"),
     ):
         if "x86_64" in spec_of(file).requires["arch"]:
-            assert files.check(file, target, trust=trust).blocks[0].runs_as == runs, target
+            assert files.check(file, target, trust=given).blocks[0].runs_as == runs, target
 
 
 def test_a_damaged_package_is_an_error(program: ExportedProgram) -> None:
@@ -289,6 +298,105 @@ def test_a_damaged_package_is_an_error(program: ExportedProgram) -> None:
         pytest.raises(NoUsableEngineError, match="it could not be opened"),
     ):
         call.resealed(data, damaged)(*inputs(3))
+
+
+def test_a_package_that_ends_the_process_is_an_error(
+    program: ExportedProgram, tmp_path: Path
+) -> None:
+    """It is loaded in a child process first."""
+    library = tmp_path / "it.wrapper.so"
+    code = "__attribute__((constructor)) static void end() { __builtin_trap(); }"
+    (tmp_path / "it.cpp").write_text(code)
+    compiler = [str(cxx()), "-shared", "-fPIC", "-o", str(library), str(tmp_path / "it.cpp")]
+    subprocess.run(compiler, check=True)
+    with zipfile.ZipFile(tmp_path / "package.pt2", "w") as package:
+        folder = "package/data/aotinductor/model"
+        package.write(library, f"{folder}/it.wrapper.so")
+        package.writestr(f"{folder}/it.wrapper_metadata.json", '{"AOTI_DEVICE_KEY": "cpu"}')
+    data = torch.frombuffer(bytearray((tmp_path / "package.pt2").read_bytes()), dtype=torch.uint8)
+    call = call_of(program)
+    index = call.engine("inductor")["data"]["blob"]
+    with (
+        runtime.policy(engines="inductor", fallback="error", trust="host-code"),
+        pytest.raises(NoUsableEngineError, match="loaded it first was killed by SIG"),
+    ):
+        call.resealed(index, data)(*inputs(3))
+
+
+def test_a_package_of_another_machine_is_loaded_in_a_child_process_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[Any] = []
+    real = first_load._fault
+
+    def counted(job: Any, workdir: Path) -> str:
+        started.append(job)
+        return real(job, workdir)
+
+    monkeypatch.setattr(first_load, "_fault", counted)
+    monkeypatch.setenv("PORTRT_CACHE_DIR", str(tmp_path))
+    for _ in range(2):  # the second time in the cache alone
+        monkeypatch.setattr(first_load, "_known", set())
+        module = portrt.load(file, trust="host-code", engines="inductor", output_format="module")
+        assert_close(module(*inputs(3)), model()(*inputs(3)))
+    assert len(started) == 1
+
+
+def test_an_engine_that_is_not_trusted_is_built_again_from_the_source(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The preferred engine of the file is built, and not one that is built by default."""
+    alone = tmp_path / "alone.pt2"
+    files.strip(file, output=alone, engine="onnxruntime")
+    monkeypatch.setenv("PORTRT_CACHE_DIR", str(cache))  # which has it
+    program = portrt.load(alone, rebuild="missing", fallback="error")
+    monkeypatch.setattr(trust, "_trusted", set())
+    (found,) = runtime.report(program)
+    assert [verdict.code for _, verdict in found.verdicts] == ["untrusted_code", "ok"]
+    assert found.runs_as == "inductor"
+    assert_close(program.module()(*inputs(3)), model()(*inputs(3)))
+
+
+def test_engines_for_cuda_tensors_where_no_tensorrt_builds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine that seems to have a GPU."""
+    for name in ("tensorrt", "tensorrt_rtx"):
+        no = Verdict.no("library_missing", "it is not installed", "install it")
+        monkeypatch.setattr(type(builder(name)), "can_build", lambda *_, no=no: no)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [task.builder.name for task in tasks_for(Settings(), "cuda")] == ["inductor"]
+    assert [task.builder.name for task in tasks_for(Settings(), "cpu")] == ["onnxruntime"]
+    named = Settings(engines="onnxruntime")
+    assert [task.builder.name for task in tasks_for(named, "cuda")] == ["onnxruntime"]
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    assert [task.builder.name for task in tasks_for(Settings(), "cuda")] == ["onnxruntime"]
+
+
+def test_the_device_of_a_compilation_is_that_of_its_inputs() -> None:
+    on_gpu = portrt.Input((2, 3), device="cuda")
+    assert device_of(model(), [torch.ones(2), {"x": [on_gpu]}], None) == "cuda"
+    assert device_of(model(), None, {"x": on_gpu}) == "cuda"
+    assert device_of(model(), [torch.ones(2), 3], None) == "cpu"
+    exported = torch.export.export(model(), inputs(3))
+    assert device_of(exported, None, None) == "cpu"
+
+
+def test_an_integer_division_that_would_end_the_process_stays_in_pytorch() -> None:
+    module = torch.export.export(nn.Identity(), (torch.ones(2),)).graph_module
+    graph = module.graph
+    x = next(iter(graph.nodes))
+    x.meta["val"] = torch.ones(2, dtype=torch.int64)
+    for target, args in (
+        (torch.ops.aten.div.Tensor_mode, (x, x)),
+        (torch.ops.aten.remainder.Tensor, (x, x)),
+    ):
+        with graph.inserting_after(x):
+            node = graph.call_function(target, args)
+        node.meta["val"] = x.meta["val"]
+        assert InductorBuilder().supports(node).code == "wrong_results"
+        node.args = (x, 3)
+        assert InductorBuilder().supports(node)
 
 
 def test_constants_that_do_not_fit_are_an_error(program: ExportedProgram) -> None:

@@ -52,7 +52,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("onnxruntime", {**ORT, "os": ["windows"]}, GPU, "cpu", "built for windows, not linux"),
         ("onnxruntime", {**ORT, "arch": ["aarch64"]}, GPU, "cpu", "built for aarch64, not x86_64"),
         ("onnxruntime", {**ORT, "os": ["windows"]}, Machine(), "cpu", ""),
-        ("openvino", ORT, GPU, "cpu", "this version of portrt does not know it"),
+        ("of_tomorrow", ORT, GPU, "cpu", "this version of portrt does not know it"),
     ],
 )
 def test_the_rule(

@@ -14,6 +14,7 @@ from portrt import torch_internals
 from portrt.compiler.attempts import build_planned
 from portrt.compiler.building.tasks import EngineTask, tasks_for
 from portrt.compiler.capture import capture
+from portrt.compiler.inputs import device_of
 from portrt.compiler.left_out import LeftOut
 from portrt.compiler.lower import lower
 from portrt.compiler.optimize import with_candidates
@@ -134,7 +135,7 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
         )
     args = inputs if arg_inputs is None else arg_inputs
     settings = with_candidates(settings, args, kwarg_inputs)
-    tasks = tasks_for(settings)
+    tasks = tasks_for(settings, device_of(module, args, kwarg_inputs))
     with torch_internals.without_torch_noise():
         captured = capture(
             module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict

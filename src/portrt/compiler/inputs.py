@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from portrt.errors import SettingsError
 
@@ -188,3 +190,14 @@ def _profile(item: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ..
             "write profiles=[((1, 1), (1, 1), (8, 1)), ((1, 2), (1, 128), (8, 512))]",
         ) from err
     return min_shape, opt_shape, max_shape
+
+
+def device_of(
+    module: torch.nn.Module | ExportedProgram, args: Any, kwargs: Mapping[str, Any] | None
+) -> str:
+    """Return the device type of the example inputs, or of an exported program's own."""
+    if args is None and kwargs is None and isinstance(module, ExportedProgram):
+        args = module.example_inputs
+    leaves = pytree.tree_leaves((args, kwargs))
+    devices = (item.device for item in leaves if isinstance(item, (torch.Tensor, Input)))
+    return next((device.type for device in devices if device.type != "cpu"), "cpu")

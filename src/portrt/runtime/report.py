@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,9 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
             verdicts,
             policy,
             has_source=manifest.source is not None,
-            builders=partial(_builders, torch_device, policy),
+            builders=partial(
+                _builders, torch_device, policy, [item.backend for item in manifest.engines]
+            ),
         )
         if choice.kind == "rebuild":
             built = Verdict.yes("it is built from the source at the first call")
@@ -89,9 +91,9 @@ def __getattr__(name: str) -> Any:
     return engine_calls
 
 
-def _builders(device: torch.device, policy: Policy) -> Iterator[str]:
+def _builders(device: torch.device, policy: Policy, stored: Sequence[str]) -> Iterator[str]:
     """Return the backends that would build an engine here, in order of preference."""
     from portrt.runtime.select import rebuilder
 
     builders = rebuilder()
-    return builders.candidates(device, policy) if builders else iter(())
+    return builders.candidates(device, policy, stored) if builders else iter(())

@@ -15,6 +15,7 @@ from portrt.compiler.backends import registry
 from portrt.compiler.backends.base import Builder
 from portrt.compiler.building.precision import reason_for_float32
 from portrt.compiler.options.settings import EngineRequest, Settings
+from portrt.engines import registry as runtimes
 from portrt.errors import BackendUnavailableError, BuildError
 from portrt.graphs import nested
 from portrt.targets import backends
@@ -76,8 +77,33 @@ class EngineTask:
         return {name: verdict for name, verdict in found.items() if not verdict}
 
 
-def tasks_for(settings: Settings) -> list[EngineTask]:
+def default_names(device: str) -> tuple[str, ...]:
+    """Return the backends to build for where none is named, in order of preference.
+
+    Those that are built by default; where none of their engines runs on the device of the inputs,
+    the first of the others that builds and runs there.
+
+    Args:
+        device: Device type of the inputs.
+    """
+    default = backends.default_names()
+    if any(_works(name, device) for name in default) or device == "cpu":
+        return default
+    others = (name for name in backends.names() if name not in default)
+    return next(((name,) for name in others if _works(name, device)), default)
+
+
+def _works(name: str, device: str) -> bool:
+    """Return whether engines of a backend can be built here, and run on a device."""
+    return bool(runtimes.runtime(name).can_run(device) and registry.builder(name).can_build())
+
+
+def tasks_for(settings: Settings, device: str = "cpu") -> list[EngineTask]:
     """Return the requested engines that can be built here, in order of preference.
+
+    Args:
+        settings: The settings of the compilation.
+        device: Device type of the inputs, for the choice where no engine is requested.
 
     Raises:
         BackendUnavailableError: A name is unknown, none of them can be built here, or one cannot
@@ -85,7 +111,7 @@ def tasks_for(settings: Settings) -> list[EngineTask]:
     """
     optimizes = settings.optimize_for is not None
     deadline = time.perf_counter() + settings.optimize_budget if optimizes else math.inf
-    requests = settings.engines or tuple(EngineRequest(name) for name in backends.default_names())
+    requests = settings.engines or tuple(EngineRequest(name) for name in default_names(device))
     found: list[EngineTask] = []
     refused: list[str] = []
     remedies: list[str] = []

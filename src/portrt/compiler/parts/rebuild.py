@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from portrt.compiler.backends import registry as builders
 from portrt.compiler.building.check import Sample, check_engine
 from portrt.compiler.building.source_plan import plan_from_source
 from portrt.compiler.building.stored_precision import with_stored_precision
-from portrt.compiler.building.tasks import EngineTask
+from portrt.compiler.building.tasks import EngineTask, default_names
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.parts.engines import engine_of_block
 from portrt.compiler.plan import Engine
@@ -50,12 +50,22 @@ class Rebuilt:
         return self.blobs[blob.index]
 
 
-def candidates(device: torch.device, policy: Policy) -> Iterator[str]:
-    """Yield the backends that can build and run an engine here, in order of preference."""
-    for name in backends.names():
+def candidates(device: torch.device, policy: Policy, stored: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the backends that can build and run an engine here, in order of preference.
+
+    Args:
+        device: Device of the inputs.
+        policy: Policy that restricts the backends.
+        stored: Backends of the block's engines, which come first.
+    """
+    allowed = policy.engines
+    if allowed is None:
+        allowed = (*stored, *default_names(device.type))
+    known = backends.names()
+    first = [name for name in dict.fromkeys(stored) if name in known]
+    for name in dict.fromkeys((*first, *known)):
         runtime, builder = registry.runtime(name), builders.builder(name)
-        allowed = name in (policy.engines or backends.default_names())
-        if allowed and runtime.can_run(device.type) and builder.can_build():
+        if name in allowed and runtime.can_run(device.type) and builder.can_build():
             yield name
 
 
@@ -80,7 +90,8 @@ def rebuild(
     block.source()
     block.check_weights()  # an engine may contain copies of them
     verdicts: list[tuple[str, Verdict]] = []
-    for name in candidates(device, policy):
+    stored = [engine.backend for engine in block.manifest.engines]
+    for name in candidates(device, policy, stored):
         index = backends.names().index(name) + 1
         task = EngineTask(builders.builder(name), Settings(require_engines=True))
         found = _in_thread(block, device, task)
@@ -130,7 +141,8 @@ def _build_and_check(
     engines = stored.manifest.engines
     settings = with_stored_precision(task.settings, engines, task.builder.name)
     task = EngineTask(task.builder, settings)
-    plan = plan_from_source(stored)
+    on = device if task.builder.input == "program" else torch.device("cpu")
+    plan = plan_from_source(stored, device=on)
     (block,) = plan.blocks
     session = stored.source_session(device)
     samples = [_sample(stored.signature, session, bound, device) for bound in ("opt", "min")]

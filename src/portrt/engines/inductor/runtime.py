@@ -59,8 +59,11 @@ class InductorRuntime:
                 "trust, which the caller gives and no file",
                 NOT_TRUSTED.remedy,
             )
+        from portrt.engines.inductor.first_load import load_in_child
         from portrt.engines.inductor.session import InductorSession
 
+        what = f"the inductor engine of {signature.name}"
+        load_in_child(what, engine.data.sha256, data, device)
         return InductorSession(engine, signature, data, weights, device)
 
 

@@ -72,6 +72,7 @@ class InductorSession(TorchSession):
                 "compile the model again, or load it with rebuild='missing'",
             ) from err
         _sessions.add(self)
+        self._held = constants  # for the other sessions of the program
         self._constants = {item.untyped_storage().data_ptr() for item in constants.values()}
 
     def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 import time
@@ -15,9 +16,11 @@ from portrt.compiler.backends.base import BuilderInput, BuildInput
 from portrt.compiler.backends.inductor.cxx import compiler_verdict
 from portrt.compiler.backends.inductor.options import InductorOptions
 from portrt.compiler.backends.inductor.process import Refusal, compile_in_process
+from portrt.compiler.backends.onnxruntime.limits import divides_integers
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.assemble import archive_of
 from portrt.compiler.plan import Block, Engine
+from portrt.engines.inductor.first_load import mark_loaded
 from portrt.errors import BuildError
 from portrt.format.temp_file import temporary_folder
 from portrt.graphs import nested
@@ -52,6 +55,12 @@ class InductorBuilder:
                 f"{self.name} has no operators of other libraries, such as {target}",
                 f"write it with torch's operators, or leave {self.name} out of engines",
             )
+        if divides_integers(node):
+            return Verdict.no(
+                "wrong_results",
+                f"an integer division by zero would end the process in {self.name} engines",
+                "divide by a number, or divide floating-point numbers",
+            )
         return YES
 
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:
@@ -70,6 +79,7 @@ class InductorBuilder:
             except Refusal as err:
                 raise _with_nodes(err, block) from err
             data = (workdir / "package.pt2").read_bytes()
+        mark_loaded(hashlib.sha256(data).hexdigest())  # the child process has
         own = set() if options.freezing else set(result["constants"])
         taken = [name for name in constants if name in own]
         return Engine(
