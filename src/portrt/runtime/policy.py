@@ -24,9 +24,14 @@ ENV_REBUILD = "PORTRT_REBUILD"
 ENV_TRUST = "PORTRT_TRUST"
 ENV_CUDA_GRAPHS = "PORTRT_CUDA_GRAPHS"
 ENV_CHECK = "PORTRT_CHECK"
-ENVIRONMENT = (ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS, ENV_CHECK)
+ENV_SELECT = "PORTRT_SELECT"
+ENVIRONMENT = (
+    *(ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS, ENV_CHECK),
+    ENV_SELECT,
+)
 CHECKS = ("first-open", "off")
 REBUILDS = ("never", "missing")
+SELECTS = ("first", "measured")
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,13 @@ class Policy:
         check: "first-open": an engine that could not be compared with PyTorch when it was built
             is compared with the source when it is opened, and rejected if the outputs differ;
             "off": it runs unchecked.
+        select: "first": the first engine that fits; "measured": the fastest of those that fit, for
+            each optimization profile. Times are those in the file if they are of such a machine,
+            else they are taken at the first call, and cached.
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild, trust or check, or a bad number.
+        SettingsError: An unknown fallback, engine name, rebuild, trust, check or select, or a bad
+            number.
     """
 
     fallback: str | None = None
@@ -56,6 +65,7 @@ class Policy:
     trust: tuple[str, ...] | None = None
     cuda_graphs: int | None = None
     check: str | None = None
+    select: str | None = None
 
     def __post_init__(self) -> None:
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
@@ -65,6 +75,7 @@ class Policy:
         from portrt.targets.trust import TRUSTS
 
         allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS, "check": CHECKS}
+        allowed["select"] = SELECTS
         for field, values in allowed.items():
             if getattr(self, field) not in (None, *values):
                 raise SettingsError(
@@ -104,6 +115,7 @@ def policy(
     trust: Sequence[str] | str | None = None,
     cuda_graphs: int | None = None,
     check: str | None = None,
+    select: str | None = None,
 ) -> Iterator[Policy]:
     """Apply this policy to calls within the `with` block, in this thread or task.
 
@@ -118,13 +130,15 @@ def policy(
             `load`, and () forbids both.
         cuda_graphs: Number of CUDA graphs that an engine may keep.
         check: "first-open" or "off".
+        select: "first" or "measured".
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild, trust or check, or a bad number.
+        SettingsError: An unknown fallback, engine name, rebuild, trust, check or select, or a bad
+            number.
     """
     trusted = as_names(trust, "trust")
     names = as_names(engines, "engines")
-    given = Policy(fallback, names, rebuild, trusted, cuda_graphs, check)
+    given = Policy(fallback, names, rebuild, trusted, cuda_graphs, check, select)
     inner = given.over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
@@ -163,7 +177,7 @@ def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
         context: Policy of the innermost `with policy(...)`, or None.
     """
     chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
-    return chosen.over(Policy(fallback="eager", rebuild="never", check="off"))
+    return chosen.over(Policy(fallback="eager", rebuild="never", check="off", select="first"))
 
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
@@ -185,7 +199,11 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
     graphs = graphs if type(graphs) is int and graphs >= 0 else None
     check = stored.get("check")
     check = check if check in CHECKS else None
-    return Policy(stored.get("fallback"), names, rebuild, cuda_graphs=graphs, check=check)
+    select = stored.get("select")
+    select = select if select in SELECTS else None
+    return Policy(
+        stored.get("fallback"), names, rebuild, cuda_graphs=graphs, check=check, select=select
+    )
 
 
 def _of_environment() -> Policy:
@@ -198,6 +216,7 @@ def _of_environment() -> Policy:
             _listed(variables[ENV_TRUST]) or None,
             _number(variables[ENV_CUDA_GRAPHS]),
             variables[ENV_CHECK] or None,
+            variables[ENV_SELECT] or None,
         )
     except SettingsError as err:
         given = ", ".join(

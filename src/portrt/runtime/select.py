@@ -85,6 +85,8 @@ def select(
 ) -> Selection:
     """Open the first engine that this machine accepts, or else the source.
 
+    With select="measured" in the policy all that it accepts are opened, and the fastest are kept.
+
     Args:
         block: Block with its engines.
         device: Device of the inputs.
@@ -96,6 +98,7 @@ def select(
         PackageError: The bytes of an engine do not match the digest in the manifest.
     """
     verdicts: list[tuple[str, Verdict]] = []
+    opened: list[tuple[EngineSpec, Session]] = []
     source = _source_for_sizes(block, device, policy, sessions)
     for engine in block.manifest.engines:
         verdict = verdict_of(engine, device, policy)
@@ -112,12 +115,16 @@ def select(
                 adopted = bool(engine.build.get("adopted"))
                 session = with_graphs(session, policy)
                 session = within_profiles(session, block.signature, source, adopted=adopted)
-                verdicts.append((engine.backend, verdict))
-                logger.info(
-                    "%s runs as %s%s", block.name, engine.backend, _not_chosen(verdicts[:-1])
-                )
-                return Selection(session, engine.backend, tuple(verdicts))
+                opened.append((engine, session))
         verdicts.append((engine.backend, verdict))
+        if opened and policy.select != "measured":
+            break
+    if len(opened) > 1:
+        return _fastest(block, opened, device, sessions, verdicts)
+    if opened:
+        engine, session = opened[0]
+        logger.info("%s runs as %s%s", block.name, engine.backend, _not_chosen(verdicts[:-1]))
+        return Selection(session, engine.backend, tuple(verdicts))
     if policy.rebuild == "missing" and block.has_source:
         rebuilt = _rebuilt(block, device, policy, sessions, verdicts)
         if rebuilt is not None:
@@ -125,6 +132,23 @@ def select(
                 rebuilt, session=within_profiles(rebuilt.session, block.signature, source)
             )
     return _source(block, device, policy, tuple(verdicts), sessions)
+
+
+def _fastest(
+    block: StoredBlock,
+    opened: Sequence[tuple[EngineSpec, Session]],
+    device: torch.device,
+    sessions: Sessions,
+    verdicts: Sequence[tuple[str, Verdict]],
+) -> Selection:
+    """Return what runs the fastest of several engines; the others are closed."""
+    from portrt.runtime.measured_choice import fastest  # imports the cache, rarely needed
+
+    session, chosen = fastest(block, opened, device)
+    for place, (engine, _) in enumerate(opened):
+        if place not in chosen:
+            sessions.pop((engine.data.index, device), None)
+    return Selection(session, opened[chosen[0]][0].backend, tuple(verdicts))
 
 
 def _checked(
