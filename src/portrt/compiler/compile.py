@@ -134,8 +134,9 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
             "both inputs and arg_inputs were given", "one of them", "leave one of them out"
         )
     args = inputs if arg_inputs is None else arg_inputs
-    settings = with_candidates(settings, args, kwarg_inputs)
-    tasks = tasks_for(settings, device_of(module, args, kwarg_inputs))
+    device = device_of(module, args, kwarg_inputs)
+    settings = with_candidates(settings, device)
+    tasks = tasks_for(settings, device)
     with torch_internals.without_torch_noise():
         captured = capture(
             module, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, strict=settings.strict

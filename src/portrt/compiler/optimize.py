@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch.utils import _pytree as pytree
 
 from portrt.compiler.backends import registry as builders
 from portrt.compiler.options.settings import EngineRequest, Settings
@@ -33,21 +32,19 @@ def budget(building_s: float) -> float:
     return max(_LEAST_S, _SHARE * building_s)
 
 
-def with_candidates(settings: Settings, *arguments: Any) -> Settings:
+def with_candidates(settings: Settings, device: str) -> Settings:
     """Return the settings with every backend that builds and runs here, unless engines are named.
 
     Args:
         settings: Settings of the compilation.
-        arguments: Example inputs, whose device is that of the calls.
+        device: Type of the device of the inputs.
     """
     if settings.optimize_for is None or settings.engines is not None:
         return settings
-    device = device_of(pytree.tree_leaves(arguments))
     found = [
         name
         for name in backends.names()
-        if registry.runtime(name).can_run(device.type)
-        and builders.builder(name).can_build(settings)
+        if registry.runtime(name).can_run(device) and builders.builder(name).can_build(settings)
     ]
     if not found:
         return settings
