@@ -99,8 +99,8 @@ def test_numbers_at_several_sizes(
                 kept.append((found, [item.clone() for item in found]))
         strided = [item.transpose(1, 2).contiguous().transpose(1, 2) for item in inputs(3, 9)]
         equal(two(*strided), model(*strided))
-    assert len(sessions) == 4
-    assert sessions[0].recorded == 4
+    assert len(sessions) == 3  # a call of batch 0 has nothing to record
+    assert sessions[0].recorded == 3
     for found, before in kept:  # later calls do not write results of earlier ones
         torch.testing.assert_close(list(found), before, rtol=0, atol=0)
 

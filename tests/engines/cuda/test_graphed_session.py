@@ -111,3 +111,12 @@ def test_outputs_of_unknown_size_are_never_recorded(graphed: Any) -> None:
     for _ in range(3):
         assert graphed.session.run([torch.empty(1)], [(-1,)]) == []
     assert graphed.session.recorded == 0
+
+
+def test_outputs_without_elements_are_never_recorded(graphed: Any) -> None:
+    for _ in range(3):
+        assert graphed.session.run([torch.empty(1)], [(0,), (3, 0)]) == []
+    assert graphed.session.recorded == 0
+    for _ in range(2):
+        graphed.session.run([torch.empty(1)], [(0,), (3,)])
+    assert graphed.session.recorded == 1

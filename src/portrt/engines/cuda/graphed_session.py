@@ -115,7 +115,7 @@ class GraphedSession(Session):
             recording = self._recordings.get(key)
             if recording is not None:
                 return recording
-            if any(-1 in shape for shape in shapes):
+            if any(-1 in shape for shape in shapes) or all(0 in shape for shape in shapes):
                 return None
             if key not in self._seen:
                 self._seen[key] = None
