@@ -206,6 +206,17 @@ def good_cases() -> Iterator[Case]:
     yield good("sizes of a part's own inputs", in_parts((own, [["dim", 7, 5]])))
     yield good("a part of all nodes", in_parts(("/engines/0/parts/nodes_in_engines", 7)))
     yield good("empty facts of a build", edited(("/engines/0/build", {})))
+    sizes = [{"shapes": [[1, 3]], "seconds": 0.001, "spread": 0.1}]
+    times = {
+        "goal": "latency",
+        "cpu": "A",
+        "os": "linux",
+        "threads": 2,
+        "sizes": sizes,
+        "ratio": 1.0,
+    }
+    for name, entry in (("times", times), ("times of a later version", 7)):
+        yield good(f"{name} of an engine", edited(("/engines/0/build", {"measured": entry})))
     yield good("a build of 32 levels", edited(("/engines/0/build", nested(32))))
     policy = {"fallback": "error", "engines": [], "rebuild": 3, "check": "?", "cuda_graphs": "x"}
     yield good("a policy with values of a later version", edited(("/policy", policy)))

@@ -14,6 +14,7 @@ DEFAULT = {
     "trust": None,
     "cuda_graphs": None,
     "check": "off",
+    "select": "first",
 }
 ORT = {"backend": "onnxruntime", "devices": ["cpu"], "machine": "ok"}
 RTX = {"backend": "tensorrt_rtx", "devices": ["cuda"], "machine": "ok"}
@@ -277,6 +278,19 @@ def others() -> Iterator[Case]:
     yield case(
         "the context forbids a check", ENGINE, "ok", stored=check, context=[{"check": "off"}]
     )
+    select = {"select": "measured"}
+    yield case("a selection by the file", ENGINE, "ok", stored=select, effective=select)
+    yield case(
+        "a selection by the environment",
+        ENGINE,
+        "ok",
+        environment={"PORTRT_SELECT": "measured"},
+        effective=select,
+    )
+    yield case("a selection of a later version", ENGINE, "ok", stored={"select": "cheapest"})
+    yield case(
+        "the context selects the first", ENGINE, "ok", stored=select, context=[{"select": "first"}]
+    )
     yield case("unknown fields of the file", ENGINE, "ok", stored={"priority": 5})
     every = {
         "fallback": "error",
@@ -284,6 +298,7 @@ def others() -> Iterator[Case]:
         "rebuild": "missing",
         "cuda_graphs": 4,
         "check": "first-open",
+        "select": "measured",
     }
     yield case("every field by the file", ENGINE, "ok", stored=every, effective=every)
 
@@ -304,6 +319,8 @@ def bad_settings() -> Iterator[Case]:
         ("unknown trust in the context", {}, [{"trust": ["everything"]}]),
         ("true graphs in the context", {}, [{"cuda_graphs": True}]),
         ("unknown check in the context", {}, [{"check": "always"}]),
+        ("unknown selection in the environment", {"PORTRT_SELECT": "cheapest"}, []),
+        ("unknown selection in the context", {}, [{"select": "cheapest"}]),
     ):
         yield {
             "name": name,

@@ -134,6 +134,15 @@ def libraries() -> Iterator[Case]:
     ):
         machine = {**CPU, "versions": {"onnxruntime": found}}
         yield case(f"onnxruntime 1.23, and {found}", "onnxruntime", ORT, machine, code, "cpu")
+    own = {"device": ["cpu"], "openvino": "2026.4"}
+    for found, code in (
+        ("2026.4.1", "ok"),
+        ("2027.0", "ok"),
+        ("2026.3.9", "library_version"),
+        ("none", "library_missing"),
+    ):
+        machine = {**CPU, "versions": {"openvino": found, "onnxruntime": "1.32.0"}}
+        yield case(f"openvino 2026.4, and {found}", "openvino", own, machine, code, "cpu")
     absent = {"device": ["cpu"]}
     for found, code in (("1.0", "ok"), ("none", "library_missing")):
         machine = {**CPU, "versions": {"onnxruntime": found}}
