@@ -145,7 +145,7 @@ def _order(
     settings: Settings,
     started: float,
 ) -> None:
-    """Order the engines of each block by what `optimize_for` asks for, if it is set."""
+    """Order the engines of each block by `optimize_for`, if it is set."""
     if settings.optimize_for is None:
         return
     from portrt.compiler import optimize
