@@ -20,6 +20,8 @@ from fuzz.worker import CrashError, Worker
 # Of sizes: the guards of torch.export, and results that would have a negative size.
 _REFUSALS = ("AssertionError: Guard failed", "InputError: with these inputs of")
 
+_NO_ENGINE = "BuildError: no engine of any block could be built"
+
 
 @dataclass
 class Counts:
@@ -81,6 +83,9 @@ class Checker:
             return Find(graph, f"compile: {err}")
         if "refused" in reply:
             self.counts.skipped[f"torch.export refuses: {reply['refused'][:70]}"] += 1
+            return None
+        if reply.get("error", "").startswith(_NO_ENGINE) and "NOT_IMPLEMENTED" in reply["error"]:
+            self.counts.skipped["all operators lack a kernel, as the error says"] += 1
             return None
         if "error" in reply:
             return Find(graph, f"compile: {reply['error']}")

@@ -195,6 +195,14 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         for dtype in (torch.float32, torch.float64)
         for p in (0.0, 1.0, 2.0, 3.0, INF)
     },
+    "cdist of nothing": (lambda x: torch.cdist(x[:, :0], x[:, :0], p=INF), [T([[1.0, 2.0]])]),
+    **{
+        f"matmul of {dtype}": (
+            lambda x: torch.stack([x.matmul(x.T), x[:1].matmul(x.T).expand(2, 2)]),
+            [T([[100, 27, 3], [-128, 127, 55]]).to(dtype)],
+        )
+        for dtype in (torch.int8, torch.uint8, torch.int16)
+    },
     **{
         f"pdist, p={p}": (
             lambda x, p=p: F.pdist(x, p=p),

@@ -65,6 +65,12 @@ def test_what_is_a_mismatch(got: torch.Tensor, is_found: bool) -> None:
     assert bool(reference.difference(0, got)) == is_found
 
 
+def test_sums_of_float64_that_depend_on_the_order_are_not_determined() -> None:
+    x = torch.tensor([1.7e308, -1.7e308, 0.1], dtype=torch.float64)
+    reference = Reference(_graph(x, _step("torch.sum", Ref(0))), (x,))
+    assert not reference.difference(0, torch.tensor(0.0, dtype=torch.float64))
+
+
 def test_results_that_depend_on_a_rounding_are_not_determined() -> None:
     x = torch.tensor([1e4, 1e4, -2e4, 0.1, 1.0])
     graph = _graph(x, _step("torch.sum", Ref(0)), _step("torch.gt", Ref(1), float(x.sum())))

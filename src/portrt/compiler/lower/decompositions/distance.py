@@ -66,6 +66,9 @@ def _norm(difference: torch.Tensor, p: float) -> torch.Tensor:
     if p == 2:
         return difference.pow(2).sum(-1).sqrt()
     if p == math.inf:
+        size = difference.shape[-1]
+        if type(size) is not int or size == 0:  # of no elements it is 0
+            difference = torch.nn.functional.pad(difference, (0, 1))
         return difference.abs().amax(-1)
     return difference.abs().pow(p).sum(-1).pow(1 / p)
 

@@ -1,6 +1,7 @@
 """Compute small integers and bools in a wider dtype where ONNX Runtime's CPU kernels lack theirs.
 
-Seen with ONNX Runtime 1.23 and 1.32. The operators choose elements, so that no number changes.
+Seen with ONNX Runtime 1.23 and 1.32. The operators choose elements, so that no number changes, or
+are products, whose lower bits are the same in a wider dtype.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ WIDER: Mapping[str, Mapping[ir.DataType, ir.DataType]] = {
     "Where": {_INT16: ir.DataType.INT32, _BOOL: ir.DataType.UINT8},
     "Max": {_INT16: ir.DataType.INT32},
     "Min": {_INT16: ir.DataType.INT32},
+    "MatMul": dict.fromkeys((_INT16, ir.DataType.INT8, ir.DataType.UINT8), ir.DataType.INT32),
 }
 
 
@@ -36,7 +38,7 @@ def widen_missing_kernels(model: ir.Model) -> bool:
 
 
 def _chosen(node: ir.Node) -> list[ir.Value | None]:
-    """Return the inputs that the output is made of."""
+    """Return the inputs that have the dtype of the output."""
     return list(node.inputs[1:] if node.op_type == "Where" else node.inputs)
 
 
