@@ -73,7 +73,7 @@ def test_the_types_of_options_name_exactly_the_fields() -> None:
     assert _names(types.SettingsKeywords) == all_options().keys() - {"output_format"}
     assert _names(types.TorchTensorRTKeywords) == torch_tensorrt
     assert _names(types.CompileOptions) == {*_names(types.SettingsKeywords), *torch_tensorrt}
-    refused = {"engines", "require_engines", "dryrun"}
+    refused = {"engines", "require_engines", "dryrun", "optimize_for", "optimize_budget"}
     assert _names(types.AddEngineOptions) == _names(types.CompileOptions) - refused
 
 
