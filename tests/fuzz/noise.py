@@ -57,8 +57,12 @@ _ACCUMULATES = frozenset(
     }
 )
 
-# Of these the absolute error is bounded, not the relative one: fast kernels.
+# Of these the absolute error is bounded, not the relative one: fast kernels, or a difference from 1
+# where an argument is negative.
 _ABSOLUTE = {"sigmoid": 2e-7, "silu": 2e-6, "glu": 2e-6}
+_ABSOLUTE_BELOW_0 = {"elu": 3e-7, "celu": 3e-7, "selu": 3e-7}
+# Of float64 the error is that of an angle, except near 0.
+_OF_ANGLES = frozenset({"sin", "cos", "sinc"})
 
 _LOGARITHMS = frozenset({"logsumexp", "logcumsumexp", "logaddexp", "logaddexp2", "log_softmax"})
 _NEAR_ARGUMENT = frozenset({"tanhshrink"})
@@ -93,6 +97,11 @@ class Noisy:
     ) -> torch.Tensor:
         if name in _NEAR_ARGUMENT:  # a difference of nearly equal numbers
             value = self._rounded(args[0], None) - (args[0] - value)
+        if name == "gelu":  # x (1 + erf(x)) for negative x
+            size = torch.where((args[0] < 0) & (args[0] > -10), args[0], 0)
+            value = self._moved(value, size * _EPS[_computed_in(value.dtype)])
+        if name in _OF_ANGLES and value.dtype == torch.float64:
+            value = self._moved(value, args[0].double().abs().clamp(max=1) * _EPS[value.dtype])
         if name in _LOGARITHMS:  # of sums near 1
             noise = torch.rand(value.shape, generator=self._rng) * 2 - 1
             value = torch.where(
@@ -100,11 +109,20 @@ class Noisy:
             )
         return self._shifted(name, self._signed(self._rounded(value, exact)))
 
+    def _moved(self, value: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
+        """With an error of so much at most."""
+        noise = torch.rand(value.shape, generator=self._rng, dtype=torch.float64) * 2 - 1
+        return (value.double() + noise * bound.double()).to(value.dtype)
+
     def _shifted(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """With an absolute error, which makes some small values 0."""
-        if name not in _ABSOLUTE or value.dtype == torch.float64:
+        if name in _ABSOLUTE_BELOW_0:
+            return torch.where(value < 0, self._off_by(_ABSOLUTE_BELOW_0[name], value), value)
+        return self._off_by(_ABSOLUTE[name], value) if name in _ABSOLUTE else value
+
+    def _off_by(self, bound: float, value: torch.Tensor) -> torch.Tensor:
+        if value.dtype == torch.float64:
             return value
-        bound = _ABSOLUTE[name]
         noise = (torch.rand(value.shape, generator=self._rng) * 2 - 1) * bound
         small = value.abs() < bound
         either = torch.rand(value.shape, generator=self._rng) < 0.5
@@ -142,6 +160,10 @@ class Noisy:
         factor = torch.rand(wide.shape, generator=self._rng, dtype=torch.float64) * 2 - 1
         noisy = (wide * (1 + factor * (self._ulps * _EPS[value.dtype]))).to(value.dtype)
         return torch.where(inexact & wide.isfinite(), noisy, value)
+
+
+def _computed_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _in_float64(

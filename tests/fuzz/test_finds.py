@@ -81,6 +81,122 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         lambda x: torch.norm(x, 3, 0),
         [torch.arange(12.0).double().reshape(3, 4) / 7],
     ),
+    "-0.0 beside 0.0": (
+        lambda x: torch.stack([x * 0.0, x / -0.0, torch.copysign(x, -0.0), (-0.0) ** x, 0.0**x]),
+        [T([1.0, -1.0, 3.0, -3.0])],
+    ),
+    **{
+        f"clamp of {dtype} by one bound, or by an integer": (
+            lambda x: torch.stack(
+                [
+                    *(x.clamp(min=2), x.clamp(max=-0.5), x.clamp(0.5, 2), x.clamp(1, 2.5)),
+                    *(torch.clamp_min(x, x[0]), torch.clamp_max(x, x[1]), x.clamp(min=True)),
+                ]
+            ),
+            [T([1.0, -1.0, NAN, INF, -INF, 3.0]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    "clamp of integers by floats": (
+        lambda x: torch.stack([x.clamp(-2, 2.5), x.clamp(min=0.5), x.clamp(1, True), x + 0.0]),
+        [INTEGERS],
+    ),
+    **{
+        f"number % {dtype}": (
+            lambda x: torch.stack([2.0 % x, -1.5 % x, 0.1 % x, 0 % x, 1e-3 % x]),
+            [T([INF, -INF, NAN, 1e-3, 0.3, -0.7, 5.0]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    **{
+        f"quotients and remainders of {dtype} by a number": (
+            lambda x: torch.stack(
+                [x // 0.1, torch.div(x, 0.3, rounding_mode="trunc"), x % 0.1, x.fmod(0.3), x // -1]
+            ),
+            [torch.cat([torch.linspace(-1, 1, 21), T([NAN, INF, 0.05914306640625])]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    **{
+        f"comparisons of {dtype} with a number": (
+            lambda x: torch.stack([x == 0.1, x != 0.1, x < 0.1, x <= 0.1, x > 1e-3, x >= 1e-3]),
+            [T([0.1, 1e-3, NAN, INF, 0.0]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    **{
+        f"logsigmoid of {dtype}": (
+            F.logsigmoid,
+            [torch.cat([torch.linspace(-90, 90, 19), SPECIAL]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    "infinities of float64": (
+        lambda x: torch.stack([x.isinf(), x.isposinf(), x.isneginf(), x.isfinite(), x.isnan()]),
+        [T([NAN, INF, -INF, 1e300, -1e40, 0.0]).double()],
+    ),
+    "infinities of integers": (lambda x: x.isinf() | x.isposinf() | x.isneginf(), [INTEGERS]),
+    "nan_to_num of large float64": (torch.nan_to_num, [T([NAN, INF, -INF, 1e300, -1e40]).double()]),
+    **{
+        f"heaviside and xlogy of {dtype}": (
+            lambda x, y: torch.stack([torch.heaviside(x, y), torch.xlogy(x, y), torch.xlogy(y, x)]),
+            [
+                T([NAN, INF, -INF, 0.0, -2.0, 3.0, 0.0, NAN, 0.0]).to(dtype),
+                T([1.0, 0.5, 2.0, NAN, 3.0, 4.0, 0.5, NAN, INF]).to(dtype),
+            ],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    "heaviside of integers": (torch.heaviside, [INTEGERS, INTEGERS * 3]),
+    "xlogy of integers and numbers": (
+        lambda x: torch.stack([torch.xlogy(x, x.abs()), torch.xlogy(2, x), torch.xlogy(x, NAN)]),
+        [INTEGERS],
+    ),
+    **{
+        f"lerp of {dtype}": (
+            lambda x, y, w: torch.stack(
+                [torch.lerp(x, y, w), torch.lerp(x, y, -2.0), x.lerp(y, 0.3)]
+            ),
+            [
+                T([0.0, 1.0, INF, 2.0, -3.0, NAN]).to(dtype),
+                T([INF, -INF, INF, -2.0, 6e4, 1.0]).to(dtype),
+                T([-2.0, -0.3, 0.4, -1.0, 2.0, 0.5]).to(dtype),
+            ],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    "addcdiv of large numbers": (
+        lambda x, y: torch.stack([torch.addcdiv(x, y, x, value=v) for v in (1, 2, -0.5, 0)]),
+        [T([1.0, INF, 1e-39, 0.0, -3.0]), T([3e38, 3e38, 5.0, 1.0, NAN])],
+    ),
+    "expm1 far below 0": (torch.expm1, [T([-17.0, -50.0, -88.0, -100.0, -103.5, -1e30, -INF])]),
+    **{
+        f"threshold of {dtype}": (
+            lambda x: torch.stack([F.threshold(x, 0.0, 20.0), F.threshold(x, 1, -1)]),
+            [T([torch.iinfo(dtype).max, torch.iinfo(dtype).max - 1, 1, -5, 2]).to(dtype)],
+        )
+        for dtype in (torch.int64, torch.int32, torch.int16, torch.int8)
+    },
+    "threshold of float64": (lambda x: F.threshold(x, 0.1, 0.3), [SPECIAL.double()]),
+    "sinc of float64": (torch.sinc, [T([0.0, 0.25, 0.5, -1.3, 100.3, NAN]).double()]),
+    "sigmoids of float64": (
+        lambda x: torch.cat([torch.sigmoid(x), F.silu(x), F.glu(x, 0)]),
+        [T([-20.0, -50.0, -300.0, NAN, INF, 20.0, 0.5, -7.0, -1.0, 3.0]).double()],
+    ),
+    **{
+        f"digits of {dtype}": (
+            lambda x: torch.stack([torch.round(x, decimals=d) for d in (1, 2, -1, 0)]),
+            [T([1.1484375, 0.185546875, 0.2255859375, 15.0, 25.0, NAN, -INF]).to(dtype)],
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    **{
+        f"roots of {dtype} by powers": (
+            lambda x: torch.stack([x**0.5, x**-0.5]),
+            [SPECIAL.to(dtype)],
+        )
+        for dtype in (torch.float16, torch.bfloat16)
+    },
     "celu of float64": (lambda x: F.celu(x, alpha=2.0), [SPECIAL.double()]),
     "deg2rad of float64": (torch.deg2rad, [torch.linspace(-1, 400, 20).double()]),
     "rad2deg of float64": (torch.rad2deg, [torch.linspace(-1, 7, 20).double()]),

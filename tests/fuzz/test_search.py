@@ -71,6 +71,40 @@ def test_sums_of_float64_that_depend_on_the_order_are_not_determined() -> None:
     assert not reference.difference(0, torch.tensor(0.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("step", "x", "wrong"),
+    [
+        (_step("F.gelu", Ref(0)), [-3.0, 1.0, NAN], [1e-4, 1e-3, 0.0]),
+        (_step("F.gelu", Ref(0), approximate="tanh"), [-3.0, 9e37, INF], [1e-4, NAN, NAN]),
+        (_step("F.elu", Ref(0)), [-1.0, 1e-9], [1e-4, 1e-12]),
+        (_step("torch.sinh", Ref(0)), [87.0, 1e-3, INF], [INF, 1e-7, NAN]),
+        (_step("torch.remainder", Ref(0), 0.1), [3e30, 7.0, NAN], [NAN, 1e-5, 0.0]),
+        (_step("torch.clamp", Ref(0), 2.0), [INF, NAN], [-1e38, 0.0]),
+        (_step("torch.sqrt", Ref(0)), [-1.0, INF], [0.0, NAN]),
+    ],
+    ids=str,
+)
+def test_wrong_elements_are_mismatches(step: Step, x: list[float], wrong: list[float]) -> None:
+    """`wrong` is added to eager's results; it takes the place of what is not finite."""
+    given = torch.tensor(x)
+    reference = Reference(_graph(given, step), (given,))
+    for position, error in enumerate(wrong):
+        got = reference.eager[0].clone()
+        finite = bool(got[position].isfinite()) and abs(error) < 1e30
+        got[position] = got[position] + error if finite else error
+        assert reference.difference(0, got), (position, got)
+
+
+def test_a_value_that_overflows_in_eager_alone_is_no_mismatch() -> None:
+    x = torch.tensor([1.52587890625e-05, 1.0]).half()
+    graph = _graph(x, _step("torch.reciprocal", Ref(0)), _step("torch.mul", Ref(1), 0.0))
+    reference = Reference(graph, (x,))
+    assert reference.eager[1].isnan().tolist() == [True, False]
+    assert not reference.difference(1, torch.zeros_like(x))
+    assert reference.difference(1, torch.ones_like(x))
+    assert reference.difference(1, torch.full_like(x, NAN))
+
+
 def test_results_that_depend_on_a_rounding_are_not_determined() -> None:
     x = torch.tensor([1e4, 1e4, -2e4, 0.1, 1.0])
     graph = _graph(x, _step("torch.sum", Ref(0)), _step("torch.gt", Ref(1), float(x.sum())))
@@ -132,6 +166,17 @@ def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
             _step("F.conv1d", Ref(0), Ref(1)),
             (torch.tensor([[[3e30, 3e30]]]), torch.tensor([[[3e30, -3e30]]])),
         ),
+        (
+            _step("torch.sub", Ref(0), Ref(1), alpha=2),
+            (torch.tensor([3e38, 1.0]), torch.tensor([3e38, 1.0])),
+        ),
+        (
+            _step("torch.addcmul", Ref(0), Ref(1), Ref(2)),
+            (torch.tensor([-INF]), torch.tensor([3e30]), torch.tensor([3e30])),
+        ),
+        (_step("F.gelu", Ref(0)), (torch.tensor([INF]),)),
+        (_step("torch.cosh", Ref(0)), (torch.tensor([-89.0, 1.0]),)),
+        (_step("special.rmod", Ref(0), 0.5), (torch.tensor([1e-39, 1.0]), 0.5)),
     ],
 )
 def test_undefined_values_vary(step: Step, args: tuple[object, ...]) -> None:
@@ -147,7 +192,8 @@ def test_every_undefined_operator_has_a_row() -> None:
     """Casts have a row of their own."""
     page = NUMBERS_PAGE.read_text(encoding="utf-8")
     for target in UNDEFINED:
-        assert target.startswith(".") or f"`{target.partition('.')[2]}" in page, target
+        name = {"special.rmod": "%"}.get(target, target.partition(".")[2])
+        assert target.startswith(".") or f"`{name}" in page, target
 
 
 class _Planted(Checker):

@@ -6,6 +6,8 @@ docs/numbers.md.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +93,35 @@ def _with_mean(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generat
     return spread, torch.where(plain_mean.isinf() & either, plain_mean, mean)
 
 
+def _near_infinity(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Eager's kernels for whole vectors overflow before those for the rest do."""
+    made = plain(step, args, kwargs)
+    top = torch.finfo(torch.float32 if made.dtype in _HALF else made.dtype).max
+    x = args[0].double()
+    if step.target == "F.gelu":
+        early = (x > top / 4) & (kwargs.get("approximate", "none") == "none")
+    else:
+        early = (x.abs() - math.log(top)).abs() < 1
+    chosen = torch.randint(0, 3, made.shape, generator=rng)
+    infinite = torch.where(x < 0, -math.inf, math.inf) if step.target == "torch.sinh" else math.inf
+    values = torch.where(chosen == 0, infinite, x if step.target == "F.gelu" else made.double())
+    if step.target == "F.gelu":
+        values = torch.where(chosen == 1, math.nan, values)
+    return torch.where(early, values.to(made.dtype), made)
+
+
+def _of_quotients(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Where a quotient overflows, eager's kernels for whole vectors have NaN for a remainder."""
+    made = plain(step, args, kwargs)
+    if not made.dtype.is_floating_point:
+        return made
+    x, y = (args[1], args[0]) if step.target == "special.rmod" else args[:2]
+    top = torch.finfo(torch.float32 if made.dtype in _HALF else made.dtype).max
+    x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
+    overflows = (x.abs() / 2 > y.abs() * (top / 4)) & x.isfinite() & (y != 0)
+    return torch.where(overflows, _or_nan(made, rng), made)
+
+
 def _of_products(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
     """Where terms of a sum overflow, the order of additions decides, unless all sums do."""
     made = plain(step, args, kwargs)
@@ -118,6 +149,23 @@ def _of_products(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Gener
     return torch.where(overflows & ~always, torch.tensor(_ANY)[chosen].to(made.dtype), made)
 
 
+def _of_terms(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """A product that overflows may be rounded before it is added, or not."""
+    made = plain(step, args, kwargs)
+    if not made.dtype.is_floating_point:
+        return made
+    product = abs(kwargs.get("alpha", kwargs.get("value", 1)))
+    for factor in args[1:]:
+        product = product * torch.as_tensor(factor).double().abs()
+    top = torch.finfo(torch.float32 if made.dtype in _HALF else made.dtype).max
+    is_product = step.target == "torch.addcmul" or kwargs.get("alpha", 1) != 1
+    finite = [torch.as_tensor(factor).isfinite() for factor in args[1:]]
+    overflows = functools.reduce(torch.logical_and, finite, (product > top / 2) & is_product)
+    chosen = torch.randint(0, len(_ANY), made.shape, generator=rng)
+    return torch.where(overflows, torch.tensor(_ANY)[chosen].to(made.dtype), made)
+
+
+_HALF = (torch.float16, torch.bfloat16)
 _ANY = (float("nan"), float("inf"), -float("inf"), 1.0)
 
 
@@ -208,6 +256,9 @@ UNDEFINED: dict[str, Rule] = {
     **dict.fromkeys(_OPERANDS, _of_products),
     **dict.fromkeys([name for name in _OPERANDS if "conv" in name], _of_convolutions),
     "F.scaled_dot_product_attention": _of_scores,
+    **dict.fromkeys(("F.gelu", "torch.sinh", "torch.cosh"), _near_infinity),
+    **dict.fromkeys(("torch.add", "torch.sub", "torch.addcmul"), _of_terms),
+    **dict.fromkeys(("torch.remainder", "torch.fmod", "special.rmod"), _of_quotients),
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),
 }

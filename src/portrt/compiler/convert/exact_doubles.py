@@ -1,6 +1,6 @@
-"""Keep float64 constants accurate: torch.onnx writes a Python float as a float32 constant.
+"""Keep constants exact: torch.onnx writes a Python float as a float32 constant, and -0.0 as 0.0.
 
-Such a number is written as the sum of two float32 numbers, which keeps 48 bits of the mantissa, and
+A float64 number is written as the sum of three float32 numbers, which has all bits of the mantissa,
 times powers of two where float32 has no such exponent.
 """
 
@@ -35,16 +35,36 @@ def exact_doubles(graph_module: torch.fx.GraphModule) -> None:
         if not isinstance(number, float) or not math.isfinite(number):
             continue
         number, factor, times = _scaled(number)
-        high = _single(number)
-        if number == high and not times:
+        if number == _single(number) and not times:
             continue
         fill = _Fill(graph, node, position)
         with graph.inserting_before(node.next):
-            made = fill.sum_of(high, _single(number - high))
+            made = fill.sum_of(number)
             for _ in range(times):
                 made = fill.product(made, factor)
         node.replace_all_uses_with(made)
         graph.erase_node(node)
+
+
+class _NegativeZero(float):
+    """-0.0 that equals no 0.0: torch.onnx finds constants again by their value."""
+
+    __hash__ = float.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NegativeZero)
+
+
+def signed_zeros(graph_module: torch.fx.GraphModule) -> None:
+    """Keep -0.0 among the arguments apart from 0.0, in place."""
+    for node in graph_module.graph.nodes:
+        arguments = (node.args, node.kwargs)
+        node.args, node.kwargs = torch.fx.node.map_aggregate(arguments, _signed_zero)
+
+
+def _signed_zero(argument: Any) -> Any:
+    is_negative = isinstance(argument, float) and argument == 0 and math.copysign(1, argument) < 0
+    return _NegativeZero(-0.0) if is_negative else argument
 
 
 class _Fill:
@@ -53,9 +73,14 @@ class _Fill:
     def __init__(self, graph: torch.fx.Graph, node: torch.fx.Node, position: int) -> None:
         self._graph, self._node, self._position = graph, node, position
 
-    def sum_of(self, high: float, low: float) -> torch.fx.Node:
-        first = self._filled(high)
-        return self._call(aten.add.Tensor, first, self._filled(low)) if low else first
+    def sum_of(self, number: float) -> torch.fx.Node:
+        """Add what float32 has of the number, and of what it does not have, largest first."""
+        made = self._filled(_single(number))
+        rest = number - _single(number)
+        while rest:
+            made = self._call(aten.add.Tensor, made, self._filled(_single(rest)))
+            rest -= _single(rest)
+        return made
 
     def product(self, value: torch.fx.Node, factor: float) -> torch.fx.Node:
         return self._call(aten.mul.Tensor, value, self._filled(factor))

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
 
 from portrt import torch_internals
-from portrt.compiler.convert.exact_doubles import exact_doubles
+from portrt.compiler.convert.exact_doubles import exact_doubles, signed_zeros
 from portrt.compiler.convert.opset_17 import to_opset_17
 from portrt.compiler.convert.origins import Origin, decomposed_from, name_after_origins
 from portrt.compiler.convert.size_arithmetic import exact_sizes
@@ -146,6 +146,7 @@ def onnx_from_block(
 def _prepare(graph_module: torch.fx.GraphModule, program: ExportedProgram) -> None:
     """Rewrite what torch.onnx translates inexactly."""
     exact_doubles(graph_module)
+    signed_zeros(graph_module)
     exact_sizes(graph_module, program.range_constraints)
 
 

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from portrt.compiler.lower.decompositions import (
+    activations,
     arithmetic,
     convolution,
     copies,
     distance,
+    division,
     embedding_bag,
     fused_attention,
     interpolation,
@@ -33,10 +35,12 @@ from portrt.compiler.lower.decompositions import (
 )
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    **activations.DECOMPOSITIONS,
     **arithmetic.DECOMPOSITIONS,
     **convolution.DECOMPOSITIONS,
     **copies.DECOMPOSITIONS,
     **distance.DECOMPOSITIONS,
+    **division.DECOMPOSITIONS,
     **embedding_bag.DECOMPOSITIONS,
     **fused_attention.DECOMPOSITIONS,
     **interpolation.DECOMPOSITIONS,

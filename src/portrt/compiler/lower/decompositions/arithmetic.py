@@ -47,8 +47,9 @@ def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
 def _power_of_number(x: torch.Tensor, y: Number) -> Any:
     """Use roots for exponents 0.5 and -0.5 as PyTorch does, and products for integers.
 
-    At -infinity a root is NaN and a power is not. torch.onnx rounds exponents of float64 to
-    float32. ONNX Runtime computes integer powers in float64, which is not exact beyond 2^53.
+    At -infinity a root is NaN and a power is not; of float16 PyTorch computes the power.
+    torch.onnx rounds exponents of float64 to float32. ONNX Runtime computes integer powers in
+    float64, which is not exact beyond 2^53.
     """
     if isinstance(y, int) and y >= 0 and (dtype := torch.result_type(x, y)) in _INTEGERS:
         return _integer_power(x.to(dtype), int(y))
@@ -56,6 +57,8 @@ def _power_of_number(x: torch.Tensor, y: Number) -> Any:
         return torch.pow(x, torch.full((), y, dtype=x.dtype, device=x.device))
     if not x.dtype.is_floating_point or y not in (0.5, -0.5):
         return NotImplemented
+    if x.dtype == torch.float16:
+        x = torch.where((x == 0) | (x == -math.inf), x.abs(), x)
     return torch.sqrt(x) if y > 0 else torch.rsqrt(x)
 
 
@@ -85,21 +88,71 @@ def _integer_power(x: torch.Tensor, y: int) -> torch.Tensor:
     return power
 
 
-def _relu(x: torch.Tensor) -> Any:
-    """Clamp integers: ONNX Runtime has no Relu kernel for int64."""
-    return x.clamp(min=0) if _is_integral(x) else NotImplemented
+def _clamp(x: torch.Tensor, low: Number | None = None, high: Number | None = None) -> Any:
+    """Give both bounds the kind of the result: torch.onnx refuses an integer and a float."""
+    given = [bound for bound in (low, high) if bound is not None]
+    dtype = next((torch.result_type(x, y) for y in given if isinstance(y, float)), x.dtype)
+    if x.dtype == dtype and len({type(bound) for bound in given}) <= 1:
+        return NotImplemented
+    kind = float if dtype.is_floating_point else int
+    low, high = (bound if bound is None else kind(bound) for bound in (low, high))
+    return aten.clamp.default(x.to(dtype), low, high)
+
+
+def _compared(compare: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Round the number to the dtype of half precision: torch.onnx compares it in float32."""
+
+    def decomposed(x: torch.Tensor, y: Number) -> Any:
+        if x.dtype not in (torch.float16, torch.bfloat16) or not isinstance(y, float):
+            return NotImplemented
+        return compare(x, torch.full((), y, dtype=x.dtype, device=x.device))
+
+    return decomposed
+
+
+def _addcdiv(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, value: Number = 1) -> Any:
+    """Multiply first: torch.onnx multiplies the quotient, which overflows elsewhere."""
+    return NotImplemented if value == 1 else x + value * a / b
+
+
+def _lerp(x: torch.Tensor, end: torch.Tensor, weight: torch.Tensor | Number) -> torch.Tensor:
+    """Start from the end for weights below -0.5, too, and compute half precision in float32."""
+    dtype = x.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        x, end = x.float(), end.float()
+        weight = weight.float() if isinstance(weight, torch.Tensor) else weight
+    from_start = x + weight * (end - x)
+    from_end = end - (end - x) * (1 - weight)
+    if isinstance(weight, torch.Tensor):
+        return torch.where(weight.abs() < 0.5, from_start, from_end).to(dtype)
+    return (from_start if abs(weight) < 0.5 else from_end).to(dtype)
+
+
+def _round_to(x: torch.Tensor, *, decimals: int) -> Any:
+    """Compute half precision in float32, and shift to the left of the point by a division."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return torch.round(x.float(), decimals=decimals).to(x.dtype)
+    power = 10.0 ** abs(decimals)
+    return torch.round(x / power) * power if decimals < 0 else torch.round(x * power) / power
+
+
+def _infinite(x: torch.Tensor) -> torch.Tensor:
+    """Compare float64, which torch.onnx casts to float32; integers are finite."""
+    if _is_integral(x):
+        return torch.zeros_like(x, dtype=torch.bool)
+    return (x == math.inf) | (x == -math.inf)
+
+
+def _equals(infinity: float) -> Callable[..., torch.Tensor]:
+    def decomposed(x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x, dtype=torch.bool) if _is_integral(x) else x == infinity
+
+    return decomposed
 
 
 def _isnan(x: torch.Tensor) -> Any:
     """Return False for integers: ONNX's IsNaN takes floats only."""
     return torch.zeros_like(x, dtype=torch.bool) if _is_integral(x) else NotImplemented
-
-
-def _elu(x: torch.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> Any:
-    """Apply `input_scale`, which torch.onnx ignores."""
-    if input_scale == 1:
-        return NotImplemented
-    return torch.where(x > 0, x * scale, torch.expm1(x * input_scale) * (alpha * scale))
 
 
 def _log1p(x: torch.Tensor) -> Any:
@@ -119,7 +172,7 @@ def _expm1(x: torch.Tensor) -> Any:
         return NotImplemented
     power = torch.exp(x)
     rest = power - 1
-    regular = (power != 0) & (power != math.inf)
+    regular = (rest != -1) & (power != math.inf)  # the logarithm of a denormal number is not exact
     part = torch.where(regular & (rest != 0), x / torch.log(power), torch.ones_like(x))
     return torch.where(rest == 0, x, rest * part)
 
@@ -155,67 +208,6 @@ def _where(condition: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Any:
     if x.dtype == y.dtype == torch.bool:
         return (condition & x) | (~condition & y)
     return NotImplemented
-
-
-def _promoted(x: torch.Tensor, y: torch.Tensor | Number) -> list[torch.Tensor] | None:
-    """Convert both operands to the result dtype; None if that is an integer dtype."""
-    dtype = torch.result_type(x, y)
-    if not dtype.is_floating_point:
-        return None
-    if not isinstance(y, torch.Tensor):
-        y = torch.full((), y, dtype=dtype, device=x.device)
-    return [x.to(dtype), y.to(dtype)]
-
-
-def _remainder(x: torch.Tensor, y: torch.Tensor | Number) -> Any:
-    """Compute the remainder by fmod.
-
-    torch.onnx writes x - y * floor(x / y), which is y where x / y rounds up to an integer.
-    """
-    promoted = _promoted(x, y)
-    if promoted is None:
-        return NotImplemented
-    x, divisor = promoted
-    rest = torch.fmod(x, divisor)
-    return torch.where((rest != 0) & ((rest < 0) ^ (divisor < 0)), rest + divisor, rest)
-
-
-def _divide(x: torch.Tensor, y: torch.Tensor | Number, *, rounding_mode: str | None = None) -> Any:
-    """Divide with rounding, exactly.
-
-    torch.onnx writes floor(x / y), which is one too large where x / y rounds up to an integer, and
-    divides integers in float32, which is not exact beyond 2^24.
-    Source of the float case: floor division of CPython's float, which PyTorch follows.
-    """
-    dtype = torch.result_type(x, y)
-    if rounding_mode is None or dtype == torch.bool:
-        return NotImplemented
-    promoted = _promoted(x, y)
-    if promoted is None:
-        x, y = x.to(dtype), y.to(dtype) if isinstance(y, torch.Tensor) else y
-        return torch.floor_divide(x if rounding_mode == "floor" else x - torch.fmod(x, y), y)
-    if rounding_mode == "trunc":
-        return NotImplemented
-    x, divisor = promoted
-    rest = torch.fmod(x, divisor)
-    quotient = (x - rest) / divisor
-    quotient = torch.where((rest != 0) & ((rest < 0) ^ (divisor < 0)), quotient - 1, quotient)
-    below = torch.floor(quotient)
-    rounded = torch.where(quotient - below > 0.5, below + 1, below)
-    return torch.where(divisor == 0, x / divisor, rounded)
-
-
-def _floor_divide(x: torch.Tensor | Number, y: torch.Tensor | Number) -> Any:
-    """Divide a number by a tensor, which torch.onnx refuses, and floats exactly (see `_divide`)."""
-    dtype = torch.result_type(x, y)
-    if not isinstance(x, torch.Tensor):
-        assert isinstance(y, torch.Tensor)
-        x = torch.full((), x, dtype=dtype, device=y.device)
-    if dtype.is_floating_point:
-        return torch.div(x, y, rounding_mode="floor")
-    if x.dtype == dtype and (not isinstance(y, torch.Tensor) or y.dtype == dtype):
-        return NotImplemented
-    return torch.floor_divide(x.to(dtype), y.to(dtype) if isinstance(y, torch.Tensor) else y)
 
 
 def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -254,9 +246,18 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.floor.default: _unchanged_if_integral,
     aten.round.default: _unchanged_if_integral,
     aten.trunc.default: _unchanged_if_integral,
-    aten.relu.default: _relu,
+    aten.clamp.default: _clamp,
+    aten.eq.Scalar: _compared(torch.eq),
+    aten.ne.Scalar: _compared(torch.ne),
+    aten.lt.Scalar: _compared(torch.lt),
+    aten.le.Scalar: _compared(torch.le),
+    aten.gt.Scalar: _compared(torch.gt),
+    aten.ge.Scalar: _compared(torch.ge),
+    aten.round.decimals: _round_to,
+    aten.isinf.default: _infinite,
+    aten.isposinf.default: _equals(math.inf),
+    aten.isneginf.default: _equals(-math.inf),
     aten.isnan.default: _isnan,
-    aten.elu.default: _elu,
     aten.log1p.default: _log1p,
     aten.expm1.default: _expm1,
     aten.log2.default: _logarithm(2),
@@ -265,11 +266,9 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.add.Scalar: _add_scaled,
     aten.sub.Scalar: _sub_scaled,
     aten.where.self: _where,
-    aten.remainder.Tensor: _remainder,
-    aten.remainder.Scalar: _remainder,
-    aten.div.Tensor_mode: _divide,
-    aten.div.Scalar_mode: _divide,
-    aten.floor_divide.default: _floor_divide,
     aten.atan2.default: _atan2,
+    aten.addcdiv.default: _addcdiv,
     aten.addmm.default: _addmm,
+    aten.lerp.Tensor: _lerp,
+    aten.lerp.Scalar: _lerp,
 }

@@ -13,9 +13,16 @@ Tensor = torch.Tensor
 
 
 def _sinc(x: Tensor) -> Any:
-    """Compute half precision in float32 as PyTorch does: pi * x in float16 has other zeros."""
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    return torch.sinc(x.float()).to(x.dtype) if half else NotImplemented
+    """Compute half precision in float32 as PyTorch does: pi * x in float16 has other zeros.
+
+    torch.onnx writes pi as float32.
+    """
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return torch.sinc(x.float()).to(x.dtype)
+    if x.dtype != torch.float64:
+        return NotImplemented
+    angle = x * math.pi
+    return torch.where(angle == 0, 1.0, torch.sin(angle) / angle)
 
 
 # Chebyshev coefficients of log(erfc(z) / t) + z^2 for t = 2 / (2 + z).
@@ -58,21 +65,6 @@ def _in_float64(factor: float) -> Callable[..., Any]:
     return decomposed
 
 
-def _celu(x: Tensor, alpha: float = 1.0) -> Any:
-    """Compute float64 exactly: ONNX defines Celu in float32."""
-    if x.dtype != torch.float64:
-        return NotImplemented
-    return torch.where(x > 0, x, torch.expm1(x / alpha) * alpha)
-
-
-def _gelu(x: Tensor, *, approximate: str = "none") -> Any:
-    """Compute float64 exactly: Gelu has the constants of its approximation in float32."""
-    if x.dtype != torch.float64 or approximate == "none":
-        return NotImplemented
-    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
-    return 0.5 * x * (1 + torch.tanh(inner))
-
-
 def _masked_fill(x: Tensor, mask: Tensor, value: float) -> Any:
     """Fill float64 with the number itself: torch.onnx writes it as float32."""
     if x.dtype != torch.float64:
@@ -90,6 +82,21 @@ def _hypot(x: Tensor, y: Tensor) -> Tensor:
     part = torch.minimum(x, y) / large
     found = torch.where(large == 0, large, large * torch.sqrt(1 + part * part))
     return torch.where((x == math.inf) | (y == math.inf), math.inf, found)
+
+
+def _heaviside(x: Tensor, values: Tensor) -> Tensor:
+    """Return 0 for NaN as PyTorch does: torch.onnx gives 1."""
+    return torch.where(x == 0, values, (x > 0).to(values.dtype))
+
+
+def _xlogy(x: Tensor | float, y: Tensor | float) -> Tensor:
+    """Return NaN where y is NaN, also beside 0, for which torch.onnx gives 0."""
+    dtype = torch.result_type(x, y)
+    if not dtype.is_floating_point:
+        dtype = torch.get_default_dtype()
+    x, y = (value.to(dtype) if isinstance(value, Tensor) else value for value in (x, y))
+    y = y if isinstance(y, Tensor) else torch.full((), y, dtype=dtype)
+    return torch.where((x == 0) & ~torch.isnan(y), 0.0, x * torch.log(y))
 
 
 def _cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
@@ -131,13 +138,15 @@ def _searchsorted(
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    aten.celu.default: _celu,
     aten.masked_fill.Scalar: _masked_fill,
     aten.erfc.default: _erfc,
-    aten.gelu.default: _gelu,
     aten.deg2rad.default: _in_float64(math.pi / 180),
     aten.rad2deg.default: _in_float64(180 / math.pi),
+    aten.heaviside.default: _heaviside,
     aten.hypot.default: _hypot,
+    aten.xlogy.Tensor: _xlogy,
+    aten.xlogy.Scalar_Self: _xlogy,
+    aten.xlogy.Scalar_Other: _xlogy,
     aten.cumprod.default: _cumprod,
     aten.sinc.default: _sinc,
     aten.logcumsumexp.default: _logcumsumexp,
