@@ -9,7 +9,7 @@ from portrt.errors import SettingsError
 
 OUTPUT_FORMATS = ("module", "exported_program")
 
-FALLBACKS = ("eager", "error")
+FALLBACKS = ("eager", "error", "inductor")
 # What engines are measured for.
 GOALS = ("latency", "throughput", "size")
 

@@ -15,6 +15,7 @@ DEFAULT = {
     "cuda_graphs": None,
     "check": "off",
     "select": "first",
+    "background": False,
 }
 ORT = {"backend": "onnxruntime", "devices": ["cpu"], "machine": "ok"}
 RTX = {"backend": "tensorrt_rtx", "devices": ["cuda"], "machine": "ok"}
@@ -35,6 +36,7 @@ def case(
     source: bool = True,
     builders: Sequence[str] = (),
     effective: Case | None = None,
+    compiler: bool = False,
 ) -> Case:
     kind, detail = choice
     what = {"error": "code"}.get(kind, "name")
@@ -50,6 +52,7 @@ def case(
         "effective": {**DEFAULT, **(effective or {})},
         "codes": list(codes),
         "choice": {"kind": kind, what: detail},
+        **({"compiler": True} if compiler else {}),
     }
 
 
@@ -117,6 +120,70 @@ def fallbacks() -> Iterator[Case]:
     yield case("an empty variable is none", EAGER, code, **old, environment={"PORTRT_FALLBACK": ""})
     stripped = {"stored": error, "effective": error, "source": False}
     yield case("no source before the policy", ("error", "source_missing"), code, **old, **stripped)
+
+
+def compiled_fallbacks() -> Iterator[Case]:
+    stored = {"fallback": "eager", "compile_fallback": "inductor"}
+    own = {"fallback": "inductor"}
+    made = ("compiled", "inductor")
+    code = "library_version"
+    old: Case = {"engines": (OLD,), "compiler": True}
+    yield case("compiled, by the file", made, code, **old, stored=stored, effective=own)
+    yield case("compiled, by the context", made, code, **old, context=[own], effective=own)
+    variable = {"PORTRT_FALLBACK": "inductor"}
+    yield case(
+        "compiled, by the environment", made, code, **old, environment=variable, effective=own
+    )
+    yield case("no compiler", EAGER, code, engines=(OLD,), context=[own], effective=own)
+    ready: Case = {"compiler": True, "context": [own], "effective": own}
+    yield case("an engine before the compiler", ENGINE, "ok", **ready)
+    eager = {"fallback": "eager"}
+    yield case("not compiled, by the context", EAGER, code, **old, stored=stored, context=[eager])
+    error = {"fallback": "error", "compile_fallback": "inductor"}
+    yield case(
+        "an error is not compiled",
+        REFUSED,
+        code,
+        **old,
+        stored=error,
+        effective={"fallback": "error"},
+    )
+    later = {"fallback": "eager", "compile_fallback": "llvm"}
+    yield case("compiled by a backend of a later version", EAGER, code, **old, stored=later)
+    strict = {"engines": [], "fallback": "inductor"}
+    none: Case = {"compiler": True, "context": [strict], "effective": strict}
+    yield case("no engine allowed, and compiled", made, "policy", **none)
+    bare: Case = {**old, "source": False, "context": [own], "effective": own}
+    yield case("no source to compile", ("error", "source_missing"), code, **bare)
+    for value in (True, False):
+        both = {"fallback": "inductor", "background": value}
+        yield case(
+            f"compiled, in the background {value}",
+            made,
+            code,
+            **old,
+            stored={**stored, "background": value},
+            effective=both,
+        )
+        variable = {"PORTRT_BACKGROUND": str(int(value))}
+        yield case(
+            f"the background {value} by the environment",
+            ENGINE,
+            "ok",
+            environment=variable,
+            effective={"background": value},
+        )
+    yield case("a background of another type in the file", ENGINE, "ok", stored={"background": 1})
+    rebuild = {"rebuild": "missing", "fallback": "inductor"}
+    yield case(
+        "built again before it is compiled",
+        ("rebuild", "onnxruntime"),
+        code,
+        **old,
+        builders=("onnxruntime",),
+        context=[rebuild],
+        effective=rebuild,
+    )
 
 
 def allowed() -> Iterator[Case]:
@@ -318,6 +385,8 @@ def bad_settings() -> Iterator[Case]:
         ("unknown rebuild in the context", {}, [{"rebuild": "always"}]),
         ("unknown trust in the context", {}, [{"trust": ["everything"]}]),
         ("true graphs in the context", {}, [{"cuda_graphs": True}]),
+        ("text for the background in the environment", {"PORTRT_BACKGROUND": "yes"}, []),
+        ("a number for the background in the context", {}, [{"background": 5}]),
         ("unknown check in the context", {}, [{"check": "always"}]),
         ("unknown selection in the environment", {"PORTRT_SELECT": "cheapest"}, []),
         ("unknown selection in the context", {}, [{"select": "cheapest"}]),
@@ -335,6 +404,7 @@ def cases() -> list[Case]:
     return [
         *engines(),
         *fallbacks(),
+        *compiled_fallbacks(),
         *allowed(),
         *rebuilds(),
         *trusts(),

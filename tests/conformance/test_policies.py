@@ -55,7 +55,11 @@ def test_policy(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert [verdict.code for _, verdict in verdicts] == case["codes"]
     choice = choose(
-        verdicts, found, has_source=case["source"], builders=lambda: iter(case["builders"])
+        verdicts,
+        found,
+        has_source=case["source"],
+        builders=lambda: iter(case["builders"]),
+        compiles=lambda: case.get("compiler", False),
     )
     wanted = case["choice"]
     assert choice.kind == wanted["kind"]

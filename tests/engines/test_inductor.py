@@ -29,7 +29,9 @@ from portrt.engines.inductor import first_load
 from portrt.errors import BackendUnavailableError, BuildError, NoUsableEngineError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec
-from portrt.runtime import trust
+from portrt.runtime import rebuilding, trust
+from portrt.runtime.policy import effective
+from portrt.runtime.select import FallbackWarning
 from portrt.targets.cpu_features import cpu_features
 from portrt.verdict import Verdict
 
@@ -355,6 +357,78 @@ def test_an_engine_that_is_not_trusted_is_built_again_from_the_source(
     assert [verdict.code for _, verdict in found.verdicts] == ["untrusted_code", "ok"]
     assert found.runs_as == "inductor"
     assert_close(program.module()(*inputs(3)), model()(*inputs(3)))
+
+
+@pytest.fixture
+def unfit(file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file whose only engine does not fit here; what `compiled` built is in the cache."""
+    path = tmp_path / "unfit.pt2"
+    files.strip(file, output=path, engine="onnxruntime")
+    monkeypatch.setenv("PORTRT_CACHE_DIR", str(cache))
+    monkeypatch.setattr(trust, "_trusted", set())
+    return path
+
+
+def test_the_fallback_compiles_the_source(unfit: Path) -> None:
+    program = portrt.load(unfit, fallback="inductor")
+    (found,) = runtime.report(program)
+    assert found.runs_as == "inductor"
+    assert [verdict.code for _, verdict in found.verdicts] == ["untrusted_code", "ok"]
+    module = program.module()
+    with pytest.warns(FallbackWarning, match=r"compiled here(.|\n)*trust='host-code'"):
+        results = module(*inputs(3))
+    assert_close(results, model()(*inputs(3)))
+    for batch in BATCHES:
+        assert_close(module(*inputs(batch)), model()(*inputs(batch)))
+
+
+def test_the_fallback_is_kept_in_a_file_that_others_read(unfit: Path, tmp_path: Path) -> None:
+    portrt.save(portrt.load(unfit, fallback="inductor", background=True), tmp_path / "again.pt2")
+    (call,) = engine_calls(Archive(str(tmp_path / "again.pt2")))
+    assert call.manifest.policy["fallback"] == "eager"  # what an older reader does
+    stored = effective(call.manifest.policy, None)
+    assert (stored.fallback, stored.background) == ("inductor", True)
+    portrt.save(portrt.load(tmp_path / "again.pt2", fallback="eager"), tmp_path / "eager.pt2")
+    (call,) = engine_calls(Archive(str(tmp_path / "eager.pt2")))
+    assert effective(call.manifest.policy, None).fallback == "eager"
+
+
+def test_the_fallback_compiles_beside_calls(unfit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, real = threading.Event(), rebuilding.rebuilt
+    made: list[Any] = []
+
+    def wait(*args: Any) -> Any:
+        assert begin.wait(600)
+        made.append(real(*args))
+        return made[-1]
+
+    monkeypatch.setattr(rebuilding, "rebuilt", wait)
+    module = portrt.load(unfit, fallback="inductor", background=True).module()
+    with pytest.warns(FallbackWarning, match="Until an inductor engine is compiled"):
+        results = module(*inputs(3))
+    assert_close(results, model()(*inputs(3)))
+    assert not made
+    (thread,) = [item for item in threading.enumerate() if item.name == "portrt-compile"]
+    begin.set()
+    thread.join()
+    (selection,) = made
+    calls: list[Any] = []
+    run = selection.session.run
+    monkeypatch.setattr(selection.session, "run", lambda *args: calls.append(args) or run(*args))
+    assert_close(module(*inputs(5)), model()(*inputs(5)))
+    assert len(calls) == 1
+
+
+def test_a_fallback_that_cannot_compile_runs_in_pytorch(
+    unfit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    for background in (False, True):
+        program = portrt.load(unfit, fallback="inductor", background=background)
+        assert runtime.report(program)[0].runs_as == "eager"
+        with pytest.warns(FallbackWarning, match=r"runs in PyTorch(.|\n)*/nowhere/g"):
+            results = program.module()(*inputs(3))
+        assert_close(results, model()(*inputs(3)))
 
 
 def test_engines_for_cuda_tensors_where_no_tensorrt_builds(

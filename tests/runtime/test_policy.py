@@ -103,7 +103,7 @@ def test_an_unknown_stored_engine_allows_nothing_and_is_no_error() -> None:
 def test_an_unknown_fallback_is_refused(bad: Any) -> None:
     with pytest.raises(SettingsError, match="fallback is") as caught, policy(fallback=bad):
         pass
-    assert caught.value.expected == "one of 'eager', 'error'"
+    assert caught.value.expected == "one of 'eager', 'error', 'inductor'"
     assert caught.value.remedy
     assert in_force() == ("eager", None)
 

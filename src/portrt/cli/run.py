@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from portrt.arguments import FALLBACKS
 from portrt.cli.tables import print_table
 from portrt.errors import SettingsError
 from portrt.files.read_inputs import read_inputs
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(), help="Write the outputs: .npz or .safetensors.")
 @click.option("--device", default="cpu", show_default=True, help="Device of the inputs.")
 @click.option("--engine", "engines", multiple=True, help="Allow this backend only; repeatable.")
-@click.option("--fallback", type=click.Choice(["eager", "error"]), help="If no engine can run.")
+@click.option("--fallback", type=click.Choice(FALLBACKS), help="If no engine can run.")
 @click.option("--trust", "trusts", multiple=True, help="Permission: host-code, pickle; repeatable.")
 @click.option("--repeat", type=int, default=1, show_default=True, help="Calls to time.")
 def command(

@@ -35,6 +35,7 @@ from portrt.compiler.reports.coverage import coverage, log_coverage, one_line, w
 from portrt.errors import BuildError, CheckError
 from portrt.format.compile_report import CompileReport, MissingEngine
 from portrt.numerics.compare import arithmetic_of
+from portrt.runtime.policy import stored_fallback
 from portrt.verdict import Verdict
 from portrt.weights import image_from_tensors
 
@@ -123,7 +124,7 @@ def build_planned(
     _order(plan, built, image, run, settings, started)
     if not plan.blocks:
         _report_nothing_compiled(plan, left_out, settings, tasks)
-    policy = {"fallback": settings.fallback}
+    policy = stored_fallback(settings.fallback)
     if settings.check == "first-open":
         policy["check"] = settings.check
     report = _with_parts(report, plan, _shares(plan, built, settings))

@@ -29,7 +29,7 @@ from portrt.prebuilt.source import (
     plan_of_source,
 )
 from portrt.runtime.module import module_of
-from portrt.runtime.policy import Policy
+from portrt.runtime.policy import Policy, stored_fallback
 from portrt.runtime.trust import mark_trusted
 from portrt.targets.trust import HOST_CODE, NOT_TRUSTED
 from portrt.weights import image_from_tensors
@@ -89,8 +89,8 @@ def from_plan(
         trust: "host-code" if you trust the author of the engine: a version-compatible one carries
             host (CPU) code. It holds in this process, and is not stored.
         output_format: "module" or "exported_program", as in `compile`.
-        fallback: "eager" or "error", as in `compile`; None leaves it to the machine that runs the
-            program.
+        fallback: "eager", "inductor" or "error", as in `compile`; None leaves it to the
+            machine that runs the program.
         check: "error", "accept", "first-open" or "off", as in `compile`: the engine is compared
             with the source if it can run here, on the device of `inputs`; with "first-open"
             otherwise where it is first opened.
@@ -160,7 +160,7 @@ def from_plan(
 
 def _policy(settings: Settings) -> dict[str, Any]:
     own = {"check": settings.check} if settings.check == "first-open" else {}
-    return {"fallback": settings.fallback, **own}
+    return {**stored_fallback(settings.fallback), **own}
 
 
 def _warn_of_names(data: bytes, names: Sequence[str]) -> None:

@@ -20,7 +20,8 @@ from portrt.runtime.input_check import (
 )
 from portrt.runtime.output_sizes import measured
 from portrt.runtime.policy import CONTEXT, Policy, effective
-from portrt.runtime.select import Selection, select
+from portrt.runtime.select import select
+from portrt.runtime.selection import Selection
 from portrt.runtime.stored_block import StoredBlock
 
 _MAX_KNOWN_SHAPES = 1024

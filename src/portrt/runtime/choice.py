@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from portrt.format.manifest import EngineSpec
 
 EAGER = "eager"
+COMPILED = "inductor"  # the backend that the policy fallback="inductor" compiles sources with
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Choice:
     """The chosen way to run a block.
 
     Attributes:
-        kind: "engine": a stored engine; "rebuild": an engine built from the source; "eager": the
-            source in PyTorch; or "error".
+        kind: "engine": a stored engine; "rebuild": an engine built from the source; "compiled": the
+            same, as the fallback; "eager": the source in PyTorch; or "error".
         name: Backend of the engine, "eager", or "" for an error.
         verdict: Yes, or for an error the reason why the source may not run either.
     """
 
-    kind: Literal["engine", "rebuild", "eager", "error"]
+    kind: Literal["engine", "rebuild", "compiled", "eager", "error"]
     name: str
     verdict: Verdict = YES
 
@@ -78,6 +79,7 @@ def choose(
     *,
     has_source: bool,
     builders: Callable[[], Iterable[str]] = tuple,
+    compiles: Callable[[], bool | Verdict] = lambda: False,
 ) -> Choice:
     """Choose what runs a block whose engines have these verdicts.
 
@@ -87,6 +89,8 @@ def choose(
         has_source: Whether the block's source is in the file.
         builders: Returns the backends that can build and run an engine here and that the policy
             allows, in order of preference; called only if one would be used.
+        compiles: Returns whether sources can be compiled here, as a fallback; called only if one
+            would be.
     """
     name = next((name for name, verdict in engines if verdict), None)
     if name is not None:
@@ -95,5 +99,7 @@ def choose(
         name = next(iter(builders()), None)
         if name is not None:
             return Choice("rebuild", name)
+    if policy.fallback == COMPILED and has_source and compiles():
+        return Choice("compiled", COMPILED)
     verdict = source_verdict(has_source, policy.fallback)
     return Choice("eager", EAGER) if verdict else Choice("error", "", verdict)

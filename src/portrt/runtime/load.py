@@ -24,7 +24,7 @@ from portrt.format.program_check import check_program, operators_of
 from portrt.progress import progress_bar
 from portrt.runtime.calls import engine_calls as calls_of_program
 from portrt.runtime.op import register
-from portrt.runtime.policy import CONTEXT, Policy, effective
+from portrt.runtime.policy import COMPILE_FALLBACK, CONTEXT, Policy, effective, stored_fallback
 from portrt.runtime.trust import mark_trusted
 from portrt.targets.trust import HOST_CODE, PICKLE
 
@@ -77,6 +77,7 @@ def load(
     trust: Sequence[str] | str | None = ...,
     cuda_graphs: int | None = ...,
     check: str | None = ...,
+    background: bool | None = ...,
     verify: bool = ...,
     progress: bool | None = ...,
 ) -> ExportedProgram: ...
@@ -93,6 +94,7 @@ def load(
     trust: Sequence[str] | str | None = ...,
     cuda_graphs: int | None = ...,
     check: str | None = ...,
+    background: bool | None = ...,
     verify: bool = ...,
     progress: bool | None = ...,
 ) -> torch.nn.Module: ...
@@ -109,6 +111,7 @@ def load(
     trust: Sequence[str] | str | None = None,
     cuda_graphs: int | None = None,
     check: str | None = None,
+    background: bool | None = None,
     verify: bool = False,
     progress: bool | None = None,
 ) -> ExportedProgram | torch.nn.Module:
@@ -123,7 +126,8 @@ def load(
         path: Path of the file.
         output_format: "exported_program", or "module" for a callable as `compile` returns it: its
             errors name the wrong input, and a program of one engine bypasses torch's dispatcher.
-        fallback: "eager" or "error"; takes precedence over the value stored in the file.
+        fallback: "eager"; "inductor", which compiles the source at the first call if no stored
+            engine can run; or "error". Takes precedence over the value stored in the file.
         engines: Names of the backends that may run; takes precedence over the value in the file.
         rebuild: "missing" builds an engine from the source at the first call if no stored engine
             can run; "never" does not.
@@ -136,6 +140,8 @@ def load(
         check: "first-open" compares an engine that was not checked when it was built with the
             source when it is first opened here, and rejects it if the outputs differ; "off" does
             not.
+        background: Whether fallback="inductor" compiles beside calls, which run in PyTorch until
+            then.
         verify: Check the digests of all blobs, including the weights, and the CRC-32 of all other
             records.
         progress: Show a progress bar while verifying; None shows it for large files if standard
@@ -156,7 +162,8 @@ def load(
         from portrt.arguments import OUTPUT_FORMATS, one_of
 
         one_of("output_format", output_format, OUTPUT_FORMATS)
-    policy = Policy(fallback, as_names(engines, "engines"), rebuild, None, cuda_graphs, check)
+    names = as_names(engines, "engines")
+    policy = Policy(fallback, names, rebuild, None, cuda_graphs, check, background=background)
     trusted = Policy(trust=as_names(trust, "trust")).trust or ()
     archive = Archive(os.fspath(path))
     if MODEL not in archive.records:
@@ -288,6 +295,9 @@ def _store_policy(program: ExportedProgram, policy: Policy) -> None:
 def _with_policy(manifest: str, policy: Policy) -> str:
     entry = manifests.parse(manifest)
     # Field by field, which keeps stored names that this version of portrt does not know.
-    given = dataclasses.asdict(policy)
-    entry["policy"].update({key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in dataclasses.asdict(policy).items() if value is not None}
+    if policy.fallback is not None:
+        entry["policy"].pop(COMPILE_FALLBACK, None)
+        given |= stored_fallback(policy.fallback)
+    entry["policy"].update(given)
     return manifests.encode(entry)

@@ -25,10 +25,12 @@ ENV_TRUST = "PORTRT_TRUST"
 ENV_CUDA_GRAPHS = "PORTRT_CUDA_GRAPHS"
 ENV_CHECK = "PORTRT_CHECK"
 ENV_SELECT = "PORTRT_SELECT"
+ENV_BACKGROUND = "PORTRT_BACKGROUND"
 ENVIRONMENT = (
     *(ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS, ENV_CHECK),
-    ENV_SELECT,
+    *(ENV_SELECT, ENV_BACKGROUND),
 )
+COMPILE_FALLBACK = "compile_fallback"
 CHECKS = ("first-open", "off")
 REBUILDS = ("never", "missing")
 SELECTS = ("first", "measured")
@@ -39,7 +41,8 @@ class Policy:
     """Rules for the choice of an engine; a field that is None defers to the next policy.
 
     Attributes:
-        fallback: "eager": the source runs in PyTorch if no engine can run; "error": raise.
+        fallback: If no engine can run, "eager": the source runs in PyTorch; "inductor": it is
+            compiled here, checked and cached, or else runs in PyTorch; "error": raise.
         engines: Names of the backends that may run, in no order; an empty tuple allows none.
         rebuild: "missing": if no stored engine can run, one is built from the source, checked and
             cached; "never": nothing is built.
@@ -53,10 +56,12 @@ class Policy:
         select: "first": the first engine that fits; "measured": the fastest of those that fit, for
             each optimization profile. Times are those in the file if they are of such a machine,
             else they are taken at the first call, and cached.
+        background: Whether fallback="inductor" compiles beside calls, which run in PyTorch until
+            then; else the first call waits for it.
 
     Raises:
         SettingsError: An unknown fallback, engine name, rebuild, trust, check or select, or a bad
-            number.
+            value.
     """
 
     fallback: str | None = None
@@ -66,6 +71,7 @@ class Policy:
     cuda_graphs: int | None = None
     check: str | None = None
     select: str | None = None
+    background: bool | None = None
 
     def __post_init__(self) -> None:
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
@@ -94,6 +100,10 @@ class Policy:
                 "the number of CUDA graphs that an engine may keep, such as 8, or 0 for none",
                 "give such a number",
             )
+        if self.background is not None and type(self.background) is not bool:
+            raise SettingsError(
+                f"background is {self.background!r}", "True or False", "give one of them"
+            )
 
     def over(self, other: Policy) -> Policy:
         """Return this policy with its unset fields taken from `other`."""
@@ -116,6 +126,7 @@ def policy(
     cuda_graphs: int | None = None,
     check: str | None = None,
     select: str | None = None,
+    background: bool | None = None,
 ) -> Iterator[Policy]:
     """Apply this policy to calls within the `with` block, in this thread or task.
 
@@ -123,7 +134,7 @@ def policy(
     argument keeps the value in force outside the block.
 
     Args:
-        fallback: "eager" or "error".
+        fallback: "eager", "inductor" or "error".
         engines: Names of the backends that may run.
         rebuild: "missing" or "never".
         trust: "host-code" permits engines that carry host (CPU) code, "pickle" pickled data in
@@ -131,6 +142,7 @@ def policy(
         cuda_graphs: Number of CUDA graphs that an engine may keep.
         check: "first-open" or "off".
         select: "first" or "measured".
+        background: Whether fallback="inductor" compiles beside calls.
 
     Raises:
         SettingsError: An unknown fallback, engine name, rebuild, trust, check or select, or a bad
@@ -138,7 +150,7 @@ def policy(
     """
     trusted = as_names(trust, "trust")
     names = as_names(engines, "engines")
-    given = Policy(fallback, names, rebuild, trusted, cuda_graphs, check, select)
+    given = Policy(fallback, names, rebuild, trusted, cuda_graphs, check, select, background)
     inner = given.over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
@@ -177,7 +189,18 @@ def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
         context: Policy of the innermost `with policy(...)`, or None.
     """
     chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
-    return chosen.over(Policy(fallback="eager", rebuild="never", check="off", select="first"))
+    default = Policy(fallback="eager", rebuild="never", check="off", select="first")
+    return chosen.over(dataclasses.replace(default, background=False))
+
+
+def stored_fallback(fallback: str | None) -> dict[str, str | None]:
+    """Return the fields of a manifest's policy for a fallback.
+
+    A reader that does not know the second field runs the source in PyTorch.
+    """
+    if fallback != "inductor":
+        return {"fallback": fallback}
+    return {"fallback": "eager", COMPILE_FALLBACK: fallback}
 
 
 def _of_manifest(stored: Mapping[str, Any]) -> Policy:
@@ -201,9 +224,12 @@ def _of_manifest(stored: Mapping[str, Any]) -> Policy:
     check = check if check in CHECKS else None
     select = stored.get("select")
     select = select if select in SELECTS else None
-    return Policy(
-        stored.get("fallback"), names, rebuild, cuda_graphs=graphs, check=check, select=select
-    )
+    fallback = stored.get("fallback")
+    if fallback == "eager" and stored.get(COMPILE_FALLBACK) == "inductor":
+        fallback = "inductor"
+    background = stored.get("background")
+    background = background if type(background) is bool else None
+    return Policy(fallback, names, rebuild, None, graphs, check, select, background)
 
 
 def _of_environment() -> Policy:
@@ -217,6 +243,7 @@ def _of_environment() -> Policy:
             _number(variables[ENV_CUDA_GRAPHS]),
             variables[ENV_CHECK] or None,
             variables[ENV_SELECT] or None,
+            _flag(variables[ENV_BACKGROUND]),
         )
     except SettingsError as err:
         given = ", ".join(
@@ -233,6 +260,11 @@ def _number(text: str | None) -> int | None:
     if not text:
         return None
     return int(text) if text.strip().isdecimal() else -1  # rejected by Policy
+
+
+def _flag(text: str | None) -> Any:
+    flags: dict[str, bool | None] = {"": None, "0": False, "1": True}
+    return flags.get((text or "").strip(), text)  # rejected by Policy
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:

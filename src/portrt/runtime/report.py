@@ -74,10 +74,12 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
             builders=partial(
                 _builders, torch_device, policy, [item.backend for item in manifest.engines]
             ),
+            compiles=partial(_compiles, torch_device),
         )
-        if choice.kind == "rebuild":
+        if choice.kind in ("rebuild", "compiled"):
             built = Verdict.yes("it is built from the source at the first call")
-            verdicts += ((f"{choice.name}, rebuilt", built),)
+            label = "rebuilt" if choice.kind == "rebuild" else "compiled"
+            verdicts += ((f"{choice.name}, {label}", built),)
         reports.append(BlockReport(manifest.name, manifest.node_count, choice.name, verdicts))
     return reports
 
@@ -93,7 +95,14 @@ def __getattr__(name: str) -> Any:
 
 def _builders(device: torch.device, policy: Policy, stored: Sequence[str]) -> Iterator[str]:
     """Return the backends that would build an engine here, in order of preference."""
-    from portrt.runtime.select import rebuilder
+    from portrt.runtime.rebuilding import rebuilder
 
     builders = rebuilder()
     return builders.candidates(device, policy, stored) if builders else iter(())
+
+
+def _compiles(device: torch.device) -> Verdict:
+    """Return whether the fallback can compile sources here."""
+    from portrt.runtime.rebuilding import can_compile
+
+    return can_compile(device)

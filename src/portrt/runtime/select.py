@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
 from portrt.engines import registry
-from portrt.engines.base import OpenOptions, Session
+from portrt.engines.base import Session
 from portrt.errors import (
     BackendUnavailableError,
     EngineError,
@@ -22,46 +19,17 @@ from portrt.errors import (
     PackageError,
 )
 from portrt.format.manifest import EngineSpec
+from portrt.runtime.choice import COMPILED, engine_verdict, source_verdict
 from portrt.runtime.choice import EAGER as EAGER
-from portrt.runtime.choice import engine_verdict, source_verdict
 from portrt.runtime.policy import Policy
 from portrt.runtime.profile_fallback import within_profiles
+from portrt.runtime.selection import FallbackWarning as FallbackWarning
+from portrt.runtime.selection import Selection, Sessions, not_chosen, open_options, with_graphs
 from portrt.runtime.stored_block import StoredBlock
-from portrt.runtime.trust import trusts_host_code
-from portrt.targets import backends
-from portrt.targets.backends import REBUILDER
 from portrt.targets.requirements import UNKNOWN_BACKEND
-from portrt.verdict import YES, Verdict
+from portrt.verdict import Verdict
 
 logger = logging.getLogger(__name__)
-
-# Keys: index of the engine's blob, and device; rebuilt engines have negative indices.
-Sessions = MutableMapping[tuple[int, torch.device], Session]
-
-NO_REBUILDER = Verdict.no(
-    "no_builder",
-    "no builder is installed here",
-    "install portrt with its compiler, or use rebuild='never'",
-)
-
-
-class FallbackWarning(UserWarning):
-    """A block runs in PyTorch because no stored engine can run on this machine."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The session that runs a block, and the verdicts that led to it.
-
-    Attributes:
-        session: Session of the engine or of the source.
-        name: Backend of the engine, or "eager".
-        verdicts: (backend, verdict) for each engine that was checked, in order.
-    """
-
-    session: Session
-    name: str
-    verdicts: tuple[tuple[str, Verdict], ...]
 
 
 def verdict_of(engine: EngineSpec, device: torch.device, policy: Policy) -> Verdict:
@@ -123,15 +91,37 @@ def select(
         return _fastest(block, opened, device, sessions, verdicts)
     if opened:
         engine, session = opened[0]
-        logger.info("%s runs as %s%s", block.name, engine.backend, _not_chosen(verdicts[:-1]))
+        logger.info("%s runs as %s%s", block.name, engine.backend, not_chosen(verdicts[:-1]))
         return Selection(session, engine.backend, tuple(verdicts))
-    if policy.rebuild == "missing" and block.has_source:
-        rebuilt = _rebuilt(block, device, policy, sessions, verdicts)
-        if rebuilt is not None:
-            return dataclasses.replace(
-                rebuilt, session=within_profiles(rebuilt.session, block.signature, source)
-            )
-    return _source(block, device, policy, tuple(verdicts), sessions)
+    made = _built_here(block, device, policy, sessions, verdicts, source)
+    return made or _source(block, device, policy, tuple(verdicts), sessions)
+
+
+def _built_here(
+    block: StoredBlock,
+    device: torch.device,
+    policy: Policy,
+    sessions: Sessions,
+    verdicts: list[tuple[str, Verdict]],
+    source: Callable[[OutOfProfileError], Session] | None,
+) -> Selection | None:
+    """Build an engine from the source as the policy requests; None if it requests or gets none."""
+    if not block.has_source or (policy.rebuild != "missing" and policy.fallback != COMPILED):
+        return None
+    from portrt.runtime.rebuilding import compiled, rebuilt  # rarely needed
+
+    if policy.rebuild == "missing":
+        made = rebuilt(block, device, policy, sessions, verdicts)
+        if made is not None:
+            session = within_profiles(made.session, block.signature, source)
+            return dataclasses.replace(made, session=session)
+    if policy.fallback != COMPILED:
+        return None
+
+    def open_source(why: str) -> Session:
+        return _open_source(block, device, sessions, why)
+
+    return compiled(block, device, policy, sessions, verdicts, open_source)
 
 
 def _fastest(
@@ -161,64 +151,12 @@ def _checked(
     return session if verdict else verdict
 
 
-def with_graphs(session: Session, policy: Policy) -> Session:
-    """Return a session that replays CUDA graphs if the policy requires it and the engine can."""
-    if not policy.cuda_graphs or not session.supports_graphs:
-        return session
-    return session.graphed(policy.cuda_graphs)
-
-
-def rebuilder() -> Any | None:
-    """Return the module that builds engines from sources; None if no compiler is installed."""
-    try:
-        return import_module(REBUILDER)
-    except ModuleNotFoundError as err:
-        if err.name is None or not f"{REBUILDER}.".startswith(f"{err.name}."):
-            raise
-        return None
-
-
-def _rebuilt(
-    block: StoredBlock,
-    device: torch.device,
-    policy: Policy,
-    sessions: Sessions,
-    verdicts: list[tuple[str, Verdict]],
-) -> Selection | None:
-    """Build an engine from the source, or return None; appends each attempt to `verdicts`."""
-    for index, name in enumerate(backends.names(), 1):  # one may be open under another policy
-        session = sessions.get((-index, device))
-        if session is not None and (policy.engines is None or name in policy.engines):
-            session = with_graphs(session, policy)
-            return Selection(session, name, (*verdicts, (f"{name}, rebuilt", YES)))
-    builders = rebuilder()
-    if builders is None:
-        verdicts.append(("rebuild", NO_REBUILDER))
-        return None
-    found, tried = builders.rebuild(block, device, policy)
-    verdicts += tried
-    if found is None:
-        return None
-    spec = found.spec
-    label = f"{spec.backend}, rebuilt"
-    try:
-        session = block.open_engine(spec, device, _options(spec, policy), found.bytes_of)
-    except EngineError as err:
-        verdicts.append((label, Verdict.no("open_failed", err.happened, err.remedy)))
-        return None
-    sessions[spec.data.index, device] = session
-    session = with_graphs(session, policy)
-    logger.info("%s runs as %s, rebuilt%s", block.name, spec.backend, _not_chosen(verdicts))
-    verdicts.append((label, YES))
-    return Selection(session, spec.backend, tuple(verdicts))
-
-
 def _open(
     block: StoredBlock, engine: EngineSpec, device: torch.device, policy: Policy
 ) -> Session | Verdict:
     """Open an engine; return the session, or a no with the reason."""
     try:
-        return block.open_engine(engine, device, _options(engine, policy))
+        return block.open_engine(engine, device, open_options(engine, policy))
     except PackageError:
         raise
     except EngineError as err:
@@ -226,10 +164,6 @@ def _open(
     except Exception as err:  # any failure of a backend leaves the other engines usable
         logger.exception("opening the %s engine of %s failed", engine.backend, block.name)
         return Verdict.no("open_failed", f"it could not be opened: {type(err).__name__}: {err}")
-
-
-def _options(engine: EngineSpec, policy: Policy) -> OpenOptions:
-    return OpenOptions(trusted_host_code=trusts_host_code(engine, policy))
 
 
 def _source(
@@ -250,7 +184,7 @@ def _source(
         )
     why = f"no stored engine can run here on {device.type} tensors.{lines}"
     session = with_graphs(_open_source(block, device, sessions, why), policy)
-    logger.info("%s runs as %s%s", block.name, EAGER, _not_chosen(verdicts))
+    logger.info("%s runs as %s%s", block.name, EAGER, not_chosen(verdicts))
     return Selection(session, EAGER, verdicts)
 
 
@@ -285,7 +219,3 @@ def _source_for_sizes(
         return with_graphs(_open_source(block, device, sessions, why), policy)
 
     return opened
-
-
-def _not_chosen(verdicts: Sequence[tuple[str, Verdict]]) -> str:
-    return "".join(f"; {name}: {verdict}" for name, verdict in verdicts)

@@ -71,7 +71,7 @@ class OneEngineKeywords(EngineKeywords, total=False):
     passes: Callable[..., Any] | Sequence[Callable[..., Any]]
     require_full_compilation: bool
     report: bool | File | Callable[[CompileReport], object] | None
-    fallback: Literal["eager", "error"] | None
+    fallback: Literal["eager", "error", "inductor"] | None
     check: Literal["fallback", "error", "accept", "off", "first-open"]
     check_budget: float
     strict: bool

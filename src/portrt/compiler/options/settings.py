@@ -214,7 +214,7 @@ class Settings:
     )
     fallback: str | None = setting(
         None,
-        help='Where no engine fits, "eager" runs the source and "error" raises.',
+        help='Where no engine fits: "eager" runs the source, "inductor" compiles it, or "error".',
         unset="set at run time",
         rebuilds=False,
         parse=values.one_of(FALLBACKS, optional=True),

@@ -69,6 +69,11 @@ def candidates(device: torch.device, policy: Policy, stored: Iterable[str] = ())
             yield name
 
 
+def can_build(name: str, device: torch.device) -> Verdict:
+    """Return whether a backend can build engines here, and run them on tensors of a device."""
+    return registry.runtime(name).can_run(device.type) and builders.builder(name).can_build()
+
+
 def rebuild(
     block: StoredBlock, device: torch.device, policy: Policy
 ) -> tuple[Rebuilt | None, tuple[tuple[str, Verdict], ...]]:

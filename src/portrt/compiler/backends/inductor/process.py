@@ -6,10 +6,13 @@ and a package that ends the process that opens it is an error message this way.
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,8 @@ def compile_in_process(
             cwd=workdir,
             start_new_session=True,  # a process group that can be killed together
         )
+        abandon = partial(_abandon, process, workdir)
+        atexit.register(abandon)  # a thread in the background may have started it
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired as err:
@@ -64,6 +69,7 @@ def compile_in_process(
             ) from err
         finally:
             end_group(process)
+            atexit.unregister(abandon)
     result = _read(workdir / "result.json")
     if "error" in result:
         details = "".join(f"\n    {cut(line)}" for line in result["details"])
@@ -80,6 +86,12 @@ def compile_in_process(
             "run `portrt doctor`; see the last lines of the log",
         )
     return result
+
+
+def _abandon(process: subprocess.Popen[bytes], workdir: Path) -> None:
+    """End a child when this process ends."""
+    end_group(process)
+    shutil.rmtree(workdir, ignore_errors=True)
 
 
 class Refusal(BuildError):  # noqa: N818  (it is a BuildError)
