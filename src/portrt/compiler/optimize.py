@@ -23,8 +23,8 @@ from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
 
-_SHARE = 0.1  # of the time of building, that measuring may take
-_LEAST_S = 0.5
+_SHARE = 0.05  # of the time of building, that measuring may take
+_LEAST_S = 0.3
 
 
 def budget(building_s: float) -> float:
