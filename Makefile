@@ -1,4 +1,5 @@
 # make demo, make test: each makes .venv with what it needs, then does its work.
+# Tests of inductor engines need a C++ compiler: apt-get install g++, or one in CXX.
 PYTHON ?= python3
 # Processes of `make test`. Tests of one file share what they compile, and run in one of them.
 JOBS ?= 2

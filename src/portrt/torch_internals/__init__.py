@@ -12,6 +12,8 @@ tests/test_torch_internals.py fails when torch moves one of them.
 - Its writer's `__init__`, which would truncate a file that a program is mapped from.
 - The lists of all operators, which `run_decompositions` makes at each call.
 - The global variable of the deserializer: threads must take turns.
+- AOTInductor: its public loader keeps a file, and copies constants; its public compiler takes
+  parameters, while a block has its weights as inputs. tests/engines/test_inductor.py covers it.
 - The shape inference of an index, which fails for several masks.
 """
 
