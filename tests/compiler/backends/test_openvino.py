@@ -70,12 +70,19 @@ OUTSIDE: dict[str, tuple[Case, str]] = {
     "from floats": ((lambda x: x.long(), [torch.tensor([1e9])]), "24 bits"),
     "bytes": ((torch.add, [torch.tensor([200], dtype=torch.uint8)] * 2), "24 bits"),
     "gather": ((lambda x, i: x.gather(1, i), [_SPECIAL, torch.tensor([[1], [0]])]), "indices"),
-    "pairs": ((torch.pdist, [torch.rand(4, 3)]), "indices"),
     "two indices": ((lambda x, i: x[i, i], [_SPECIAL, torch.tensor([1, 0])]), "indices"),
     "average": (
         (lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), [torch.rand(1, 2, 6, 6)]),
         "ceil_mode",
     ),
+    "antialiased": (
+        (
+            lambda x: F.interpolate(x, size=(3, 4), mode="bilinear", antialias=True),
+            [torch.rand(1, 2, 6, 6)],
+        ),
+        "resizes",
+    ),
+    "resized": ((lambda x: F.interpolate(x, scale_factor=1.3), [torch.rand(1, 2, 6)]), "resizes"),
     "nothing": ((lambda x: torch.cat([x, x.new_zeros(0, 4)]) + 1, [_SPECIAL]), "elements"),
     "masked": ((lambda x: x[x > 0], [_SPECIAL]), ""),
 }

@@ -72,11 +72,9 @@ def groups_of(
     is_full_model = not is_branch and len(proposed) == 1 and verdicts.keys() <= set(proposed[0])
     groups: list[Group] = []
     dropped: list[tuple[torch.fx.Node, Verdict]] = []
-    constant: set[torch.fx.Node] = set()
+    constant = _constant_nodes(proposed, weights)
     for group in proposed:
-        verdict = _verdict_on_group(group, graph_module, weights, constant, settings, is_full_model)
-        if verdict.code == _CONSTANT.code:
-            constant.update(group)
+        verdict = _verdict_on_group(group, graph_module, constant, settings, is_full_model)
         if verdict:
             groups.append(group)
             _return_tensors_only(graph_module.graph, group)
@@ -174,17 +172,31 @@ def _return_tensors_only(graph: torch.fx.Graph, group: Group) -> None:
             user.replace_input_with(node, copy)
 
 
+def _constant_nodes(groups: Iterable[Group], weights: Mapping[str, Any]) -> set[torch.fx.Node]:
+    """Return the nodes of groups without inputs: they have weights, and results of such groups."""
+    found: set[torch.fx.Node] = set()
+    waiting = list(groups)
+    while True:
+        constant = [group for group in waiting if _is_constant(group, found, weights)]
+        if not constant:
+            return found
+        found.update(*constant)
+        waiting = [group for group in waiting if group not in constant]
+
+
+def _is_constant(group: Group, known: set[torch.fx.Node], weights: Mapping[str, Any]) -> bool:
+    sources = {source for node in group for source in node.all_input_nodes} - set(group) - known
+    return all(source.name in weights or not _is_given(source) for source in sources)
+
+
 def _verdict_on_group(
     group: Group,
     graph_module: torch.fx.GraphModule,
-    weights: Mapping[str, Any],
     constant: set[torch.fx.Node],
     settings: Settings,
     is_full_model: bool,
 ) -> Verdict:
-    members = set(group)
-    sources = {source for node in group for source in node.all_input_nodes} - members - constant
-    if all(source.name in weights or not _is_given(source) for source in sources):
+    if group[0] in constant:
         return _CONSTANT
     small = _small([group], graph_module, settings.min_block_size)
     return YES if is_full_model or not small else small[group[0]]

@@ -44,6 +44,8 @@ _INDEXED = {
 }
 
 
+# Positions between elements, weights of cubic and antialiased resizing, and sizes by fractions.
+_RESIZING = ("upsample_", "_upsample_")
 _ROUNDED = {_aten.div, _aten.floor_divide, _aten.fmod, _aten.remainder}
 
 
@@ -62,6 +64,8 @@ def matches_pytorch(node: torch.fx.Node) -> Verdict:
         return _no("takes indices that are out of range", "one index tensor at a time")
     if packet in (_aten.avg_pool1d, _aten.avg_pool2d, _aten.avg_pool3d) and _counts_beyond(node):
         return _no("counts the elements beyond the padding, with ceil_mode", "ceil_mode=False")
+    if packet is not None and packet.__name__.startswith(_RESIZING):
+        return _no("resizes with other weights")
     if packet in _ROUNDED and _is_rounded(node):
         return _no("rounds quotients of infinities, and by numbers, otherwise")
     if not fits(node):
