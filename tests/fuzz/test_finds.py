@@ -311,6 +311,17 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         for dtype in (torch.float32, torch.float64)
         for p in (0.0, 1.0, 2.0, 3.0, INF)
     },
+    **{
+        f"isfinite of {dtype}": (torch.isfinite, [T([0, 1, 100]).to(dtype)])
+        for dtype in (torch.int16, torch.int64, torch.bool)
+    },
+    **{
+        f"baddbmm without what is added to it, times {alpha}": (
+            lambda x, y, alpha=alpha: torch.baddbmm(x, y, y, beta=0, alpha=alpha),
+            [T([NAN, INF]), torch.arange(8.0).reshape(2, 2, 2)],
+        )
+        for alpha in (1, 2)
+    },
     "cdist of nothing": (lambda x: torch.cdist(x[:, :0], x[:, :0], p=INF), [T([[1.0, 2.0]])]),
     **{
         f"matmul of {dtype}": (

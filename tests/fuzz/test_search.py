@@ -155,6 +155,10 @@ def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
             ),
         ),
         (
+            _step("torch.addmm", Ref(0), Ref(1), Ref(2), beta=0, alpha=2),
+            (torch.zeros(1), torch.tensor([[3e38, 1.0]]), torch.tensor([[0.0], [1.0]])),
+        ),
+        (
             _step("torch.var_mean", Ref(0), [0], results=2),
             (torch.tensor([1.0, INF, 2.0]), [0]),
         ),

@@ -144,6 +144,13 @@ def _of_products(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Gener
     above = added(a, c, e) + added(b, d, zero)
     below = added(a, d, f) + added(b, c, zero)
     overflows = torch.maximum(above, below) > 0.9
+    alpha = abs(kwargs.get("alpha", 1))
+    if alpha > 1:  # of a factor or of the sums
+        x, y = args[first].double(), args[second].double()
+        beyond = [limit * (item.abs() * alpha > limit).double() for item in (x, y)]
+        beyond[1] /= limit
+        scaled = added(beyond[0], torch.ones_like(y), zero)
+        overflows |= scaled + added(torch.full_like(x, limit), beyond[1], zero) > 0.5
     always = ((above - below).abs() > 1.1) & (torch.minimum(above, below) < 0.9)
     chosen = torch.randint(0, len(_ANY), made.shape, generator=rng)
     return torch.where(overflows & ~always, torch.tensor(_ANY)[chosen].to(made.dtype), made)

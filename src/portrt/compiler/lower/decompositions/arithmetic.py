@@ -155,6 +155,11 @@ def _isnan(x: torch.Tensor) -> Any:
     return torch.zeros_like(x, dtype=torch.bool) if _is_integral(x) else NotImplemented
 
 
+def _isfinite(x: torch.Tensor) -> Any:
+    """All integers are: ONNX's operators take floats alone."""
+    return torch.ones_like(x, dtype=torch.bool) if _is_integral(x) else NotImplemented
+
+
 def _log1p(x: torch.Tensor) -> Any:
     """Compute Kahan's log1p: torch.onnx writes log(1 + x), which loses small x."""
     if _is_integral(x):
@@ -236,6 +241,16 @@ def _addmm(
     return product if beta == 0 else (x if beta == 1 else x * beta) + product
 
 
+def _baddbmm(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
+) -> Any:
+    """Leave out what is multiplied by 0: torch.onnx multiplies it, NaN for NaN."""
+    if beta != 0:
+        return NotImplemented
+    made = torch.bmm(a, b)
+    return made if alpha == 1 else made * alpha
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.abs.default: _abs,
     aten.sign.default: _sign,
@@ -258,6 +273,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.isposinf.default: _equals(math.inf),
     aten.isneginf.default: _equals(-math.inf),
     aten.isnan.default: _isnan,
+    aten.isfinite.default: _isfinite,
     aten.log1p.default: _log1p,
     aten.expm1.default: _expm1,
     aten.log2.default: _logarithm(2),
@@ -271,4 +287,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: _addmm,
     aten.lerp.Tensor: _lerp,
     aten.lerp.Scalar: _lerp,
+    aten.baddbmm.default: _baddbmm,
 }
