@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import subprocess
 import tempfile
@@ -29,6 +30,7 @@ from portrt.engines.inductor import first_load
 from portrt.errors import BackendUnavailableError, BuildError, NoUsableEngineError
 from portrt.format.archive import Archive, engine_calls
 from portrt.format.manifest import EngineSpec
+from portrt.format.memory_map import _regions
 from portrt.runtime import rebuilding, trust
 from portrt.runtime.policy import effective
 from portrt.runtime.select import FallbackWarning
@@ -174,6 +176,18 @@ def test_weights_are_used_where_they_lie(program: ExportedProgram) -> None:
         again = call(*inputs(3))
     assert not torch.equal(before[0], after[0])
     assert torch.equal(after[0], again[0])
+
+
+def test_the_file_is_let_go_with_the_program(file: Path) -> None:
+    """The loader of packages never frees a constant that it was given."""
+    before = set(_regions)
+    for _ in range(3):
+        module: Any = portrt.load(file, output_format="module", trust="host-code")
+        module(*inputs(2))
+        assert len(set(_regions) - before) == 1
+        del module
+        gc.collect()
+        assert set(_regions) <= before
 
 
 def test_several_threads_call_one_session(program: ExportedProgram) -> None:

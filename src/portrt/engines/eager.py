@@ -8,6 +8,7 @@ import torch
 
 from portrt import torch_internals
 from portrt.engines.base import LayerTime
+from portrt.engines.device_weights import weight_on
 from portrt.engines.outputs import own_outputs
 from portrt.engines.torch_session import TorchSession
 from portrt.errors import EngineError, LoadError, PackageError
@@ -57,10 +58,11 @@ class SourceSession(TorchSession):
                 "get the file again from where it was made, or compile the model again",
             ) from err
         self._dtypes = [getattr(torch, spec.dtype) for spec in signature.outputs]
+        self._image = weights  # its address must not be that of another image meanwhile
         self._weights = []
         for name in source_weights:
             assert weights is not None  # the manifest was checked for it
-            self._weights.append(weights.tensor(name).to(device))
+            self._weights.append(weight_on(weights, name, device))
 
     @property
     def module(self) -> torch.fx.GraphModule:

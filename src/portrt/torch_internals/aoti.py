@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,20 @@ class LoadedPackage:
         return sorted(self._loader.get_constant_fqns())
 
     def set_constants(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Use these tensors as the constants, in place: the package keeps references to them."""
-        self._loader.load_constants(dict(tensors), False, True, user_managed=True)
+        """Use the memory of these tensors for the constants; it is kept until the package is freed.
+
+        The loader never frees the tensors that it is given: these are empty when the package is.
+        """
+        given = {name: tensor.detach() for name, tensor in tensors.items()}
+        empty = [tensor.new_empty(0) for tensor in given.values()]
+        pairs = list(zip(given.values(), empty, strict=True))
+        weakref.finalize(self, _let_go, pairs).atexit = False
+        self._loader.load_constants(given, False, True, user_managed=True)
+
+
+def _let_go(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for tensor, empty in pairs:
+        tensor.data = empty  # calls no operator: a mode may be active when an object is freed
 
 
 def _loader(data: torch.Tensor, folder: Path, device: torch.device) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from portrt import forks
+from portrt.engines.device_weights import weight_on
 from portrt.engines.outputs import own_outputs
 from portrt.engines.torch_session import TorchSession
 from portrt.errors import EngineError, PackageError
@@ -20,10 +21,6 @@ from portrt.weights import WeightsImage
 FROZEN = "freezing"
 # GPU kernels assume that inputs are aligned to so many bytes.
 _ALIGNMENT = 16
-
-# (address of the image, name, device) -> the weight on that device, for all engines of a program.
-_on_device: weakref.WeakValueDictionary[tuple[int, str, torch.device], torch.Tensor]
-_on_device = weakref.WeakValueDictionary()
 
 _sessions: weakref.WeakSet[InductorSession] = weakref.WeakSet()
 
@@ -72,8 +69,8 @@ class InductorSession(TorchSession):
                 "compile the model again, or load it with rebuild='missing'",
             ) from err
         _sessions.add(self)
-        self._held = constants  # for the other sessions of the program
-        self._constants = {item.untyped_storage().data_ptr() for item in constants.values()}
+        self._held = list(constants.values())  # for the other sessions of the program
+        self._constants = {item.untyped_storage().data_ptr() for item in self._held}
 
     def run(
         self, inputs: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]
@@ -121,20 +118,8 @@ def _constants(
     found = {}
     for constant, name in named.items():
         assert weights is not None  # the manifest was checked for it
-        found[constant] = _weight(weights, name, device)
+        found[constant] = weight_on(weights, name, device)
     return found
-
-
-def _weight(weights: WeightsImage, name: str, device: torch.device) -> torch.Tensor:
-    """Return a weight on a device: in the image itself, or the one copy on a GPU."""
-    if device.type == "cpu":
-        return weights.tensor(name)
-    key = (weights.address, name, device)
-    held = _on_device.get(key)
-    if held is None:
-        held = weights.tensor(name).to(device)
-        _on_device[key] = held
-    return held
 
 
 def first_line(err: BaseException) -> str:
