@@ -81,6 +81,7 @@ def test_sums_of_float64_that_depend_on_the_order_are_not_determined() -> None:
         (_step("torch.remainder", Ref(0), 0.1), [3e30, 7.0, NAN], [NAN, 1e-5, 0.0]),
         (_step("torch.clamp", Ref(0), 2.0), [INF, NAN], [-1e38, 0.0]),
         (_step("torch.sqrt", Ref(0)), [-1.0, INF], [0.0, NAN]),
+        (_step("torch.prod", Ref(0), 0, keepdim=True), [2.0], [1e-3]),
     ],
     ids=str,
 )
@@ -178,6 +179,8 @@ def test_exact_results_have_no_noise(step: Step, x: torch.Tensor) -> None:
             _step("torch.addcmul", Ref(0), Ref(1), Ref(2)),
             (torch.tensor([-INF]), torch.tensor([3e30]), torch.tensor([3e30])),
         ),
+        (_step("torch.prod", Ref(0)), (torch.tensor([3e30, 3e30, 1e-30]),)),
+        (_step("torch.prod", Ref(0), 0, keepdim=True), (torch.tensor([INF, 0.5, 0.0]), 0)),
         (_step("F.gelu", Ref(0)), (torch.tensor([INF]),)),
         (_step("torch.cosh", Ref(0)), (torch.tensor([-89.0, 1.0]),)),
         (_step("special.rmod", Ref(0), 0.5), (torch.tensor([1e-39, 1.0]), 0.5)),

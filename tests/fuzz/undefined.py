@@ -156,6 +156,27 @@ def _of_products(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Gener
     return torch.where(overflows & ~always, torch.tensor(_ANY)[chosen].to(made.dtype), made)
 
 
+def _of_factors(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Where some factors overflow, or underflow, that others bring back, the order decides."""
+    made = plain(step, args, kwargs)
+    if not made.dtype.is_floating_point:
+        return made
+    info = torch.finfo(torch.float32 if made.dtype in _HALF else made.dtype)
+    logs = args[0].double().abs().log().nan_to_num(0.0, 1e4, -1e4)
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        return x.sum(*args[1:], **{k: v for k, v in kwargs.items() if k == "keepdim"})
+
+    above, below = total(logs.clamp(min=0)), -total(logs.clamp(max=0))
+    smaller = torch.minimum(above, below)
+    decides = (smaller > 0) & (
+        (above > math.log(info.max) - 1) | (below > -math.log(info.tiny) - 1)
+    )
+    values = torch.tensor([*_ANY, 0.0])
+    chosen = torch.randint(0, len(values), made.shape, generator=rng)
+    return torch.where(decides, values[chosen].to(made.dtype), made)
+
+
 def _of_terms(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
     """A product that overflows may be rounded before it is added, or not."""
     made = plain(step, args, kwargs)
@@ -265,6 +286,7 @@ UNDEFINED: dict[str, Rule] = {
     "F.scaled_dot_product_attention": _of_scores,
     **dict.fromkeys(("F.gelu", "torch.sinh", "torch.cosh"), _near_infinity),
     **dict.fromkeys(("torch.add", "torch.sub", "torch.addcmul"), _of_terms),
+    "torch.prod": _of_factors,
     **dict.fromkeys(("torch.remainder", "torch.fmod", "special.rmod"), _of_quotients),
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),
