@@ -37,6 +37,7 @@ def compile_package(
 
     program = _with_constants(program, constants)
     _make_contiguous(program)
+    _call_var_by_keyword(program)
     program._example_inputs = (tuple(examples), {})
     with torch.no_grad():
         aoti_compile_and_package(program, package_path=str(path), inductor_configs=dict(config))
@@ -71,3 +72,12 @@ def _make_contiguous(program: ExportedProgram) -> None:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             node.meta["val"] = value.contiguous()
+
+
+def _call_var_by_keyword(program: ExportedProgram) -> None:
+    """Let `prims.var` be aten's: Inductor cannot take its correction as a positional argument."""
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.prims.var.default):
+        dims, correction = (*node.args[1:], 1)[:2]
+        node.target = torch.ops.aten.var.correction
+        node.args, node.kwargs = (node.args[0], dims), {"correction": correction}
+    program.graph_module.recompile()

@@ -131,6 +131,8 @@ def _job(
             "max_autotune": options.max_autotune,
             # Intermediate results are rounded as PyTorch rounds them.
             "emulate_precision_casts": True,
+            # It would make x * 0 to 0, also where x is NaN or infinite.
+            "joint_graph_constant_folding": False,
             # Else the number of threads here is compiled in.
             "cpp.dynamic_threads": True,
             "cpp.enable_unsafe_math_opt_flag": False,
