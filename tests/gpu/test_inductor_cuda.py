@@ -158,3 +158,20 @@ def test_weights_are_on_the_gpu_once(path: Path, model: nn.Module) -> None:
     del module
     gc.collect()
     assert torch.cuda.memory_allocated() - before < 0.1 * weights + (1 << 20)
+
+
+def test_graphs_of_several_programs_share_a_workspace(path: Path, model: nn.Module) -> None:
+    """Libraries keep tens of megabytes for each stream on which they ran."""
+    kept, held = [], []
+    given = inputs(3)
+    with torch.no_grad(), portrt.runtime.cuda_graphs():
+        for _ in range(4):
+            module = portrt.load(path, output_format="module", trust="host-code")
+            for _ in range(3):
+                found = module(*given)
+            equal(found, model(*given))
+            kept.append(module)
+            gc.collect()
+            held.append(torch.cuda.memory_allocated())
+    weights = sum(item.nbytes for item in model.parameters())
+    assert held[-1] - held[1] < 2 * (1.2 * weights + (2 << 20))

@@ -14,12 +14,35 @@ from portrt.engines.cuda.driver import new_stream
 from portrt.engines.cuda.graph import CudaGraph, GraphCopy, record_copy
 
 
+class CaptureStream:
+    """The stream of a device that is captured, which no other code uses, unlike torch's streams.
+
+    One for all recordings: libraries keep a workspace of tens of megabytes for each stream. Its
+    lock is held from what runs on it before a capture until the end of that capture.
+
+    Args:
+        device: Device of the stream; the current one.
+
+    Raises:
+        RuntimeError: The driver cannot create a stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.lock = threading.RLock()
+        self.stream: Any = torch.cuda.ExternalStream(  # type: ignore[no-untyped-call]
+            new_stream(), device=device
+        )
+
+
+_capture_streams: dict[torch.device, CaptureStream] = {}
+_creation = threading.Lock()
+
+
 class StreamPool:
     """Resources that all recordings of one stream share.
 
-    Their memory pool, since they run one after the other; a stream for capturing, which no other
-    code uses, unlike those of torch's pool; and a lock, held from the first update of a graph until
-    its results are enqueued, so that concurrent calls do not interleave.
+    Their memory pool, since they run one after the other; and a lock, held from the first update of
+    a graph until its results are enqueued, so that concurrent calls do not interleave.
 
     Args:
         device: Device of the stream; the current one.
@@ -32,9 +55,10 @@ class StreamPool:
         self.device = device
         self.handle: Any = torch.cuda.graph_pool_handle()
         self.lock = threading.Lock()
-        self.capture: Any = torch.cuda.ExternalStream(  # type: ignore[no-untyped-call]
-            new_stream(), device=device
-        )
+        with _creation:
+            if device not in _capture_streams:
+                _capture_streams[device] = CaptureStream(device)
+        self.capture = _capture_streams[device]
 
 
 class Input(NamedTuple):
@@ -73,10 +97,15 @@ class CapturedCall:
     ) -> None:
         self._pool = pool
         self._stream = ctypes.c_void_p(stream)
-        side = pool.capture
+        side = pool.capture.stream
         graph = torch.cuda.CUDAGraph(keep_graph=True)
         torch.cuda.current_stream(pool.device).synchronize()
-        with pool.lock, alone_on(pool.device), torch.cuda.stream(side):
+        with (
+            pool.capture.lock,
+            pool.lock,
+            alone_on(pool.device),
+            torch.cuda.stream(side),
+        ):
             graph.capture_begin(pool=pool.handle, capture_error_mode="thread_local")
             try:
                 for item in inputs:

@@ -37,21 +37,23 @@ class RecordedRun:
     ) -> None:
         given = [tensor.contiguous() for tensor in inputs]
         self._memories = [torch.empty_like(tensor).copy_(tensor) for tensor in given]
-        # Runs before capturing, on the same stream: libraries allocate their workspaces then, and
-        # Triton compiles.
-        pool.capture.wait_stream(torch.cuda.current_stream(pool.device))
-        with torch.cuda.stream(pool.capture):
-            for _ in range(2):
-                first = session.run(self._memories, shapes)
-        torch.cuda.current_stream(pool.device).wait_stream(pool.capture)
         copied = [
             Input(place, tensor, memory)
             for place, (tensor, memory) in enumerate(zip(given, self._memories, strict=True))
             if tensor.numel()
         ]
-        self._call = CapturedCall(
-            pool, stream, copied, lambda _: session.run(self._memories, shapes), first
-        )
+        side = pool.capture.stream
+        with pool.capture.lock:
+            # Runs before capturing, on the same stream: libraries allocate their workspaces then,
+            # and Triton compiles.
+            side.wait_stream(torch.cuda.current_stream(pool.device))
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    first = session.run(self._memories, shapes)
+            torch.cuda.current_stream(pool.device).wait_stream(side)
+            self._call = CapturedCall(
+                pool, stream, copied, lambda _: session.run(self._memories, shapes), first
+            )
         self._empty = empty_on(pool.device)
 
     def give_back(self) -> None:
