@@ -6,6 +6,7 @@ library of TensorRT 8.6, or `tensorrt_lean` 8.6.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -380,10 +381,16 @@ def test_too_little_memory_at_a_call_is_an_error_with_numbers() -> None:
     torch.cuda.empty_cache()
     total = torch.cuda.mem_get_info()[1]
     torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+    filler = []  # of what torch keeps for other tests
     try:
+        for size in (32 << 20, 2 << 20, 1 << 18):
+            with contextlib.suppress(torch.OutOfMemoryError):
+                while True:
+                    filler.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
         with pytest.raises(EngineError, match="MiB"):
             program(x)
     finally:
+        filler.clear()
         torch.cuda.set_per_process_memory_fraction(1.0)
     torch.testing.assert_close(program(x), wanted)
 
