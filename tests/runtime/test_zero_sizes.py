@@ -144,3 +144,35 @@ def test_the_usual_range_needs_no_check() -> None:
     program = compiled(Raising(), [torch.randn(4, 3)], ({0: Dim("n", min=1, max=8)},))
 
     assert tiny.call_of(program).engine("onnxruntime")["requires"]["nonzero_sizes"] == []
+
+
+class Reshaped(nn.Module):
+    """Sizes that another place of the input has, as reshape, view and flatten."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = x * 2
+        return [
+            y.reshape([4, x.shape[1], x.shape[0]]) + 1,
+            y.reshape(2, x.shape[1], 2, x.shape[0]) * 3,
+            y.reshape(x.shape[0] * x.shape[1], 2, 2).sum(2),
+            y.flatten(0, 1) - 1,
+        ]
+
+
+@pytest.mark.parametrize("numerics", ["exact", "fast"])
+def test_computed_sizes_of_a_reshape(numerics: str) -> None:
+    """A 0 in ONNX's Reshape is the size of the input at that place."""
+    dims = ({0: Dim("a", min=0, max=9), 1: Dim("b", min=0, max=9)},)
+    module = portrt.compile(
+        Reshaped().eval(),
+        inputs=[torch.ones(2, 3, 4)],
+        dynamic_shapes=dims,
+        engines="onnxruntime",
+        numerics=numerics,
+        fallback="error",
+        require_full_compilation=True,
+    )
+    for shape in ((0, 3, 4), (3, 0, 4), (0, 0, 4), (2, 3, 4), (9, 1, 4)):
+        x = torch.randn(shape)
+        for found, wanted in zip(module(x), Reshaped()(x), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)

@@ -16,6 +16,7 @@ from portrt import torch_internals
 from portrt.compiler.convert.exact_doubles import exact_doubles, signed_zeros
 from portrt.compiler.convert.opset_17 import to_opset_17
 from portrt.compiler.convert.origins import Origin, decomposed_from, name_after_origins
+from portrt.compiler.convert.reshape_zeros import zeros_as_sizes
 from portrt.compiler.convert.size_arithmetic import exact_sizes
 from portrt.compiler.convert.translations import Translations, with_built_in
 from portrt.compiler.convert.wrong_translations import wrong_translation
@@ -147,6 +148,7 @@ def _prepare(graph_module: torch.fx.GraphModule, program: ExportedProgram) -> No
     """Rewrite what torch.onnx translates inexactly."""
     exact_doubles(graph_module)
     signed_zeros(graph_module)
+    zeros_as_sizes(graph_module, program.range_constraints)
     exact_sizes(graph_module, program.range_constraints)
 
 
