@@ -37,6 +37,9 @@ class Others(nn.Module):
             F.scaled_dot_product_attention(q, k, k),
             k.mean(2),
             k.var(2),
+            k.var(),
+            k.std(correction=0),
+            *torch.std_mean(k, None, correction=2),
             q.cumprod(2),
             F.group_norm(q, 2),
             q.sum(2),
@@ -116,7 +119,7 @@ def test_sizes_of_a_file_are_checked(recurrent: tuple[Recurrent, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:block_0 runs in PyTorch")
-@pytest.mark.filterwarnings("ignore:var")
+@pytest.mark.filterwarnings("ignore:var", "ignore:std")
 def test_others_give_what_eager_gives() -> None:
     shapes = [(2, 4, 5, 8), (2, 4, 6, 8)]
     program = compiled(Others(), [torch.randn(s) for s in shapes], ({0: B, 2: T}, {0: B, 2: S}))

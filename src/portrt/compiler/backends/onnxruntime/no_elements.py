@@ -22,6 +22,7 @@ _REDUCTIONS = frozenset(
     {
         *(_aten.amax, _aten.amin, _aten.argmax, _aten.argmin, _aten.max, _aten.mean, _aten.min),
         *(_aten.std, _aten.std_mean, _aten.var, _aten.var_mean),
+        torch.ops.prims.var,  # in which PyTorch's decomposition of variances ends
     }
 )
 _SCANS = frozenset({_aten.cumprod, _aten.logcumsumexp})
