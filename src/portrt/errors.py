@@ -127,3 +127,9 @@ def brief(value: object, limit: int = 60) -> str:
         return cutter.repr(value)[:limit]
     except ValueError:  # Python does not print integers of more than 4300 digits
         return f"a huge {type(value).__name__}"
+
+
+def first_line(err: BaseException) -> str:
+    """Return the first line of an error's text, or its type."""
+    text = str(err).strip()
+    return text.splitlines()[0] if text else type(err).__name__

@@ -82,10 +82,11 @@ class LoadedBlock:
             InputError: The inputs do not match the signature.
             NoUsableEngineError: The policy allows nothing that can run the block here.
         """
-        check_inputs(self.signature, inputs)
         shapes = self._known_shapes.get(tuple([tensor.shape for tensor in inputs]))
         if shapes is None:
             shapes = self._new_shapes(inputs)
+        else:  # of inputs of these shapes, perhaps of other dtypes
+            check_inputs(self.signature, inputs)
         return self.selection(inputs[0].device).session.run, shapes
 
     def _new_shapes(self, inputs: Sequence[torch.Tensor]) -> Shapes:

@@ -12,7 +12,7 @@ from portrt import forks
 from portrt.engines.device_weights import weight_on
 from portrt.engines.outputs import own_outputs
 from portrt.engines.torch_session import TorchSession
-from portrt.errors import EngineError, PackageError
+from portrt.errors import EngineError, PackageError, first_line
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.torch_internals.aoti import LoadedPackage
 from portrt.weights import WeightsImage
@@ -120,11 +120,6 @@ def _constants(
         assert weights is not None  # the manifest was checked for it
         found[constant] = weight_on(weights, name, device)
     return found
-
-
-def first_line(err: BaseException) -> str:
-    """Return the first line of an error's text, or its type."""
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
 
 
 def _run_in_one_thread() -> None:

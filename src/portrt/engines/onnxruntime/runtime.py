@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from portrt.engines.base import DEFAULT_OPTIONS, OpenOptions, Session
-from portrt.engines.onnxruntime.session import OnnxRuntimeSession, first_line, library_version
+from portrt.engines.onnxruntime.session import OnnxRuntimeSession, library_version
+from portrt.errors import first_line
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.backends import BUILT_IN
 from portrt.targets.machine import Machine

@@ -16,7 +16,7 @@ from portrt import forks
 from portrt.engines.base import UNKNOWN, LayerTime, Session
 from portrt.engines.onnxruntime.native import open_session
 from portrt.engines.onnxruntime.types import ELEMENT_TYPES, TYPE_NAMES
-from portrt.errors import EngineError, PackageError
+from portrt.errors import EngineError, PackageError, first_line
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.weights import WeightsImage
 
@@ -224,12 +224,6 @@ def _element_type(dtype: str) -> int:
 def library_version() -> str:
     """Return the version of the imported module, whichever distribution it is from."""
     return str(getattr(sys.modules.get("onnxruntime"), "__version__", "unknown"))
-
-
-def first_line(err: BaseException) -> str:
-    """Return the first line of an error's text, or its type."""
-    text = str(err).strip()
-    return text.splitlines()[0] if text else type(err).__name__
 
 
 def _leave_to_parent() -> None:

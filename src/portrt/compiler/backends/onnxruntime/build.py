@@ -25,8 +25,8 @@ from portrt.compiler.plan import Engine
 from portrt.compiler.sizes.nonzero_sizes import nonzero_sizes
 from portrt.engines.base import OpenOptions, Session
 from portrt.engines.onnxruntime.runtime import OnnxRuntimeRuntime, installed
-from portrt.engines.onnxruntime.session import first_line, library_version
-from portrt.errors import BuildError
+from portrt.engines.onnxruntime.session import library_version
+from portrt.errors import BuildError, first_line
 from portrt.format.manifest import Blob, EngineSpec
 from portrt.graphs import nested
 from portrt.verdict import Verdict
