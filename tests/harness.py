@@ -84,7 +84,7 @@ class Compiled:
 
 
 def run_script(
-    script: Path | str, *arguments: str, path: tuple[Path, ...] = (), timeout_s: float = 3600
+    script: Path | str, *arguments: str, path: tuple[Path, ...] = (), timeout_s: float = 900
 ) -> str:
     """Run a Python file, or a line of code, in a new process; its standard output.
 

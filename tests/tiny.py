@@ -130,6 +130,6 @@ def python(code: str, *args: str, **env: str) -> subprocess.CompletedProcess[str
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=3600,
+        timeout=900,
         check=False,
     )

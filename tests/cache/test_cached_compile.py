@@ -290,7 +290,7 @@ def test_many_processes_on_an_empty_cache_build_once(count: int, tmp_path: Path)
         for _ in range(count)
     ]
     try:
-        errors = [process.communicate(timeout=3600)[1] for process in processes]
+        errors = [process.communicate(timeout=900)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from torch import nn
 
 import portrt
 from portrt.engines.openvino.runtime import OpenVINORuntime
-from portrt.errors import EngineError
+from portrt.errors import EngineError, OutOfProfileError
 from portrt.format.manifest import Blob, EngineSpec, decode
 from portrt.format.signature import InputSpec, OutputSpec, Signature
 from portrt.runtime.calls import manifests_of
@@ -43,7 +46,7 @@ def file(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_file_runs_in_threads_and_in_a_forked_child(model: nn.Module, file: Path) -> None:
+def test_a_file_runs_in_threads(model: nn.Module, file: Path) -> None:
     program = portrt.load(file).module()
     given = [torch.randn(4, 64) for _ in range(4)]
     wanted = [model(x) for x in given]
@@ -58,18 +61,49 @@ def test_a_file_runs_in_threads_and_in_a_forked_child(model: nn.Module, file: Pa
             thread.start()
         for thread in threads:
             thread.join()
-    child = os.fork() if hasattr(os, "fork") else None
-    if child == 0:
-        os._exit(0 if torch.allclose(program(given[0]), wanted[0], atol=1e-5) else 3)
-
     for index, outputs in found.items():
         for output in outputs:
             torch.testing.assert_close(output, wanted[index])
-    assert child is None or os.waitpid(child, 0)[1] == 0
     assert [e.backend for e in decode(manifests_of(portrt.load(file))[0]).engines] == [
         "openvino",
         "onnxruntime",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_child_of_a_process_that_used_openvino_runs_something_else(
+    model: nn.Module, file: Path
+) -> None:
+    """Its threads are the parent's: in a child, its calls would wait for them for ever."""
+    x = torch.randn(4, 64)
+    loaded = portrt.load(file)
+    called, forced = loaded.module(), portrt.load(file).module()
+    with portrt.runtime.policy(engines="openvino", fallback="error"):
+        forced(x)
+    called(x)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                with pytest.raises(UserWarning, match="forked after OpenVINO was used"):
+                    called(x)
+                warnings.simplefilter("ignore")
+                torch.testing.assert_close(called(x), model(x))
+            torch.testing.assert_close(portrt.load(file).module()(x), model(x))
+            runs = [block.runs_as for block in portrt.runtime.report(portrt.load(file))]
+            assert runs == ["onnxruntime"], runs
+            with (
+                portrt.runtime.policy(engines="openvino", fallback="error"),
+                pytest.raises(OutOfProfileError, match="start workers with 'spawn'"),
+            ):
+                forced(x)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(3)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_outputs_are_new_tensors_of_every_dtype() -> None:

@@ -110,7 +110,7 @@ def results_in_new_process(
         [sys.executable, str(RUN), str(folder / "jobs.json")],
         capture_output=True,
         text=True,
-        timeout=3600,
+        timeout=900,
         check=False,
         env={
             **os.environ,

@@ -39,6 +39,7 @@ _AS_BITS = {torch.bfloat16: torch.int16}
 
 _lock = forks.renewed(threading.Lock())
 _core: list[Any] = []
+_left: list[Any] = []  # the core of the process that forked this one
 
 
 def core() -> Any:
@@ -52,8 +53,18 @@ def core() -> Any:
 
 
 def leave_core() -> None:
-    """In a forked child: use another core, as the threads of this one are the parent's."""
+    """In a forked child: leave the core to the parent, whose threads it has."""
+    _left.extend(_core)  # never ended
     _core.clear()
+
+
+def is_left_to_parent() -> bool:
+    """Return whether this process was forked from one that had used OpenVINO.
+
+    Its pool of threads is one of a process: in the child, another core waits for threads that only
+    the parent has, for ever.
+    """
+    return bool(_left)
 
 
 def type_of(dtype: torch.dtype) -> Any:

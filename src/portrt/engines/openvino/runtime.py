@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from portrt.engines.base import DEFAULT_OPTIONS, OpenOptions, Session
-from portrt.engines.openvino.native import library_version
+from portrt.engines.openvino.native import is_left_to_parent, library_version
 from portrt.engines.openvino.session import OpenVINOSession
 from portrt.format.manifest import EngineSpec, Signature
 from portrt.targets.backends import BUILT_IN
@@ -57,7 +57,13 @@ class OpenVINORuntime:
 
 
 def installed() -> Verdict:
-    """Check whether OpenVINO can be imported, by importing it."""
+    """Check whether OpenVINO can be used in this process, by importing it."""
+    if is_left_to_parent():
+        return Verdict.no(
+            "library_missing",
+            "OpenVINO cannot be used in a process that was forked after it was used",
+            "fork before the first call, or start workers with 'spawn'",
+        )
     try:
         import openvino  # noqa: F401
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -45,10 +44,10 @@ class OpenVINOSession(Session):
         data: torch.Tensor,
         weights: WeightsImage | None,
     ) -> None:
-        self._opened = (engine, signature, data, weights)
+        self._signature = signature
         self._name = signature.name
-        self._opening = forks.renewed(threading.Lock())
-        self._open()
+        self._weights = weights  # the model reads them
+        self._model: Any = _compiled(engine, signature, data, weights)
         places = {spec.name: index for index, spec in enumerate(signature.inputs)}
         self._inputs = [places[_name(port)] for port in self._model.inputs]
         self._outputs = [getattr(torch, spec.dtype) for spec in signature.outputs]
@@ -64,26 +63,8 @@ class OpenVINOSession(Session):
         self._idle: list[Any] = []  # append and pop are atomic
         _sessions.add(self)
 
-    def _open(self) -> None:
-        engine, signature, data, weights = self._opened
-        try:
-            model = native.compiled_model(
-                data.numpy().tobytes(), engine.weights, weights, _precision(engine)
-            )
-        except PackageError:
-            raise
-        except Exception as err:
-            raise EngineError(
-                f"OpenVINO {native.library_version()} cannot open the engine of {signature.name}: "
-                f"{first_line(err)}",
-                f"an engine as OpenVINO {engine.build.get('version', '?')} built it",
-                "update openvino, or compile the model again",
-            ) from err
-        _check_signature(model, signature)
-        self._model = model
-
     def leave_to_parent(self) -> None:
-        """In a forked child: give the engine up without ending it; the next call opens another."""
+        """In a forked child: give the engine up without ending it; calls are refused."""
         kept = (self._model, self._idle)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never released
         self._model, self._idle = None, []
@@ -93,10 +74,13 @@ class OpenVINOSession(Session):
             return self._idle.pop()
         except IndexError:
             pass
-        if self._model is None:  # this process is forked, and the model is of its parent
-            with self._opening:
-                if self._model is None:
-                    self._open()
+        if self._model is None:
+            raise OutOfProfileError(
+                f"{self._name} was called in a process that was forked after OpenVINO was used",
+                "a process that has OpenVINO's threads",
+                "fork before the first call, start workers with 'spawn', or use a file that has "
+                "its sources, with fallback='eager'",
+            )
         return self._model.create_infer_request()
 
     def run(
@@ -150,7 +134,7 @@ class OpenVINOSession(Session):
         self._refuse_integers("integers", index, low, high)
 
     def _refuse_integers(self, what: str, index: int, low: int, high: int) -> NoReturn:
-        name = self._opened[1].inputs[index].name
+        name = self._signature.inputs[index].name
         raise OutOfProfileError(
             f"{self._name} was called with {what} from {low} to {high} in {name}",
             f"integers up to {MAX_INTEGER}, which OpenVINO computes exactly",
@@ -158,13 +142,33 @@ class OpenVINOSession(Session):
         )
 
     def _refuse_indices(self) -> None:
-        names = ", ".join(self._opened[1].inputs[index].name for index in self._integers)
+        names = ", ".join(self._signature.inputs[index].name for index in self._integers)
         raise OutOfProfileError(
             f"{self._name} was called with an index that is out of range"
             + (f", from {names}" if names else ""),
             "indices that are in range",
             "correct the index; a file that has its sources names it, with fallback='eager'",
         )
+
+
+def _compiled(
+    engine: EngineSpec, signature: Signature, data: torch.Tensor, weights: WeightsImage | None
+) -> Any:
+    try:
+        model = native.compiled_model(
+            data.numpy().tobytes(), engine.weights, weights, _precision(engine)
+        )
+    except PackageError:
+        raise
+    except Exception as err:
+        raise EngineError(
+            f"OpenVINO {native.library_version()} cannot open the engine of {signature.name}: "
+            f"{first_line(err)}",
+            f"an engine as OpenVINO {engine.build.get('version', '?')} built it",
+            "update openvino, or compile the model again",
+        ) from err
+    _check_signature(model, signature)
+    return model
 
 
 def _precision(engine: EngineSpec) -> str:
@@ -202,6 +206,8 @@ def first_line(err: BaseException) -> str:
 
 def _leave_to_parent() -> None:
     native.leave_core()
+    if native.is_left_to_parent():  # what runs instead would wait for OpenMP's, too
+        torch.set_num_threads(1)
     for session in list(_sessions):
         session.leave_to_parent()
 
