@@ -59,6 +59,11 @@ hostile: $(VENV)/.dev
 bench-check: $(VENV)/.demo
 	$(BIN)/python benchmarks/check.py
 
+.PHONY: bench-peers
+# Models beside PyTorch, torch.compile, ONNX Runtime and OpenVINO on the CPU; half an hour.
+bench-peers: $(VENV)/.dev
+	$(BIN)/python benchmarks/cpu_peers.py $(if $(JSON),--json $(JSON))
+
 # Half an hour on 2 cores; writes docs/models.md.
 models: $(VENV)/.dev
 	$(BIN)/python benchmarks/models.py

@@ -24,92 +24,18 @@ from typing import Any
 
 import torch
 from main import versions
-from torch import nn
+from peer_models import GPU_MODELS
 
 ROUNDS, CALLS = 9, 20
 OURS = ("portrt", "portrt graphs", "portrt inductor", "portrt inductor graphs")
 CONTENDERS = ("eager", "eager graph", "torch.compile", "reduce-overhead", *OURS)
 
 
-class Hidden(nn.Module):
-    """A model of transformers with one output tensor."""
-
-    def __init__(self, model: nn.Module, output: str) -> None:
-        super().__init__()
-        self.model, self.output = model, output
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.model(*inputs, return_dict=True)[self.output]
-        return found
-
-
-def bert(layers: int, width: int, batch: int, length: int) -> Callable[[bool], Any]:
-    def make(tiny: bool) -> Any:
-        from transformers import BertConfig, BertModel
-
-        config = BertConfig(
-            hidden_size=32 if tiny else width,
-            num_hidden_layers=1 if tiny else layers,
-            num_attention_heads=2 if tiny else width // (32 if width == 384 else 64),
-            intermediate_size=64 if tiny else 4 * width,
-        )
-        tokens = torch.randint(0, config.vocab_size, (batch, length))
-        mask = torch.ones(batch, length, dtype=torch.int64)
-        mask[::2, length // 2 :] = 0
-        return Hidden(BertModel(config), "last_hidden_state"), (tokens, mask)
-
-    return make
-
-
-def resnet(tiny: bool) -> Any:
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    config = ResNetConfig(depths=[1, 1, 1, 1]) if tiny else ResNetConfig()
-    images = torch.randn(2 if tiny else 32, 3, 64 if tiny else 224, 64 if tiny else 224)
-    return Hidden(ResNetForImageClassification(config), "logits"), (images,)
-
-
-def vit(tiny: bool) -> Any:
-    from transformers import ViTConfig, ViTForImageClassification
-
-    config = ViTConfig(num_hidden_layers=1) if tiny else ViTConfig()
-    return Hidden(ViTForImageClassification(config), "logits"), (torch.randn(8, 3, 224, 224),)
-
-
-def llama(batch: int, length: int) -> Callable[[bool], Any]:
-    def make(tiny: bool) -> Any:
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        config = LlamaConfig(
-            hidden_size=64 if tiny else 2048,
-            intermediate_size=128 if tiny else 8192,
-            num_hidden_layers=1 if tiny else 16,
-            num_attention_heads=2 if tiny else 32,
-            num_key_value_heads=2 if tiny else 8,
-            vocab_size=1000 if tiny else 32000,
-            use_cache=False,
-        )
-        tokens = torch.randint(0, config.vocab_size, (batch, 8 if tiny else length))
-        return Hidden(LlamaForCausalLM(config), "logits"), (tokens,)
-
-    return make
-
-
-MODELS = {
-    "MiniLM b32 s128": bert(6, 384, 32, 128),
-    "MiniLM b1 s32": bert(6, 384, 1, 32),
-    "BERT-base b8 s128": bert(12, 768, 8, 128),
-    "ResNet-50 b32": resnet,
-    "ViT-B/16 b8": vit,
-    "Llama 1 B, prefill b1 s512": llama(1, 512),
-}
-
-
 class Run:
     """One model, and the calls of its contenders.
 
     Args:
-        name: Of MODELS.
+        name: Of GPU_MODELS.
         device: "cuda", or "cpu" to try the code.
         tiny: Small sizes, to try the code.
         folder: For the compiled program.
@@ -117,7 +43,7 @@ class Run:
 
     def __init__(self, name: str, device: str, tiny: bool, folder: Path) -> None:
         torch.manual_seed(0)
-        model, inputs = MODELS[name](tiny)
+        model, inputs = GPU_MODELS[name](tiny)
         dtype = torch.float16 if device == "cuda" else torch.float32
         self.model = model.eval().to(device, dtype)
         self.inputs = [
@@ -252,7 +178,7 @@ def main() -> int:
         one(options)
         return 0
     end = time.monotonic() + options.minutes * 60
-    names = [name for name in MODELS if not options.only or name in options.only.split(",")]
+    names = [name for name in GPU_MODELS if not options.only or name in options.only.split(",")]
     folder = options.json.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     running = []

@@ -103,8 +103,9 @@ def main() -> int:
 
 
 def versions() -> dict[str, str]:
-    names = ("torch", "onnxruntime", "onnxscript", "transformers", "portrt")
-    found = {name: metadata.version(name) for name in names}
+    names = ("torch", "onnxruntime", "openvino", "onnxscript", "transformers", "portrt")
+    installed = {item.name for item in metadata.distributions()}
+    found = {name: metadata.version(name) for name in names if name in installed}
     return {
         "date": date.today().isoformat(),
         "python": platform.python_version(),
