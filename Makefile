@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 MINUTES ?= 60
 
-.PHONY: demo test test-large fuzz lint types bench bench-files bench-composites bench-deployed models operators hostile clean
+.PHONY: demo test test-large fuzz lint types bench bench-files bench-composites bench-deployed models operators hostile cpp-test clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/main.py
@@ -53,6 +53,17 @@ bench-deployed: $(VENV)/.demo
 FILES ?= 10000
 hostile: $(VENV)/.dev
 	cd tests && JOBS=$(JOBS) ../$(BIN)/python hostile_run.py $(FILES)
+
+# The C++ sources against the cases in conformance/ and their own tests, by ctest. SANITIZE=ON builds
+# them with AddressSanitizer and UndefinedBehaviorSanitizer, in another folder.
+SANITIZE ?= OFF
+CPP_BUILD = build/cpp-$(if $(filter ON,$(SANITIZE)),sanitized,plain)
+cpp-test:
+	@command -v cmake >/dev/null || { echo "make cpp-test needs cmake: apt-get install cmake" >&2; exit 1; }
+	@command -v "$${CXX:-c++}" >/dev/null || { echo "make cpp-test needs a C++17 compiler: apt-get install g++, or one in CXX" >&2; exit 1; }
+	cmake -S csrc -B $(CPP_BUILD) -DCMAKE_BUILD_TYPE= -DCMAKE_CXX_FLAGS=-O1 -DPORTRT_SANITIZE=$(SANITIZE)
+	cmake --build $(CPP_BUILD) --parallel $(JOBS)
+	cd $(CPP_BUILD) && ctest --output-on-failure
 
 .PHONY: bench-check
 # What comparing the program with the model costs; a few minutes.

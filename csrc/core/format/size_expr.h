@@ -22,6 +22,27 @@ class ArithmeticError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+enum class SizeOperator : uint8_t {
+  // terms without arguments
+  integer,
+  real,
+  dim,
+  // two or more
+  add,
+  mul,
+  max,
+  min,
+  // two
+  floordiv,
+  truediv,
+  mod,
+  pow,
+  // one
+  floor,
+  ceil,
+  trunc,
+};
+
 // Sizes of a tensor, which the caller keeps.
 struct Shape {
   const int64_t* sizes = nullptr;
@@ -47,14 +68,11 @@ class SizeExpr {
   const Json& tree() const { return tree_; }
 
  private:
-  enum class Operator : uint8_t {
-    integer, real, dim,  // terms without arguments
-    add, mul, max, min, floordiv, truediv, mod, pow, floor, ceil, trunc,
-  };
+  using Operator = SizeOperator;
   struct Term {
-    Operator op;
-    uint32_t count = 0;    // arguments
-    int64_t integer = 0;   // its value; of a dimension the input
+    Operator op = Operator::integer;
+    uint32_t count = 0;   // arguments
+    int64_t integer = 0;  // its value; of a dimension the input
     uint32_t axis = 0;
     double real = 0;
   };

@@ -27,7 +27,8 @@ void check_inputs(const Signature& signature, const std::vector<InputInfo>& inpu
 std::vector<std::vector<int64_t>> output_shapes(const Signature& signature,
                                                 const std::vector<InputInfo>& inputs);
 
-// Whether one of these expressions is 0 in this call: its engine must not run then.
+// Whether one of these expressions is 0 in this call, or cannot be computed: its engine must not
+// run then.
 bool has_zero_size(const std::vector<SizeExpr>& nonzero_sizes,
                    const std::vector<InputInfo>& inputs);
 
