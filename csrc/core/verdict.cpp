@@ -6,10 +6,22 @@ namespace portrt {
 namespace {
 
 constexpr std::array kNames = {
-    "ok",           "policy",          "unknown_backend", "wrong_device",
-    "wrong_platform", "no_gpu",        "wrong_gpu",       "driver_too_old",
-    "library_missing", "library_version", "requirement_missing", "untrusted_code",
-    "source_missing", "open_failed",   "check_failed",    "no_builder",
+    "ok",
+    "policy",
+    "unknown_backend",
+    "wrong_device",
+    "wrong_platform",
+    "no_gpu",
+    "wrong_gpu",
+    "driver_too_old",
+    "library_missing",
+    "library_version",
+    "requirement_missing",
+    "untrusted_code",
+    "source_missing",
+    "open_failed",
+    "check_failed",
+    "no_builder",
     "build_failed",
 };
 static_assert(kNames.size() == static_cast<size_t>(VerdictCode::build_failed) + 1);

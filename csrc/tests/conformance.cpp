@@ -132,8 +132,7 @@ void check_size_expression(const Json& given, const std::string& name, Checks& c
   const Json* error_kind = given.find("error");
   const std::string wanted = error_kind == nullptr ? "" : *error_kind->string();
   try {
-    const int64_t found =
-        SizeExpr::read(field(given, "tree"), ranks, "it", "").evaluate(shapes);
+    const int64_t found = SizeExpr::read(field(given, "tree"), ranks, "it", "").evaluate(shapes);
     const Json* value = given.find("value");
     checks.that(value != nullptr && value->integer() && *value->integer() == found, name,
                 std::to_string(found));
@@ -263,8 +262,8 @@ void check_choice(const Json& given, const Policy& policy, const std::string& na
       },
       [&] { return compiler != nullptr && *compiler->boolean(); });
   const Json& wanted = field(given, "choice");
-  const std::string detail = std::string(choice_name(choice.kind)) + " " + choice.name + " " +
-                             choice.verdict.text();
+  const std::string detail =
+      std::string(choice_name(choice.kind)) + " " + choice.name + " " + choice.verdict.text();
   checks.that(choice_name(choice.kind) == text_field(wanted, "kind"), name, detail);
   checks.that(choice.name == text_or_none(wanted, "name").value_or(""), name, detail);
   checks.that(code_name(choice.verdict.code) == text_or_none(wanted, "code").value_or("ok"), name,

@@ -9,8 +9,7 @@ namespace portrt {
 namespace {
 
 bool is_digest(const std::string& text) {
-  return text.size() == 64 &&
-         text.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
 Parts read_parts(const Fields& engine, const std::string& block, int64_t version) {
@@ -90,8 +89,7 @@ std::vector<SizeExpr> read_nonzero_sizes(const Json& entry, const std::vector<si
   std::vector<SizeExpr> found;
   if (const Json* trees = entry.find("nonzero_sizes"); trees != nullptr && trees->array()) {
     for (size_t index = 0; index < trees->array()->size(); ++index) {
-      found.push_back(
-          SizeExpr::read((*trees->array())[index], ranks, where, pointer(path, index)));
+      found.push_back(SizeExpr::read((*trees->array())[index], ranks, where, pointer(path, index)));
     }
   }
   return found;
@@ -114,8 +112,8 @@ Requirements read_requirements(const Fields& engine, const std::vector<size_t>* 
   }
   if (part.has("host_code")) found.host_code = part.boolean("host_code");
   if (part.has("version_compatible")) found.version_compatible = part.boolean("version_compatible");
-  for (const char* key : {"compute_capability_min", "cuda", "tensorrt", "tensorrt_rtx",
-                          "onnxruntime", "torch"}) {
+  for (const char* key :
+       {"compute_capability_min", "cuda", "tensorrt", "tensorrt_rtx", "onnxruntime", "torch"}) {
     if (part.has(key)) part.text(key);
   }
   found.compute_capability_min = found.text("compute_capability_min");
@@ -123,8 +121,8 @@ Requirements read_requirements(const Fields& engine, const std::vector<size_t>* 
   if (part.has("nonzero_sizes")) {
     part.items("nonzero_sizes");
     if (ranks != nullptr) {
-      found.nonzero_sizes = read_nonzero_sizes(part.object(), *ranks, part.where(),
-                                               part.at("nonzero_sizes"));
+      found.nonzero_sizes =
+          read_nonzero_sizes(part.object(), *ranks, part.where(), part.at("nonzero_sizes"));
     }
   }
   return found;

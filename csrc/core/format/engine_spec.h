@@ -47,8 +47,8 @@ struct Parts {
 
 struct EngineSpec {
   std::string backend;
-  Blob data;      // its bytes; with `parts` the program that calls them
-  Json build;     // an object; for display and verdicts, and what sessions read of it
+  Blob data;   // its bytes; with `parts` the program that calls them
+  Json build;  // an object; for display and verdicts, and what sessions read of it
   Requirements requires_;
   std::vector<std::string> weights;  // names in the weights image, in order
   Json check;                        // an object or null

@@ -148,7 +148,8 @@ bool Fields::boolean(std::string_view key) const {
 int64_t Fields::integer(std::string_view key) const {
   const Json* value = find(key);
   const int64_t* found = value == nullptr ? nullptr : value->integer();
-  if (found == nullptr || *found < 0 || *found > kMaxSize) throw wrong_type(*this, key, size_words());
+  if (found == nullptr || *found < 0 || *found > kMaxSize)
+    throw wrong_type(*this, key, size_words());
   return *found;
 }
 

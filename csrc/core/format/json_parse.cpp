@@ -37,7 +37,8 @@ class Parser {
   }
 
   void skip_spaces() {
-    while (at_ < text_.size() && std::string_view(" \t\n\r").find(text_[at_]) != std::string_view::npos) {
+    while (at_ < text_.size() &&
+           std::string_view(" \t\n\r").find(text_[at_]) != std::string_view::npos) {
       ++at_;
     }
   }
@@ -145,9 +146,11 @@ class Parser {
     for (int digit = 0; digit < 4; ++digit) {
       static constexpr std::string_view kDigits = "0123456789abcdef";
       const char letter = peek();
-      const char lower = letter >= 'A' && letter <= 'F' ? static_cast<char>(letter - 'A' + 'a') : letter;
+      const char lower =
+          letter >= 'A' && letter <= 'F' ? static_cast<char>(letter - 'A' + 'a') : letter;
       const size_t value = kDigits.find(lower);
-      if (at_ >= text_.size() || value == std::string_view::npos) fail("four hexadecimal digits are expected");
+      if (at_ >= text_.size() || value == std::string_view::npos)
+        fail("four hexadecimal digits are expected");
       code = code * 16 + static_cast<char32_t>(value);
       ++at_;
     }

@@ -28,15 +28,16 @@ Json parse(std::string_view text) {
   } catch (const JsonError& error) {
     throw error_at("", std::string("a manifest is not JSON: ") + error.what(), "canonical JSON");
   }
-  if (raw.object() == nullptr) throw error_at("", "a manifest is not a JSON object", "a JSON object");
+  if (raw.object() == nullptr)
+    throw error_at("", "a manifest is not a JSON object", "a JSON object");
   const Json* format = raw.find("format");
   const int64_t* version = format == nullptr ? nullptr : format->integer();
   if (version == nullptr || *version < kOldestFormat || *version > kFormat) {
     const std::string found = format == nullptr ? "null" : format->brief();
-    throw error_at("/format", "the program has format version " + found,
-                   "a version from " + std::to_string(kOldestFormat) + " to " +
-                       std::to_string(kFormat),
-                   version != nullptr && *version > kFormat ? "install a newer portrt" : kFileRemedy);
+    throw error_at(
+        "/format", "the program has format version " + found,
+        "a version from " + std::to_string(kOldestFormat) + " to " + std::to_string(kFormat),
+        version != nullptr && *version > kFormat ? "install a newer portrt" : kFileRemedy);
   }
   return raw;
 }
@@ -157,11 +158,10 @@ void check_blobs(const Manifest& manifest) {
   std::map<size_t, std::string> owner;
   for (const LabelledBlob& item : blobs_of(manifest)) {
     if (item.blob.index >= manifest.blob_count) {
-      throw error_at(item.path + "/blob",
-                     item.label + " of " + block + " refers to blob " +
-                         std::to_string(item.blob.index),
-                     "an index below the " + std::to_string(manifest.blob_count) +
-                         " blobs of the call");
+      throw error_at(
+          item.path + "/blob",
+          item.label + " of " + block + " refers to blob " + std::to_string(item.blob.index),
+          "an index below the " + std::to_string(manifest.blob_count) + " blobs of the call");
     }
     const auto [place, is_new] = owner.emplace(item.blob.index, item.label);
     if (!is_new) {
@@ -221,10 +221,10 @@ void check_blob_sizes(const Manifest& manifest, const std::vector<uint64_t>& siz
   }
   for (const LabelledBlob& item : blobs_of(manifest)) {
     if (sizes[item.blob.index] == item.blob.size) continue;
-    throw error_at(item.path + "/size",
-                   item.label + " of " + block + " has " +
-                       std::to_string(sizes[item.blob.index]) + " bytes",
-                   std::to_string(item.blob.size) + ", as in its manifest");
+    throw error_at(
+        item.path + "/size",
+        item.label + " of " + block + " has " + std::to_string(sizes[item.blob.index]) + " bytes",
+        std::to_string(item.blob.size) + ", as in its manifest");
   }
 }
 

@@ -56,8 +56,8 @@ class SizeExpr {
   //   where: description of the tree, for messages
   //   path: JSON pointer of the tree
   // Throws Error (package) with the field at fault.
-  static SizeExpr read(const Json& tree, const std::vector<size_t>& ranks,
-                       const std::string& where, const std::string& path);
+  static SizeExpr read(const Json& tree, const std::vector<size_t>& ranks, const std::string& where,
+                       const std::string& path);
 
   // The value for inputs of these shapes, whose ranks must be those that it was read with.
   // Throws ArithmeticError.

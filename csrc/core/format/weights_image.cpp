@@ -20,12 +20,22 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {"BOOL", DType::boolean},          {"U8", DType::uint8},     {"I8", DType::int8},
-    {"I16", DType::int16},             {"U16", DType::uint16},   {"I32", DType::int32},
-    {"U32", DType::uint32},            {"I64", DType::int64},    {"U64", DType::uint64},
-    {"F16", DType::float16},           {"BF16", DType::bfloat16}, {"F32", DType::float32},
-    {"F64", DType::float64},           {"F8_E4M3", DType::float8_e4m3fn},
-    {"F8_E5M2", DType::float8_e5m2},   {"C64", DType::complex64},
+    {"BOOL", DType::boolean},
+    {"U8", DType::uint8},
+    {"I8", DType::int8},
+    {"I16", DType::int16},
+    {"U16", DType::uint16},
+    {"I32", DType::int32},
+    {"U32", DType::uint32},
+    {"I64", DType::int64},
+    {"U64", DType::uint64},
+    {"F16", DType::float16},
+    {"BF16", DType::bfloat16},
+    {"F32", DType::float32},
+    {"F64", DType::float64},
+    {"F8_E4M3", DType::float8_e4m3fn},
+    {"F8_E5M2", DType::float8_e5m2},
+    {"C64", DType::complex64},
 };
 
 Error bad(const std::string& fact, std::string expected) {
@@ -73,15 +83,16 @@ WeightEntry read_entry(const std::string& name, const Json& item, uint64_t start
     spread *= std::max<int64_t>(size, 1);
     elements *= size != 0 && elements != 0 ? size : 0;
   }
-  const uint64_t first = static_cast<uint64_t>((*ends)[0]), last = static_cast<uint64_t>((*ends)[1]);
+  const uint64_t first = static_cast<uint64_t>((*ends)[0]),
+                 last = static_cast<uint64_t>((*ends)[1]);
   const uint64_t item_bytes = item_size(found.dtype), data = total - start;
   const uint64_t count = static_cast<uint64_t>(elements);
   if (count > data / item_bytes || last < first || last - first != count * item_bytes ||
       last > data) {
-    throw bad("puts " + quoted(name) + " at bytes " + std::to_string(first) + " to " +
-                  std::to_string(last),
-              std::to_string(count) + " elements within the " + std::to_string(data) +
-                  " bytes of data");
+    throw bad(
+        "puts " + quoted(name) + " at bytes " + std::to_string(first) + " to " +
+            std::to_string(last),
+        std::to_string(count) + " elements within the " + std::to_string(data) + " bytes of data");
   }
   found.shape = std::move(*shape);
   found.offset = start + first;
@@ -119,7 +130,8 @@ WeightsImage::WeightsImage(const void* data, uint64_t size)
   for (uint64_t index = kLengthBytes; size >= kLengthBytes && index > 0; --index) {
     length = length << 8 | data_[index - 1];
   }
-  if (size < kLengthBytes || length < 2 || length > std::min(kMaxHeaderBytes, size - kLengthBytes)) {
+  if (size < kLengthBytes || length < 2 ||
+      length > std::min(kMaxHeaderBytes, size - kLengthBytes)) {
     throw bad("has " + std::to_string(size) + " bytes and a header of " + std::to_string(length),
               "a safetensors header");
   }
@@ -130,7 +142,8 @@ WeightsImage::WeightsImage(const void* data, uint64_t size)
   try {
     header = Json::parse(text);
   } catch (const JsonError& error) {
-    throw bad(std::string("has a header that is not JSON: ") + error.what(), "a safetensors header");
+    throw bad(std::string("has a header that is not JSON: ") + error.what(),
+              "a safetensors header");
   }
   if (header.object() == nullptr) {
     throw bad("has a header that is not a JSON object", "a safetensors header");

@@ -41,8 +41,7 @@ Verdict source_verdict(bool has_source, const Policy& policy);
 //   builders: the backends that could build an engine here; called only if one would be used
 //   compiles: whether sources can be compiled here; called only if one would be
 Choice choose(const std::vector<std::pair<std::string, Verdict>>& engines, const Policy& policy,
-              bool has_source,
-              const std::function<std::vector<std::string>()>& builders = nullptr,
+              bool has_source, const std::function<std::vector<std::string>()>& builders = nullptr,
               const std::function<bool()>& compiles = nullptr);
 
 }  // namespace portrt

@@ -46,9 +46,9 @@ Error device_error(const Signature& signature, const std::vector<InputInfo>& inp
   for (size_t index = 0; index < inputs.size(); ++index) {
     found.push_back("'" + signature.inputs[index].name + "' on " + inputs[index].device);
   }
-  return input_error("the inputs of " + signature.name + " are on several devices: " +
-                         joined(found, ", "),
-                     "all inputs on one device", "move them with .to(device)");
+  return input_error(
+      "the inputs of " + signature.name + " are on several devices: " + joined(found, ", "),
+      "all inputs on one device", "move them with .to(device)");
 }
 
 Error sizes_error(const Signature& signature, const std::vector<InputInfo>& inputs,
@@ -57,9 +57,9 @@ Error sizes_error(const Signature& signature, const std::vector<InputInfo>& inpu
   for (size_t index = 0; index < inputs.size(); ++index) {
     found.push_back(signature.inputs[index].name + " " + shape_text(inputs[index].shape));
   }
-  return input_error("with these inputs of " + signature.name + ", " + joined(found, ", ") + ", " +
-                         fact,
-                     "inputs large enough for every step of the model", "give larger inputs");
+  return input_error(
+      "with these inputs of " + signature.name + ", " + joined(found, ", ") + ", " + fact,
+      "inputs large enough for every step of the model", "give larger inputs");
 }
 
 std::vector<Shape> shapes_of(const std::vector<InputInfo>& inputs) {
@@ -87,8 +87,8 @@ std::string refusal(const Signature& signature, const std::vector<InputInfo>& in
            (range->max ? std::to_string(*range->max) : "any size");
   }
   const SizeExpr* tree = std::get_if<SizeExpr>(&wanted);
-  const int64_t exact = tree == nullptr ? std::get<int64_t>(wanted)
-                                        : value_of(*tree, signature, inputs, shapes);
+  const int64_t exact =
+      tree == nullptr ? std::get<int64_t>(wanted) : value_of(*tree, signature, inputs, shapes);
   return exact == found ? "" : std::to_string(exact);
 }
 
@@ -99,10 +99,9 @@ void check_inputs(const Signature& signature, const std::vector<InputInfo>& inpu
   if (inputs.size() != specs.size()) {
     std::vector<std::string> names;
     for (const InputSpec& spec : specs) names.push_back(spec.name);
-    throw input_error(
-        signature.name + " was given " + std::to_string(inputs.size()) + " inputs",
-        std::to_string(specs.size()) + ": " + joined(names, ", "),
-        "call the program as it was exported");
+    throw input_error(signature.name + " was given " + std::to_string(inputs.size()) + " inputs",
+                      std::to_string(specs.size()) + ": " + joined(names, ", "),
+                      "call the program as it was exported");
   }
   for (size_t index = 0; index < specs.size(); ++index) {
     const InputInfo& input = inputs[index];
@@ -118,8 +117,8 @@ void check_inputs(const Signature& signature, const std::vector<InputInfo>& inpu
   const std::vector<Shape> shapes = shapes_of(inputs);
   for (size_t index = 0; index < specs.size(); ++index) {
     for (size_t axis = 0; axis < specs[index].shape.size(); ++axis) {
-      const std::string expected = refusal(signature, inputs, shapes, specs[index].shape[axis],
-                                           shapes[index].sizes[axis]);
+      const std::string expected =
+          refusal(signature, inputs, shapes, specs[index].shape[axis], shapes[index].sizes[axis]);
       if (expected.empty()) continue;
       throw shape_error(signature, specs[index], shapes[index],
                         expected + " in dimension " + std::to_string(axis));

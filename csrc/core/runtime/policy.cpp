@@ -115,8 +115,8 @@ Policy of_environment(const Environment& environment) {
     if (!background.empty()) found.background = flag_of(background);
     found.validate();
   } catch (const Error& error) {
-    throw settings_error("the environment has " + given + ": " + error.happened(),
-                         error.expected(), "correct or unset the variable");
+    throw settings_error("the environment has " + given + ": " + error.happened(), error.expected(),
+                         "correct or unset the variable");
   }
   return found;
 }
@@ -145,7 +145,8 @@ Policy of_manifest(const Json& stored) {
     found.rebuild = known_text(rebuild, kRebuilds).value_or("never");
   }
   if (const Json* graphs = stored.find("cuda_graphs"); graphs != nullptr) {
-    if (graphs->integer() != nullptr && *graphs->integer() >= 0) found.cuda_graphs = *graphs->integer();
+    if (graphs->integer() != nullptr && *graphs->integer() >= 0)
+      found.cuda_graphs = *graphs->integer();
   }
   found.check = known_text(stored.find("check"), kChecks);
   found.select = known_text(stored.find("select"), kSelects);

@@ -10,7 +10,9 @@ const std::vector<std::string>& tensorrt_runtimes() {
 const std::vector<BackendInfo>& known_backends() {
   static const std::vector<BackendInfo> rows = {
       {"tensorrt", tensorrt_runtimes(), VersionRule::tensorrt, "pip install tensorrt"},
-      {"tensorrt_rtx", {"tensorrt_rtx"}, VersionRule::same_release,
+      {"tensorrt_rtx",
+       {"tensorrt_rtx"},
+       VersionRule::same_release,
        "pip install tensorrt-rtx-cu13"},
       {"onnxruntime", {"onnxruntime"}, VersionRule::at_least, "pip install onnxruntime"},
       {"openvino", {"openvino"}, VersionRule::at_least, "pip install openvino"},

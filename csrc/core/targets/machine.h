@@ -18,8 +18,8 @@ using LibraryOrNo = std::variant<std::string, Verdict>;
 // What is absent, or a library missing in `versions`, is not known and causes no rejection; a
 // machine without a compute capability has no GPU.
 struct Machine {
-  std::optional<std::string> os;    // "linux", "windows" or "darwin"
-  std::optional<std::string> arch;  // "x86_64", "aarch64" and so on
+  std::optional<std::string> os;                  // "linux", "windows" or "darwin"
+  std::optional<std::string> arch;                // "x86_64", "aarch64" and so on
   std::optional<std::string> compute_capability;  // such as "8.9"
   std::string gpu_reason = "there is no NVIDIA GPU";
   std::map<std::string, std::string> versions;  // library -> version; "" where it is not installed

@@ -26,11 +26,11 @@ Verdict features_verdict(std::vector<std::string> wanted, const std::set<std::st
     more = " and " + std::to_string(missing.size() - kShownFeatures) + " more";
     missing.resize(kShownFeatures);
   }
-  return Verdict::no(VerdictCode::wrong_platform,
-                     "built for a CPU with " + joined(missing, ", ") + more +
-                         ", which this one lacks",
-                     "build it again on a machine with this CPU: portrt add-engine, or "
-                     "rebuild='missing'");
+  return Verdict::no(
+      VerdictCode::wrong_platform,
+      "built for a CPU with " + joined(missing, ", ") + more + ", which this one lacks",
+      "build it again on a machine with this CPU: portrt add-engine, or "
+      "rebuild='missing'");
 }
 
 Verdict platform_verdict(const Requirements& requires_, const Machine& machine) {
@@ -39,8 +39,8 @@ Verdict platform_verdict(const Requirements& requires_, const Machine& machine) 
     const std::vector<std::string>& wanted;
     const std::optional<std::string>& found;
   };
-  for (const Item& item : {Item{"os", requires_.os, machine.os},
-                           Item{"arch", requires_.arch, machine.arch}}) {
+  for (const Item& item :
+       {Item{"os", requires_.os, machine.os}, Item{"arch", requires_.arch, machine.arch}}) {
     if (item.wanted.empty() || !item.found || contains(item.wanted, *item.found)) continue;
     return Verdict::no(VerdictCode::wrong_platform,
                        "built for " + joined(item.wanted, ", ") + ", not " + *item.found,
@@ -82,17 +82,17 @@ Verdict gpu_verdict(const std::string& backend, const Requirements& requires_,
   const std::string& found = *machine.compute_capability;
   const std::vector<std::string>& wanted = requires_.compute_capabilities;
   if (!wanted.empty() && !contains(wanted, found)) {
-    return Verdict::no(VerdictCode::wrong_gpu,
-                       "built for compute capability " + joined(wanted, ", ") +
-                           ", the GPU has " + found,
-                       remedy_for_gpu(backend, found));
+    return Verdict::no(
+        VerdictCode::wrong_gpu,
+        "built for compute capability " + joined(wanted, ", ") + ", the GPU has " + found,
+        remedy_for_gpu(backend, found));
   }
   const std::optional<std::string>& oldest = requires_.compute_capability_min;
   if (oldest && !at_least(*oldest, found)) {
-    return Verdict::no(VerdictCode::wrong_gpu,
-                       "built for compute capability " + *oldest + " or newer, the GPU has " +
-                           found,
-                       "use a machine with a newer GPU");
+    return Verdict::no(
+        VerdictCode::wrong_gpu,
+        "built for compute capability " + *oldest + " or newer, the GPU has " + found,
+        "use a machine with a newer GPU");
   }
   return driver_verdict(requires_, machine);
 }
@@ -101,18 +101,17 @@ Verdict version_verdict(VersionRule rule, const std::string& library, const std:
                         const std::string& found) {
   if (rule == VersionRule::at_least) {
     if (at_least(wanted, found)) return Verdict::yes();
-    return Verdict::no(VerdictCode::library_version,
-                       "needs " + library + " " + wanted + " or newer, and " + found +
-                           " is installed",
-                       "update " + library);
+    return Verdict::no(
+        VerdictCode::library_version,
+        "needs " + library + " " + wanted + " or newer, and " + found + " is installed",
+        "update " + library);
   }
   const size_t parts = rule == VersionRule::exact ? kAllParts : kReleaseParts;
   if (same_release(wanted, found, parts)) return Verdict::yes();
-  return Verdict::no(
-      VerdictCode::library_version,
-      "built by " + library + " " + wanted + ", and " + found + " is installed",
-      "install " + library + " " + wanted + ", or portrt add-engine where " + found +
-          " is installed");
+  return Verdict::no(VerdictCode::library_version,
+                     "built by " + library + " " + wanted + ", and " + found + " is installed",
+                     "install " + library + " " + wanted + ", or portrt add-engine where " + found +
+                         " is installed");
 }
 
 Verdict library_verdict(const BackendInfo& row, const Requirements& requires_,

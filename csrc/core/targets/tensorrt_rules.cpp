@@ -52,13 +52,12 @@ std::string how_to_get(const std::string& built) {
 
 Verdict no_major(const std::string& built, const Libraries& installed) {
   const long next = next_major(built);
-  return Verdict::no(
-      VerdictCode::library_version,
-      "it was built by tensorrt " + built + ", needs that or a newer TensorRT " +
-          std::to_string(version_numbers(built)[0]) +
-          (next == 0 ? "" : ", or TensorRT " + std::to_string(next)) + ", and " +
-          listed(installed) + " is installed",
-      how_to_get(built));
+  return Verdict::no(VerdictCode::library_version,
+                     "it was built by tensorrt " + built + ", needs that or a newer TensorRT " +
+                         std::to_string(version_numbers(built)[0]) +
+                         (next == 0 ? "" : ", or TensorRT " + std::to_string(next)) + ", and " +
+                         listed(installed) + " is installed",
+                     how_to_get(built));
 }
 
 // Whether a library can load a version-compatible engine, directly or by delegating.
@@ -72,10 +71,11 @@ bool can_load(const std::string& built, const Installed& library) {
 LibraryOrNo exact(const std::string& built, const Libraries& installed) {
   const Installed* found = find_library(installed, "tensorrt");
   if (found != nullptr && same_release(built, found->version, kAllParts)) return found->name;
-  return Verdict::no(VerdictCode::library_version,
-                     "it is not version compatible: built by tensorrt " + built + ", and " +
-                         listed(installed) + " is installed",
-                     "install tensorrt " + built + ", or build it again with the installed version");
+  return Verdict::no(
+      VerdictCode::library_version,
+      "it is not version compatible: built by tensorrt " + built + ", and " + listed(installed) +
+          " is installed",
+      "install tensorrt " + built + ", or build it again with the installed version");
 }
 
 LibraryOrNo with_lean_inside(const std::string& built, const Libraries& installed) {
@@ -100,8 +100,9 @@ LibraryOrNo with_lean_outside(const std::string& built, const Libraries& install
   }
   if (installed.size() == 1 && installed[0].name == "tensorrt_lean") {
     return Verdict::no(VerdictCode::library_version,
-                       "it was built by tensorrt " + built + " without a lean runtime inside, and " +
-                           listed(installed) + " runs such engines of its own release only",
+                       "it was built by tensorrt " + built +
+                           " without a lean runtime inside, and " + listed(installed) +
+                           " runs such engines of its own release only",
                        "install tensorrt_lean " + built + ", or " + how_to_get(built));
   }
   return no_major(built, installed);
