@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -55,6 +56,11 @@ inline const Json::Array& list_field(const Json& object, const char* key) {
   const Json::Array* found = field(object, key).array();
   if (found == nullptr) throw std::runtime_error(std::string(key) + " of a case is no list");
   return *found;
+}
+
+inline std::optional<std::string> text_or_none(const Json& object, const char* key) {
+  const Json* found = object.find(key);
+  return found == nullptr ? std::nullopt : std::optional<std::string>(*found->string());
 }
 
 // A manifest of a case: a text, or pieces to repeat and join.

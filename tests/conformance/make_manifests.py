@@ -225,6 +225,19 @@ def good_cases() -> Iterator[Case]:
         "names of other alphabets", edited(("/name", "Bl\u00f6cke \u5757 \u0431\u043b\u043e\u043a"))
     )
     yield good("name of 1024 characters", edited(("/name", "n" * 1024)))
+    yield good("name of 1024 letters of 4 bytes", edited(("/name", "\U00010400" * 1024)))
+    lone = edited(("/source_weights", ["\ud800", "\udc00", "\ud800\u0041"]))
+    yield good("names of weights with half a pair", lone)
+    yield good("an unknown integer of 100 digits", edited(("/note", [10**99, -(10**99)])))
+    yield good("an unknown float next to 0", single(), text_of(single())[:-1] + ',"z":1e-999}')
+    yield good(
+        "minus zero",
+        single(node_count=0),
+        text_of(single(node_count=1)).replace('"node_count":1', '"node_count":-0'),
+    )
+    yield good("other escapes and a solidus", edited(("/note", 'a"\\/\b\f\n\r\t\u0000')))
+    deep = [['{"z":', 1], ["[", 400], ["]", 400], ["," + text_of(single())[1:], 1]]
+    yield good("an unknown list of 400 levels", single(), deep)
     yield good(
         "name with an escape for nothing",
         single(),
@@ -376,6 +389,19 @@ def bad_json() -> Iterator[Case]:
             f"the float {number}", "", text.replace('"policy":{}', f'"policy":{{"a":{number}}}')
         )
     yield bad("a line break in a string", "", text.replace("block_0", "block\n0"))
+    for escape in ("\\x41", "\\u12g4", "\\u12", "\\u{41}", "\\'", "\\U00000041", "\\"):
+        yield bad(f"the escape {escape}", "", text.replace("block_0", escape))
+    for number in ("01", "-01", "+1", "1.", ".5", "1e", "1e+", "0x1", "1_0", "--1", "-", "1f"):
+        fault = text.replace('"node_count":1', f'"node_count":{number}')
+        yield bad(f"the number {number}", "", fault)
+    for word in ("True", "None", "nul", "truee", "undefined"):
+        yield bad(f"the word {word}", "", text.replace('"weights":null', f'"weights":{word}'))
+    yield bad("no comma", "", text.replace(',"', ' "', 1))
+    yield bad("no colon", "", text.replace('":', '" ', 1))
+    yield bad("a key that is a number", "", text.replace('"policy":{}', '"policy":{1:2}'))
+    yield bad("form feed between values", "", text.replace(",", ",\f", 1))
+    yield bad("no-break space between values", "", text.replace(",", ",\u00a0", 1))
+    yield bad("NUL behind the end", "", text + "\0")
     yield bad("more characters than the limit", "", [[" ", (16 << 20) + 1], [text, 1]])
     yield bad("brackets without end", "", [["[", 1_000_000]])
     yield bad("objects without end", "", [['{"a":', 1_000_000]])
@@ -443,6 +469,14 @@ def bad_values() -> Iterator[Case]:
         ("DEL", "a\x7f"),
         ("line separator", "a\u2028"),
         ("direction override", "a\u202e"),
+        ("no-break space", "a\u00a0b"),
+        ("soft hyphen", "a\u00adb"),
+        ("private use", "a\ue000"),
+        ("half a pair", "a\ud800"),
+        ("the other half of a pair", "\udc00a"),
+        ("a character that is none", "a\uffff"),
+        ("the last character of all", "\U0010ffff"),
+        ("1025 letters of 4 bytes", "\U00010400" * 1025),
         ("1025 characters", "n" * 1025),
     ):
         yield bad(f"name with {what}", "/name", edited(("/name", value)))

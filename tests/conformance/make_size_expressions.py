@@ -181,6 +181,25 @@ def large_numbers() -> Iterator[Case]:
     yield computed("division by an empty dimension", ["floordiv", A, C], sizes)
 
 
+def mixed_numbers() -> Iterator[Case]:
+    """Integers that no binary64 has beside floats, and quotients of either sign."""
+    odd = 2**53 + 1
+    for name in ("max", "min"):
+        for a, b in ((odd, float(2**53)), (float(2**53), odd), (LIMIT - 1, float(LIMIT))):
+            yield computed(f"{name} of {a} and {b}", ["floor", [name, a, b]])
+    yield computed("the first of equals, an integer", ["trunc", ["max", odd - 1, float(odd - 1)]])
+    for a in (odd, -odd, LIMIT - 1, 1 - LIMIT, 7, -7):
+        for b in (3, -3, odd, LIMIT - 1, 2**61 + 1, 0.75, -0.75):
+            yield computed(f"floor of {a} / {b}", ["floor", ["truediv", a, b]])
+            scaled = ["mul", ["truediv", a, b], float(2**20)]
+            yield computed(f"{a} / {b} times 2^20", ["ceil", scaled])
+    for a in (-7.5, -0.1, 0.3, 1e17, -1e17, 5):
+        for b in (-2.5, -0.1, 0.1, 3, 1e-3, 1e15):
+            for name in ("floordiv", "mod"):
+                tree = ["mul", [name, a, b], 1024.0]
+                yield computed(f"{name} of {a} by {b}, times 1024", ["floor", tree])
+
+
 def limits() -> Iterator[Case]:
     yield computed("64 levels", deep(64))
     yield malformed("65 levels", deep(65))
@@ -258,4 +277,11 @@ def random_tree(rng: random.Random, depth: int) -> Any:
 
 
 def cases() -> list[Case]:
-    return [*operators(), *large_numbers(), *limits(), *malformed_trees(), *random_trees()]
+    return [
+        *operators(),
+        *large_numbers(),
+        *mixed_numbers(),
+        *limits(),
+        *malformed_trees(),
+        *random_trees(),
+    ]

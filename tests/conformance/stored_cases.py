@@ -15,6 +15,8 @@ FILES = {
     "size_expressions": "make_size_expressions",
     "requirements": "make_requirements",
     "policies": "make_policies",
+    "weights": "make_weights",
+    "calls": "make_calls",
 }
 
 
