@@ -111,7 +111,9 @@ def test_language_is_that_of_the_field(document: str) -> None:
 def test_architecture_names_files_that_exist() -> None:
     text = _read("docs/architecture.md")
     for name in re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", text):
-        home = ROOT if name.startswith(("tests/", "examples/")) else PACKAGE
+        home = (
+            ROOT if name.startswith(("tests/", "examples/", "csrc/", "conformance/")) else PACKAGE
+        )
         assert (home / name).exists(), name
 
 

@@ -1,6 +1,6 @@
 #include "core/format/engine_spec.h"
 
-#include <algorithm>
+#include <set>
 
 #include "core/error.h"
 #include "core/format/fields.h"
@@ -20,12 +20,12 @@ Parts read_parts(const Fields& engine, const std::string& block, int64_t version
   const Fields own = engine.part("parts");
   const Json::Array& items = own.items("engines");
   Parts found;
+  std::set<std::string> names;
   for (size_t index = 0; index < items.size(); ++index) {
     const std::string path = pointer(own.at("engines"), index);
     const Fields fields(items[index], "a part of " + engine.where(), path);
     std::string name = fields.text("name");
-    const auto is_same = [&](const Part& part) { return part.name == name; };
-    if (std::any_of(found.engines.begin(), found.engines.end(), is_same)) {
+    if (!names.insert(name).second) {
       throw fields.bad("name", "is " + quoted(name) + " twice", "one name for each part");
     }
     if (!fields.is_absent("parts")) {  // before it is read: it may be deep

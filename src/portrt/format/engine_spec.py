@@ -151,12 +151,14 @@ def _parts(engine: Fields, block: str, version: int) -> Parts:
         raise engine.bad("parts", f"is there, in format version {version}", "format version 3")
     own = engine.part("parts")
     found: list[Part] = []
+    names: set[str] = set()
     for index, item in enumerate(own.items("engines")):
         path = own.at("engines", index)
         fields_of = Fields(item, f"a part of {engine.where}", path)
         name = fields_of.text("name")
-        if name in {part.name for part in found}:
+        if name in names:
             raise fields_of.bad("name", f"is {name!r:.80} twice", "one name for each part")
+        names.add(name)
         if fields_of.raw.get("parts") is not None:  # before it is read: it may be deep
             raise fields_of.bad("parts", "is there", "an engine that has no parts itself")
         spec = engine_fields(item, block, path, version, None)
