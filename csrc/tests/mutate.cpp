@@ -1,5 +1,6 @@
 // Changed manifests and weights images, always the same ones: each is read, or refused with an
-// error of ours. `mutate COUNT MANIFESTS`; built with sanitizers, it also finds what those see.
+// error of ours. `mutate COUNT MANIFESTS [SEED]`; built with sanitizers, it also finds what those
+// see.
 #include <algorithm>
 #include <optional>
 #include <random>
@@ -177,7 +178,7 @@ void read_image(const std::string& bytes) {
   image.entry("b");
 }
 
-int run(size_t count, const std::string& path) {
+int run(size_t count, const std::string& path, uint32_t seed) {
   Checks checks;
   std::vector<std::string> texts;
   const Json cases = Json::parse(read_file(path));
@@ -185,7 +186,7 @@ int run(size_t count, const std::string& path) {
     const std::string text = manifest_text(field(given, "manifest"));
     if (*field(given, "valid").boolean() && text.size() < 20000) texts.push_back(text);
   }
-  Random random(15);
+  Random random(seed);
   Outcomes manifests, calls, images;
   for (size_t index = 0; index < count; ++index) {
     const std::string text = changed(random.one_of(texts), texts, random);
@@ -218,9 +219,10 @@ int run(size_t count, const std::string& path) {
 }  // namespace portrt::tests
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    std::cerr << "usage: mutate COUNT MANIFESTS\n";
+  if (count < 3) {
+    std::cerr << "usage: mutate COUNT MANIFESTS [SEED]\n";
     return 2;
   }
-  return portrt::tests::run(std::stoul(arguments[1]), arguments[2]);
+  const uint32_t seed = count > 3 ? static_cast<uint32_t>(std::stoul(arguments[3])) : 0;
+  return portrt::tests::run(std::stoul(arguments[1]), arguments[2], seed);
 }

@@ -57,13 +57,15 @@ def test_names() -> None:
 
 def test_backends() -> None:
     source = (CORE / "targets" / "backends.cpp").read_text(encoding="utf-8")
-    rows = re.findall(r'\{"(\w+)",\s*([^}]*?\}?),\s*VersionRule::(\w+),\s*"[^"]*"\}', source)
+    pattern = r'\{"(\w+)",\s*([^}]*?\}?),\s*VersionRule::(\w+),\s*"([^"]*)"\}'
     found = [
-        (name, tuple(re.findall(r'"(\w+)"', libraries)) or backends.RUNTIMES, rule)
-        for name, libraries, rule in rows
+        (name, tuple(re.findall(r'"(\w+)"', libraries)) or backends.RUNTIMES, rule, install)
+        for name, libraries, rule, install in re.findall(pattern, source)
     ]
-    known = backends.BUILT_IN.values()
-    assert found == [(row.name, row.libraries, row.version_rule) for row in known]
+    assert found == [
+        (row.name, row.libraries, row.version_rule, row.install)
+        for row in backends.BUILT_IN.values()
+    ]
     assert tuple(texts("targets/backends.cpp", "found = {")) == backends.RUNTIMES
 
 

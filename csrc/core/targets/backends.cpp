@@ -15,7 +15,7 @@ const std::vector<BackendInfo>& known_backends() {
        VersionRule::same_release,
        "pip install tensorrt-rtx-cu13"},
       {"onnxruntime", {"onnxruntime"}, VersionRule::at_least, "pip install onnxruntime"},
-      {"openvino", {"openvino"}, VersionRule::at_least, "pip install openvino"},
+      {"openvino", {"openvino"}, VersionRule::at_least, "pip install 'portrt[openvino]'"},
       {"inductor", {"torch"}, VersionRule::exact, ""},
   };
   return rows;
