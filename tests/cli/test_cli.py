@@ -280,3 +280,51 @@ def test_installed_command_runs(tmp_path: Path) -> None:
 def test_help_of_every_command(tmp_path: Path) -> None:
     for command in COMMANDS:
         assert "Usage:" in portrt_command(command, "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("tpu", "cpu, cuda or cuda:N"),
+        ("meta", "cpu, cuda or cuda:N"),
+        ("cpu:3", "leave the number"),
+        *([] if torch.cuda.is_available() else [("cuda:1", "Expected: cpu")]),
+    ],
+)
+@pytest.mark.parametrize("command", ["run --random", "verify", "bench", "tune", "profile"])
+def test_a_device_that_is_not_here(room: Path, command: str, device: str, words: str) -> None:
+    name, *options = command.split()
+    found = portrt_command(name, "model.pt2", *options, "--device", device, cwd=room, code=2)
+    assert f"the device is '{device}'" in found.stderr
+    assert words in found.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "inspect", "run --random", "verify", "bench"])
+@pytest.mark.parametrize(
+    ("ending", "kind"), [(".onnx", "an ONNX model"), (".plan", "a TensorRT plan")]
+)
+def test_a_file_of_another_kind_is_named(
+    tmp_path: Path, command: str, ending: str, kind: str
+) -> None:
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(b"\x08\x0a\x12\x07pytorch" * 9)
+    name, *options = command.split()
+    found = portrt_command(name, path, *options, cwd=tmp_path, code=2)
+    assert f"is {kind}" in found.stderr
+
+
+def test_the_output_is_checked_before_the_work(room: Path, tmp_path: Path) -> None:
+    cases = [(tmp_path / "no" / "a.pt2", "there is no folder"), (tmp_path, "is a folder")]
+    for path, fact in cases:  # the factory would fail
+        found = portrt_command("compile", "my_models:broken", "-o", path, cwd=room, code=2)
+        assert fact in found.stderr
+
+
+def test_an_unexpected_error_is_one_message(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError("what")
+
+    monkeypatch.setattr("portrt.files.verify_engines.verify", fails)
+    found = portrt_command("verify", "model.pt2", cwd=room, code=2)
+    assert found.stderr.startswith("portrt: KeyError: 'what'")
+    assert "Traceback" not in found.stderr

@@ -310,7 +310,13 @@ def test_an_engine_with_other_numbers_is_not_added(
         (["onnxruntime"], {}, "one backend"),
         ("onnxruntime", {"engines": "onnxruntime"}, "no option 'engines'"),
         ("onnxruntime", {"optimisation_level": 3}, "'optimization_level'"),
-        ("onnxruntime", {"optimization_level": 9}, "optimization_level is 9"),
+        ("tensorrt_rtx", {"optimization_level": 9}, "optimization_level is 9"),
+        (
+            "onnxruntime",
+            {"optimization_level": 3},
+            "no option 'optimization_level'",
+        ),
+        ("onnxruntime", {"target_compute_capabilities": "8.6"}, "no option 'target_compute"),
     ],
 )
 def test_add_engine_refuses(

@@ -304,3 +304,69 @@ def test_an_input_that_the_graph_lacks_is_an_error_of_portrt(
     ):
         with pytest.raises(PackageError, match="inputs that its graph lacks"):
             use()
+
+
+@pytest.mark.parametrize("count", [0, 2], ids=["no output", "two outputs"])
+def test_a_structure_of_other_outputs_is_an_error_of_portrt(
+    count: int, whole: bytes, tmp_path: Path
+) -> None:
+    leaf = {"type": None, "context": None, "children_spec": []}
+
+    def edit(tree: dict[str, Any]) -> None:
+        signature = _call_signature(tree)
+        version, _ = json.loads(signature["out_spec"])
+        several = {"type": "builtins.tuple", "context": "null", "children_spec": [leaf] * count}
+        signature["out_spec"] = json.dumps([version, several])
+
+    path = tmp_path / "a.pt2"
+    path.write_bytes(edited(whole, edit))
+    with pytest.raises(PackageError, match="1 outputs do not fit its output structure"):
+        files.profile(path, calls=1)
+
+
+@pytest.fixture(scope="module")
+def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A program of two inputs with one dynamic size."""
+
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return (x + y) * 2
+
+    batch = torch.export.Dim("batch", min=2, max=8)
+    program = portrt.compile(
+        Sum(),
+        inputs=[torch.ones(3, 8)] * 2,
+        dynamic_shapes=({0: batch}, {0: batch}),
+        min_block_size=1,
+        output_format="exported_program",
+    )
+    path = tmp_path_factory.mktemp("two") / "a.pt2"
+    portrt.save(program, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "names", [["x", "x"], ["self", "y"], ["1x", "y"], ["class", "y"], ["x"], [], ["x", "y", "z"]]
+)
+def test_names_that_are_no_arguments_are_an_error_of_portrt(
+    names: list[str], two_inputs: bytes, tmp_path: Path
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        _call_signature(tree)["forward_arg_names"] = names
+
+    path = tmp_path / "a.pt2"
+    path.write_bytes(edited(two_inputs, edit))
+    with pytest.raises((PackageError, LoadError)):
+        files.profile(path, calls=1)
+
+
+def test_guards_that_do_not_fit_the_arguments_are_an_error_of_portrt(
+    two_inputs: bytes, tmp_path: Path
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        tree["guards_code"] = ["L['z'].size()[0] <= 8"]
+
+    path = tmp_path / "a.pt2"
+    path.write_bytes(edited(two_inputs, edit))
+    with pytest.raises((PackageError, LoadError)):
+        files.profile(path, calls=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib import import_module, metadata
 from typing import Any
@@ -60,9 +61,25 @@ def cli(verbose: int) -> None:
 
 
 def main() -> None:
-    """Run the command line: an error of portrt is one message and exit code 2, no traceback."""
+    """Run the command line: an error is one message and exit code 2, and no traceback.
+
+    That of an error that portrt did not expect is in the log, see `--verbose`.
+    """
     try:
         cli()
     except PortrtError as err:
         click.echo(f"portrt: {err}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(141)  # as of a process that the signal ends
+    except Exception as err:
+        logging.getLogger("portrt").info("traceback", exc_info=True)
+        text = (str(err).strip().splitlines() or [""])[0]
+        click.echo(
+            f"portrt: {type(err).__name__}: {text:.300}\n"
+            "  Expected: no such error\n"
+            "  Do: report it, with what `portrt -v` prints for the same command",
+            err=True,
+        )
         sys.exit(2)

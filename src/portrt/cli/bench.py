@@ -9,6 +9,7 @@ import click
 
 from portrt.cli.tables import milliseconds, print_table
 from portrt.cli.timing_options import timing_options
+from portrt.progress import step_bar
 
 
 @click.command()
@@ -26,7 +27,8 @@ def command(file: str, rounds: int, as_json: bool, **job: Any) -> None:
     """
     from portrt.files.bench.measure import bench
 
-    found = bench({"path": file, **job}, rounds)
+    with step_bar("bench") as show:
+        found = bench({"path": file, **job}, rounds, show)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

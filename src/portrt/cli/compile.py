@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib import import_module
@@ -13,7 +14,7 @@ import click
 from portrt.arguments import FALLBACKS, GOALS
 from portrt.cli.compile_flags import flag
 from portrt.compiler.options.precision import PRECISIONS
-from portrt.errors import SettingsError
+from portrt.errors import SaveError, SettingsError
 
 if TYPE_CHECKING:
     from portrt.compiler.inputs import Input
@@ -58,6 +59,8 @@ def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -
     import portrt
     from portrt.compiler.package.save import save
 
+    if not options["dryrun"]:
+        _check_output(output)
     model, args, kwargs = _model_and_inputs(source, [_input_from_spec(spec) for spec in inputs])
     chosen = _chosen(options)
     program = portrt.compile(
@@ -66,6 +69,21 @@ def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -
     if not options["dryrun"]:
         save(program, output)
         click.echo(f"wrote {output}")
+
+
+def _check_output(output: str) -> None:
+    """Raise SaveError if a file cannot be written there, before the work."""
+    path = Path(output)
+    folder = path.parent
+    if path.is_dir():
+        fact = f"{output!r} is a folder"
+    elif not folder.is_dir():
+        fact = f"there is no folder {str(folder)!r}"
+    elif not os.access(folder, os.W_OK):
+        fact = f"the folder {str(folder)!r} is not writable"
+    else:
+        return
+    raise SaveError(fact, "a file in an existing, writable folder", "correct --output")
 
 
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def command(
 
     from portrt.graphs.program_inputs import call_arguments, flat_signature
     from portrt.runtime import policy, report
+    from portrt.runtime.devices import device_by_name
     from portrt.runtime.load import load
+    from portrt.runtime.module import module_of
     from portrt.runtime.random_inputs import random_inputs
 
     if bool(inputs) == use_random:
@@ -56,12 +58,13 @@ def command(
             "files with inputs, or --random",
             "leave one of them out" if inputs else "give .npy, .npz or .safetensors files",
         )
+    where = device_by_name(device)
     program = load(file, trust=trusts or None)
     names = flat_signature(program)
     flat = random_inputs(program, seed) if use_random else read_inputs(inputs, names)
-    flat = [item.to(device) if isinstance(item, torch.Tensor) else item for item in flat]
+    flat = [item.to(where) if isinstance(item, torch.Tensor) else item for item in flat]
     args, kwargs = call_arguments(program, flat)
-    module = program.module()
+    module = module_of(program)
     chosen = policy(fallback=fallback, engines=engines or None, trust=trusts or None)
     with chosen, torch.no_grad():
         results, seconds = [], []
@@ -69,7 +72,7 @@ def command(
             started = time.perf_counter()
             results = pytree.tree_leaves(module(*args, **kwargs))
             seconds.append(time.perf_counter() - started)
-        for block in report(program, torch.device(device).type):
+        for block in report(program, where.type):
             click.echo(str(block))
     outputs = {f"output_{i}": r for i, r in enumerate(results) if isinstance(r, torch.Tensor)}
     print_table(["output", "dtype", "shape", "min", "mean", "max"], _rows(outputs))

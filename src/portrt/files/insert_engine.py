@@ -16,6 +16,8 @@ from portrt.compiler.building.check import Sample, run_block
 from portrt.compiler.building.source_plan import plan_from_source
 from portrt.compiler.building.stored_precision import FIELDS, with_stored_precision
 from portrt.compiler.building.tasks import EngineTask, tasks_for
+from portrt.compiler.options.backend_options import option_classes, options_class
+from portrt.compiler.options.fields import options_of
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS as SYNONYMS
 from portrt.compiler.parts.engines import engine_of_block
@@ -27,6 +29,7 @@ from portrt.format.manifest import check_digest
 from portrt.format.memory_map import map_file
 from portrt.runtime.random_inputs import random_block_inputs
 from portrt.runtime.stored_block import StoredBlock
+from portrt.targets.backends import find
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -117,7 +120,25 @@ def _settings(engine: str | Mapping[str, Any], settings: Mapping[str, Any]) -> S
                 "fields of Settings that an engine is built with",
                 "leave it out; the engine is the second argument",
             )
+    _refuse_options_of_others(engine, settings)
     return Settings.from_options({**settings, "engines": [engine], "require_engines": True})
+
+
+def _refuse_options_of_others(engine: str | Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise SettingsError for an option that only engines of other backends have."""
+    name = str(engine["backend"]) if isinstance(engine, Mapping) and "backend" in engine else engine
+    if not isinstance(name, str) or find(name) is None:
+        return  # an error of `Settings`
+    own = options_class(name)
+    known = set(options_of(own)) if own is not None else set()
+    others = {option for each in option_classes() for option in options_of(each)} - known
+    for option in settings:
+        if option in others:
+            raise SettingsError(
+                f"the engine {name} has no option {option!r}",
+                f"its own: {', '.join(sorted(known))}" if known else "none of its own",
+                "leave it out, or add an engine that has it",
+            )
 
 
 def _check_sources(draft: ProgramEditor) -> None:

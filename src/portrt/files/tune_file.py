@@ -19,6 +19,7 @@ from portrt.files.verify_engines import BlockCheck, verify
 from portrt.format.editor import CallEditor, ProgramEditor
 from portrt.format.engine_spec import EngineSpec
 from portrt.format.memory_map import map_file
+from portrt.runtime.devices import device_by_name
 from portrt.runtime.policy import CONTEXT, effective
 from portrt.runtime.stored_block import StoredBlock
 from portrt.runtime.timing import Figure, conditions, measure, ratios, table
@@ -72,19 +73,20 @@ def tune(
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest or a blob in it is damaged, or it calls no engine.
-        SettingsError: `optimize_for` is unknown.
+        SettingsError: `optimize_for` is unknown, or there is no such device here.
         SaveError: The file cannot be written; what was there is unchanged.
     """
     one_of("optimize_for", optimize_for, GOALS)
     goal: Any = optimize_for
     editor = ProgramEditor(os.fspath(path))
     editor.check_editable()
+    where = device_by_name(device)
     checks = verify(path, device=device, progress=progress).blocks
     mapped = map_file(str(editor.archive.path))
     share = seconds / max(len(editor.calls), 1)
     with torch_internals.without_torch_noise():
         found = tuple(
-            _tuned(call, check, mapped, goal, torch.device(device), share)
+            _tuned(call, check, mapped, goal, where, share)
             for call, check in zip(editor.calls, checks, strict=True)
         )
     editor.write(Path(path if output is None else output), progress)

@@ -21,6 +21,7 @@ from portrt.format.manifest import EngineSpec, decode
 from portrt.format.memory_map import map_file
 from portrt.graphs.program_inputs import flat_signature
 from portrt.numerics.compare import arithmetic_of, compare_outputs
+from portrt.runtime.devices import device_by_name
 from portrt.runtime.input_check import check_inputs, output_shapes
 from portrt.runtime.load import load, verify_digests
 from portrt.runtime.module import module_of
@@ -129,8 +130,10 @@ def verify(
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest or a blob in it is damaged.
         InputError: The inputs are not those of the program.
+        SettingsError: There is no such device here.
     """
     register()  # programs of engines in parts call the operator
+    where = device_by_name(device)
     archive = Archive(os.fspath(path))
     calls = engine_calls(archive)
     verify_digests(archive, calls, progress)
@@ -139,7 +142,7 @@ def verify(
         blocks = [
             _Block(
                 StoredBlock.mapped(call.manifest, call.blobs, mapped, verified=True),
-                torch.device(device),
+                where,
             )
             for call in calls
         ]

@@ -28,6 +28,15 @@ SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _MAX_RECORDS = 100_000
 _MAX_JSON_BYTES = 1 << 30
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., name length, extra length
+_PLAN = ("a TensorRT plan", "wrap it with portrt.from_plan, which makes a program of it")
+# Ending of a file that is no zip file -> what it is, and what to do with it.
+_OTHER_KINDS = {
+    ".onnx": ("an ONNX model", "compile the PyTorch model that it was exported from"),
+    ".engine": _PLAN,
+    ".plan": _PLAN,
+    ".trt": _PLAN,
+    ".safetensors": ("a file of weights", "load them into the model, and compile that"),
+}
 _REMEDY = "get the file again from where it was made, or compile the model again"
 
 
@@ -95,6 +104,8 @@ class Archive:
                 f"{str(self.path)!r} cannot be read: {err}", "a readable file", "correct the path"
             ) from err
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as err:
+            if kind := _OTHER_KINDS.get(self.path.suffix.lower()):
+                raise self._error(f"is {kind[0]}", "a file that portrt wrote", kind[1]) from err
             raise self._error(
                 f"is not a zip file, or is truncated: {err}", "a complete .pt2 file"
             ) from err

@@ -59,6 +59,19 @@ def call_arguments(program: ExportedProgram, flat: Sequence[Any]) -> tuple[Any, 
     return args, kwargs
 
 
+def check_output_structure(program: ExportedProgram) -> None:
+    """Raise PackageError unless a program's output structure has as many leaves as outputs."""
+    spec = program.call_spec.out_spec
+    outputs = [it for it in program.graph_signature.output_specs if it.kind.name == "USER_OUTPUT"]
+    if spec is not None and spec.num_leaves != len(outputs):
+        raise PackageError(
+            f"the program's {len(outputs)} outputs do not fit its output structure, which has "
+            f"{spec.num_leaves}",
+            "a structure with a leaf for each output",
+            "get the file again from where it was made, or compile the model again",
+        )
+
+
 def output_specs(old: ExportedProgram, graph: torch.fx.Graph) -> list[OutputSpec]:
     """Return the output specs of `old` with the names of the outputs of `graph`."""
     results = graph.output_node().args[0]

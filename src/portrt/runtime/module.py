@@ -9,10 +9,10 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import torch_internals
-from portrt.errors import InputError
+from portrt.errors import InputError, PackageError, PortrtError
 from portrt.format.manifest import Signature
 from portrt.graphs import symbols
-from portrt.graphs.program_inputs import user_input_nodes
+from portrt.graphs.program_inputs import check_output_structure, user_input_nodes
 from portrt.graphs.specs import input_specs
 from portrt.runtime.direct_call import call_directly
 from portrt.runtime.input_check import check_inputs
@@ -28,8 +28,22 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
 
     torch's own guards report the violated bound but not the input, and check neither dtypes nor
     devices.
+
+    Raises:
+        PackageError: The program's structures of arguments and results do not fit its graph.
     """
-    module: torch.fx.GraphModule = program.module()
+    check_output_structure(program)
+    _check_argument_names(program)
+    try:
+        module: torch.fx.GraphModule = program.module()
+    except PortrtError:
+        raise
+    except Exception as err:  # such as two arguments of one name
+        raise PackageError(
+            f"the program cannot be made a module: {type(err).__name__}: {err!s:.300}",
+            "a program that torch.export or portrt wrote",
+            "get the file again from where it was made, or compile the model again",
+        ) from err
     module.meta[PROGRAM] = program
     guards = torch_internals.guards_of(module)
     if guards is not None:
@@ -37,6 +51,20 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
     call_directly(module, program)
     return module
+
+
+def _check_argument_names(program: ExportedProgram) -> None:
+    """Raise PackageError unless there are as many names as arguments; torch may have no names."""
+    names, spec = torch_internals.argument_names(program), program.call_spec.in_spec
+    if not names or spec is None or spec.num_children != 2:
+        return
+    count = sum(child.num_children for child in spec.children())
+    if len(names) != count:
+        raise PackageError(
+            f"the program names {len(names)} arguments and takes {count}",
+            "a name for each argument",
+            "get the file again from where it was made, or compile the model again",
+        )
 
 
 class _Arguments:
@@ -103,6 +131,12 @@ class InputGuards(torch.nn.Module):
             self._guards(*flat)
         except AssertionError as err:
             raise self._refusal(flat, err) from err
+        except NameError as err:  # torch found no argument for a size in them
+            raise PackageError(
+                f"the program's guards do not fit its arguments: {err!s:.300}",
+                "a program that torch.export or portrt wrote",
+                "get the file again from where it was made, or compile the model again",
+            ) from err
         if len(self._known) >= _MAX_KNOWN_SHAPES:
             self._known.clear()
         if self._caches:

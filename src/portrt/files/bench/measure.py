@@ -19,13 +19,17 @@ import torch
 
 from portrt import errors
 from portrt.errors import EngineError, PortrtError, SettingsError
+from portrt.progress import ShowStep
+from portrt.runtime.devices import device_by_name
 from portrt.runtime.select import EAGER
 
 BARE = "bare onnxruntime"
 _MAX_SECONDS = 3600
 
 
-def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+def bench(
+    job: Mapping[str, Any], rounds: int, show: ShowStep = lambda _phase, _step, _steps: None
+) -> dict[str, Any]:
     """Measure a file beside its candidates.
 
     Args:
@@ -33,12 +37,14 @@ def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
             inputs), "engine" (backend that every block must run as, or None), "device", "trust",
             "threads" (concurrent callers for the throughput) and "seconds" (per measurement).
         rounds: Number of processes for each candidate.
+        show: Called before each process: which candidate, how many have ended, and of how many.
 
     Returns:
         Plain values for `json.dumps`: seconds, and calls per second.
 
     Raises:
-        SettingsError: Fewer than one thread or round, or a time of 0 or above one hour.
+        SettingsError: Fewer than one thread or round, or a time of 0 or above one hour, or
+            there is no such device here.
         PortrtError: The program cannot run; the error is that of its call.
     """
     threads, seconds = job["threads"], job["seconds"]
@@ -48,21 +54,24 @@ def bench(job: Mapping[str, Any], rounds: int) -> dict[str, Any]:
             f"at least one thread and one round, and seconds above 0, up to {_MAX_SECONDS}",
             "give values in these ranges",
         )
+    device = device_by_name(job["device"])
     jobs = {"program": {**job, "bare": False}}
     if job["engine"] != EAGER:
         jobs[EAGER] = {**job, "bare": False, "engine": EAGER}
     if job["device"] == "cpu" and job["engine"] in (None, "onnxruntime"):
         jobs[BARE] = {**job, "bare": True}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
-    for _ in range(rounds):
-        for name, one in jobs.items():
+    for number in range(rounds):
+        for index, (name, one) in enumerate(jobs.items()):
+            show(name, number * len(jobs) + index, rounds * len(jobs))
             if not found[name] or "error" not in found[name][-1]:
                 found[name].append(_run(one))
             if "error" in found["program"][-1]:
                 raise _error(found["program"][-1]["error"])
-    cuda = torch.device(job["device"]).type == "cuda"
     own = f"torch {torch.__version__}, {torch.get_num_threads()} threads within a call"
-    where = torch.cuda.get_device_name(job["device"]) if cuda else platform.machine()
+    where = (
+        torch.cuda.get_device_name(job["device"]) if device.type == "cuda" else platform.machine()
+    )
     return {
         "file": Path(job["path"]).name,
         "device": job["device"],

@@ -28,6 +28,7 @@ from portrt.files.profiling.source_nodes import SourceNode, printable, source_no
 from portrt.graphs.node_names import nodes_of_layer
 from portrt.graphs.program_inputs import call_arguments, flat_signature
 from portrt.runtime.calls import is_engine_operator
+from portrt.runtime.devices import device_by_name
 from portrt.runtime.input_check import output_shapes
 from portrt.runtime.load import load
 from portrt.runtime.module import module_of
@@ -70,7 +71,7 @@ def profile(
     Raises:
         LoadError: The file is no torch.export archive, or damaged.
         PackageError: A manifest or a blob in it is damaged.
-        SettingsError: The engine is unknown, or `calls` is below 1.
+        SettingsError: The engine is unknown, `calls` is below 1, or there is no such device here.
         InputError: The inputs or shapes are not those of the program.
         NoUsableEngineError: A block cannot run as `engine` here, or not at all.
         EngineError: An engine failed, or its profiler did.
@@ -79,8 +80,8 @@ def profile(
         raise SettingsError(f"calls is {calls}", "a number from 1", "time at least one call")
     if inputs is not None and shapes:
         raise SettingsError("inputs and shapes were given", "one of them", "leave one out")
+    where = device_by_name(device)
     program = load(path)
-    where = torch.device(device)
     flat = sample_inputs(program, shapes or {}, seed) if inputs is None else list(inputs)
     flat = [item.to(where) if isinstance(item, torch.Tensor) else item for item in flat]
     names = flat_signature(program)
