@@ -7,7 +7,7 @@ import runpy
 import unicodedata
 from pathlib import Path
 
-from portrt.format import dimensions, json_fields, manifest, size_expr
+from portrt.format import archive, dimensions, json_fields, manifest, size_expr
 from portrt.targets import backends, cpu_features
 from portrt.targets.trust import TRUSTS
 from portrt.verdict import CODES
@@ -67,6 +67,19 @@ def test_backends() -> None:
         for row in backends.BUILT_IN.values()
     ]
     assert tuple(texts("targets/backends.cpp", "found = {")) == backends.RUNTIMES
+
+
+def test_names_in_archives() -> None:
+    headers = [(CORE / "format" / name).read_text() for name in ("archive.h", "engine_calls.h")]
+    found = dict(re.findall(r'constexpr const char\* k(\w+) = "([^"]+)";', "".join(headers)))
+    assert found == {
+        "ModelRecord": archive.MODEL,
+        "ConstantsFolder": archive.CONSTANTS,
+        "WeightsFolder": archive.WEIGHTS,
+        "ConstantsConfig": archive.CONSTANTS_CONFIG,
+        "WeightsConfig": archive.WEIGHTS_CONFIG,
+        "Operator": archive.OPERATOR,
+    }
 
 
 def test_limits() -> None:
