@@ -1,14 +1,22 @@
-"""Prints the table of unprintable.inc, from the Unicode data of this Python."""
+"""Prints the table of unprintable.inc.
+
+From the Unicode data of the package unicodedata2 where it is installed, which is newer than
+Python's own: names in a file may be from a later Python.
+"""
 
 import sys
-import unicodedata
+
+try:
+    import unicodedata2 as unicodedata
+except ImportError:
+    import unicodedata
 
 
 def ranges() -> list[tuple[int, int]]:
     """Return first and last of each run of characters that are not printable."""
     found: list[tuple[int, int]] = []
     for code in range(sys.maxunicode + 1):
-        if chr(code).isprintable():
+        if code == ord(" ") or unicodedata.category(chr(code))[0] not in "CZ":
             continue
         if found and found[-1][1] == code - 1:
             found[-1] = (found[-1][0], code)
