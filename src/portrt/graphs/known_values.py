@@ -112,13 +112,19 @@ def _is_mutable(operator: torch._ops.OpOverload) -> bool:
     return operator._schema.is_mutable and operator is not aten.detach_.default
 
 
-def constant_tensors(program: ExportedProgram) -> dict[str, tuple[str, torch.Tensor]]:
-    """Return placeholder name -> (name, tensor) of parameters, constants and unwritten buffers."""
+def constant_tensors(
+    program: ExportedProgram, *, immutable_weights: bool = True
+) -> dict[str, tuple[str, torch.Tensor]]:
+    """Return placeholder name -> (name, tensor) of parameters, constants and unwritten buffers.
+
+    Without `immutable_weights`, of constants that are neither a parameter nor a buffer.
+    """
+    kinds = _STORED if immutable_weights else (InputKind.CONSTANT_TENSOR,)
     signature = program.graph_signature
     mutated = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
     found = {}
     for spec in signature.input_specs:
-        if spec.kind not in _STORED or spec.target is None or spec.target in mutated:
+        if spec.kind not in kinds or spec.target is None or spec.target in mutated:
             continue
         held = program.state_dict.get(spec.target)
         tensor = program.constants.get(spec.target) if held is None else held

@@ -15,6 +15,8 @@ tests/test_torch_internals.py fails when torch moves one of them.
 - AOTInductor: its public loader keeps a file, and copies constants; its public compiler takes
   parameters, while a block has its weights as inputs. tests/engines/test_inductor.py covers it.
 - The shape inference of an index, which fails for several masks.
+- Dynamo's side of a backend: where an argument comes from, and its own trace, which a capture
+  inside it must not see.
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
         is_capturing,
         is_tracing,
         nothing_intercepts,
+    )
+    from portrt.torch_internals.dynamo import (
+        apart_from_dynamo,
+        argument_source,
+        as_dynamo_error,
+        storage_key,
     )
     from portrt.torch_internals.exporter import (
         NEWEST_OPSET,
@@ -88,7 +96,10 @@ if TYPE_CHECKING:
 __all__ = [
     "NEWEST_OPSET",
     "Table",
+    "apart_from_dynamo",
     "argument_names",
+    "argument_source",
+    "as_dynamo_error",
     "bounds",
     "compiled_cuda_function",
     "constant_names",
@@ -128,6 +139,7 @@ __all__ = [
     "save_program",
     "set_guards",
     "shared_operator_lists",
+    "storage_key",
     "sizes_of_several_masks",
     "torch_tensor_of",
     "torch_translation",
@@ -146,7 +158,7 @@ __all__ = [
 # alone.
 _MODULES = (
     *("calls", "values", "program_reader", "serialization", "programs", "operator_lists"),
-    *("exporter", "masked_indices"),
+    *("exporter", "masked_indices", "dynamo"),
 )
 
 

@@ -52,7 +52,7 @@ def lower(
 
     Args:
         program: The captured program; not modified.
-        settings: Read for translations, passes and check.
+        settings: Read for immutable_weights, translations, passes and check.
         whole: Names of nodes of `program` that are not decomposed.
 
     Raises:
@@ -62,7 +62,9 @@ def lower(
     started = time.perf_counter()
     settings = settings or Settings()
     program = with_explicit_dtypes(without_raw_views(program))
-    program = constant_data(unalias_constants(program))
+    program = constant_data(
+        unalias_constants(program), immutable_weights=settings.immutable_weights
+    )
     program = distinct_operands(lift_nested_constants(program))
     lowered = decompose(program, resolved(settings.translations), whole)
     for target, _ in resolved(settings.translations):

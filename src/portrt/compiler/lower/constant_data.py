@@ -30,17 +30,19 @@ _MASKS = (torch.bool, torch.uint8)
 _INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
-def constant_data(program: ExportedProgram) -> ExportedProgram:
+def constant_data(program: ExportedProgram, *, immutable_weights: bool = True) -> ExportedProgram:
     """Replace what a program reads from the data of its constants.
 
     Args:
         program: Not modified; returned as it is if it reads nothing from them. In the result the
             fake values of the nodes after those that were replaced are not up to date.
+        immutable_weights: Whether parameters and buffers are among the constants.
     """
     if not any(_reads_data(node) for node in program.graph.nodes):
         return program
     module = nested.copied(program.graph_module)
-    tensors = {name: tensor for name, (_, tensor) in constant_tensors(program).items()}
+    held = constant_tensors(program, immutable_weights=immutable_weights)
+    tensors = {name: tensor for name, (_, tensor) in held.items()}
     known = KnownValues(module.graph, tensors)
     added = AddedConstants(module.graph)
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]

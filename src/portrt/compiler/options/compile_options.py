@@ -68,6 +68,7 @@ class OneEngineKeywords(EngineKeywords, total=False):
     torch_executed_ops: Operators
     torch_executed_modules: str | Collection[str]
     translations: Mapping[Operator, Callable[..., Any]]
+    immutable_weights: bool
     passes: Callable[..., Any] | Sequence[Callable[..., Any]]
     require_full_compilation: bool
     report: bool | File | Callable[[CompileReport], object] | None
@@ -103,7 +104,6 @@ class TorchTensorRTKeywords(TypedDict, total=False):
     autocast_calibration_dataloader: object
     use_explicit_typing: object
     use_python_runtime: object
-    immutable_weights: object
     truncate_double: object
     pass_through_build_failures: object
     use_fast_partitioner: object

@@ -149,6 +149,11 @@ class Settings:
         rebuilds=False,
         parse=values.modules,
     )
+    immutable_weights: bool = setting(
+        True,
+        help="False keeps weights out of engines, as parameters that may change in place.",
+        rebuilds=False,
+    )
     translations: tuple[tuple[str, Callable[..., Any]], ...] = setting(
         (),
         help="Operator -> its ONNX translation, as torch.onnx.export's `custom_translation_table`.",

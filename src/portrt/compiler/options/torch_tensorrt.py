@@ -16,7 +16,6 @@ WITHOUT_MEANING = {
     "autocast_calibration_dataloader": "operators are chosen by rule, see `precision`",
     "use_explicit_typing": "engines are always strongly typed",
     "use_python_runtime": "the file is the same for both runtimes; the installed one is used",
-    "immutable_weights": "weights are constants of the program",
     "truncate_double": "float64 nodes stay in PyTorch where a backend lacks them",
     "pass_through_build_failures": "a failed engine is left out with its reason",
     "use_fast_partitioner": "there is one partitioner",

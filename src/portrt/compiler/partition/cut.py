@@ -44,8 +44,8 @@ def partition(
 
     Args:
         program: Lowered; its graph is modified, so do not use it afterwards.
-        settings: Read for min_block_size, torch_executed_ops, torch_executed_modules and
-            require_full_compilation.
+        settings: Read for immutable_weights, min_block_size, torch_executed_ops,
+            torch_executed_modules and require_full_compilation.
         supports: Verdict on one node.
         excluded: Node name -> the reason, for nodes that failed to convert or build before.
         profile_ranges: Symbol -> (min, opt, max) in each profile, where it is not the example's.
@@ -58,8 +58,11 @@ def partition(
         PartitionError: A node stays in PyTorch although the settings forbid it.
     """
     started = time.perf_counter()
-    folder = Folder(program, supports_all or supports) if weights is None else None
-    weights = weights if folder is None else folder.weights
+    folder = None
+    if weights is None:
+        immutable = settings.immutable_weights
+        folder = Folder(program, supports_all or supports, immutable_weights=immutable)
+        weights = folder.weights
 
     def verdicts_in(module: torch.fx.GraphModule) -> dict[torch.fx.Node, Verdict]:
         return verdicts_of(module, settings, supports, excluded or {})

@@ -32,6 +32,7 @@ class Folder:
     Args:
         program: The program.
         supports: Returns whether every engine can hold a node.
+        immutable_weights: Whether parameters and buffers are constants.
 
     Attributes:
         weights: Placeholder name -> (name, tensor), of the constants that are no longer changed;
@@ -39,12 +40,16 @@ class Folder:
     """
 
     def __init__(
-        self, program: ExportedProgram, supports: Callable[[torch.fx.Node], Verdict]
+        self,
+        program: ExportedProgram,
+        supports: Callable[[torch.fx.Node], Verdict],
+        *,
+        immutable_weights: bool = True,
     ) -> None:
         self._program = program
         self._supports = supports
         self._graph = program.graph
-        self.weights = constant_tensors(program)
+        self.weights = constant_tensors(program, immutable_weights=immutable_weights)
         tensors = {name: tensor for name, (_, tensor) in self.weights.items()}
         self._known = KnownValues(self._graph, tensors)
         self._added = AddedConstants(self._graph)
