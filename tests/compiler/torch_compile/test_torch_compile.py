@@ -44,8 +44,8 @@ def randn(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def assert_equal(found: Any, wanted: Any) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+def assert_equal(found: Any, wanted: Any, **more: Any) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5, **more)
 
 
 class Net(nn.Module):
@@ -228,6 +228,52 @@ def test_numbers_that_vary(function: Callable[..., Any]) -> None:
     with torch.no_grad():
         for k in (1, 2, 3, 5):
             assert_equal(call(randn(3, 4), k), function(randn(3, 4), k))
+
+
+def _out(x: torch.Tensor, y: torch.Tensor) -> Any:
+    return torch.add(x, 1, out=y), y
+
+
+NEIGHBOURS: dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]] = {
+    "sizes 0 and 1": (lambda x: (x.relu() + 1).sum(0), [(randn(n, 4),) for n in (0, 1, 5, 2, 0)]),
+    "dtypes": (
+        lambda a, b, c, d: (a.exp(), b * 2, c * 2 > 3, ~d),
+        [(randn(3).double(), randn(3).bfloat16(), torch.arange(3), torch.tensor([True, False]))],
+    ),
+    "complex": (lambda x: (x * 2 + 1j).abs(), [(torch.randn(4, dtype=torch.complex64),)]),
+    "strides": (lambda x: x.relu().sum(1), [(randn(4, 6).t(),), (randn(5, 7)[:, ::2],)]),
+    "written in place": (
+        lambda x: (nn.functional.relu(x, inplace=True), x, x.detach(), x.split(2, -1)),
+        [(randn(4, 6),)],
+    ),
+    "out=": (_out, [(randn(4, 6), randn(6, 4).t().contiguous())]),
+    "nan": (lambda x: (x.max(), x.relu()), [(torch.tensor([1.0, float("nan")]),)]),
+    "a branch": (
+        lambda x, p: torch.cond(p, lambda a: a.relu() + 1, lambda a: a.sin() - 1, (x,)),
+        [(randn(3, 4), torch.tensor(True)), (randn(3, 4), torch.tensor(False))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_neighbours(name: str) -> None:
+    function, calls = NEIGHBOURS[name]
+    call = compiled(function)
+    with torch.no_grad():
+        for arguments in calls:
+            given, other = copy.deepcopy((arguments, arguments))
+            found, wanted = call(*given), function(*other)
+            assert_equal([found, given], [wanted, other], equal_nan=True)
+
+
+def test_statistics_of_a_norm_in_training_mode() -> None:
+    graphs: Graphs = []
+    model, call = both(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).train(), graphs)
+    inner = call.get_submodule("_orig_mod") if isinstance(call, nn.Module) else nn.Module()
+    with torch.no_grad():
+        for rows in (3, 5, 7):
+            assert_equal(call(randn(rows, 4)), model(randn(rows, 4)))
+    assert_equal(inner.state_dict(), model.state_dict())
 
 
 def test_autocast_inside_and_outside() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from portrt import torch_internals
 from portrt.compiler.torch_compile.graph import DynamoGraph, without_autocast
 from portrt.errors import InputError
+from portrt.runtime.op import execute_engine
 
 logger = logging.getLogger(__name__)
 
+_EXECUTE = torch.ops.portrt.execute_engine.default
 _WRITTEN = (
     OutputKind.BUFFER_MUTATION,
     OutputKind.PARAMETER_MUTATION,
@@ -54,7 +56,7 @@ def callable_of(
             held.append(None)
     written = [positions[str(s.target)] for s in signature.output_specs if s.kind in _WRITTEN]
     module = torch.fx.GraphModule(program.graph_module, program.graph)
-    run = _Run(module.forward, held, filled, written)
+    run = _Run(module.forward, _one_engine(program.graph, held), held, filled, written)
     rest = graph.outputs.rest
 
     def call(*args: Any) -> Any:
@@ -76,25 +78,66 @@ class _Run:
     def __init__(
         self,
         forward: Callable[..., Any],
+        direct: Callable[..., Any] | None,
         held: Sequence[Any],
         filled: Sequence[tuple[int, int]],
         written: Sequence[int],
     ) -> None:
-        self._forward, self._held = forward, held
+        self._forward, self._direct, self._held = forward, direct, held
         self._filled, self._written = filled, written
-        enabled = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))  # a guard of Dynamo
-        self._modes: Any = without_autocast if enabled else contextlib.nullcontext
+        # Dynamo guards both: they are the same at each call.
+        self._gradients = torch.is_grad_enabled()
+        self._autocast = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
 
     def __call__(self, args: Sequence[Any]) -> tuple[Any, ...]:
         flat = list(self._held)
         for place, position in self._filled:
             flat[place] = args[position]
-        with torch.no_grad(), self._modes():
+        if self._gradients or self._autocast:
+            with torch.no_grad(), without_autocast():
+                return self._results(flat, args)
+        return self._results(flat, args)
+
+    def _results(self, flat: Sequence[Any], args: Sequence[Any]) -> tuple[Any, ...]:
+        if self._direct is not None and torch_internals.nothing_intercepts():
+            results = self._direct(flat)
+        else:
             results = self._forward(*flat)
-            count = len(self._written)
-            for position, value in zip(self._written, results[:count], strict=True):
-                args[position].copy_(value)
+        count = len(self._written)
+        for position, value in zip(self._written, results[:count], strict=True):
+            args[position].copy_(value)
         return tuple(results[count:])
+
+
+def _one_engine(
+    graph: torch.fx.Graph, held: Sequence[Any]
+) -> Callable[[Sequence[Any]], tuple[Any, ...]] | None:
+    """Return a function of the flat inputs that runs the block without torch's dispatcher.
+
+    None if the graph is not one engine call.
+    """
+    nodes = list(graph.nodes)
+    places = {node: index for index, node in enumerate(nodes) if node.op == "placeholder"}
+    calls = [node for node in nodes if node.op not in ("placeholder", "output")]
+    engine = next((node for node in calls if node.target is _EXECUTE), None)
+    results: Any = graph.output_node().args[0]
+    if engine is None or not all(
+        node is engine or (node.target is operator.getitem and node.args[0] is engine)
+        for node in calls
+    ):
+        return None
+    if any(not isinstance(node, torch.fx.Node) or node in places for node in results):
+        return None
+    inputs = [places[node] for node in engine.args[0]]
+    blobs = [held[places[node]] for node in engine.args[1]]
+    manifest = engine.args[2]
+    indices = [node.args[1] for node in results]
+
+    def direct(flat: Sequence[Any]) -> tuple[Any, ...]:
+        found = execute_engine([flat[place] for place in inputs], blobs, manifest)
+        return tuple([found[index] for index in indices])
+
+    return direct
 
 
 def _overlap(args: Sequence[Any], written: Sequence[int]) -> bool:
