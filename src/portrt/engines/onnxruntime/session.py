@@ -22,8 +22,6 @@ from portrt.weights import WeightsImage
 
 # ONNX Runtime needs an address for an output without elements, too; torch has none.
 _nothing = torch.empty(64, dtype=torch.uint8)
-
-
 _NOWHERE = _nothing.data_ptr()
 
 _sessions: weakref.WeakSet[OnnxRuntimeSession] = weakref.WeakSet()
@@ -120,7 +118,10 @@ class OnnxRuntimeSession(Session):
         except IndexError:
             binding = self._new_binding()
         cpu = self._cpu
-        kept, outputs = [], []
+        kept: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
+        make = getattr(shapes, "outputs", None)  # of InPlaceShapes
+        made = make(*self._opened[:2], inputs) if make else ()
         try:
             for index, name, element_type in self._inputs:
                 tensor = inputs[index]
@@ -132,7 +133,7 @@ class OnnxRuntimeSession(Session):
                 if UNKNOWN in shape:  # ONNX Runtime allocates it; copied after the run
                     binding.bind_output(name, cpu)
                     continue
-                output = torch.empty(shape, dtype=dtype)
+                output = made[len(outputs)] if made else torch.empty(shape, dtype=dtype)
                 outputs.append(output)
                 address = output.data_ptr() or _NOWHERE
                 binding.bind_output(name, cpu, element_type, shape, address)

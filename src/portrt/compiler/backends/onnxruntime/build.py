@@ -18,6 +18,7 @@ from portrt.compiler.backends.onnxruntime.limits import (
     refuses_negative_indices,
 )
 from portrt.compiler.backends.onnxruntime.no_elements import sizes_that_matter
+from portrt.compiler.backends.onnxruntime.updates import updates_in_place
 from portrt.compiler.backends.support import supports_dtypes
 from portrt.compiler.convert import NEWEST_OPSET
 from portrt.compiler.options.settings import Settings
@@ -72,6 +73,8 @@ class OnnxRuntimeBuilder:
         in_float32 = _has_bfloat16(build_input)
         fast = settings.numerics == "fast"
         data = _rewritten(model.data, build_input, in_float32=in_float32, fast=fast)
+        inputs = [spec.name for spec in build_input.block.inputs]
+        updates = updates_in_place(data, inputs)
         engine = Engine(
             backend=self.name,
             data=data,
@@ -83,6 +86,7 @@ class OnnxRuntimeBuilder:
                 "flags": ["bfloat16 computed in float32"] if in_float32 else [],
                 **({"numerics": settings.numerics} if fast else {}),
                 "weights_in_place": _left_alone(data, model.weights),
+                **({"updates_in_place": updates} if updates else {}),
                 "os": platform.system().lower(),
                 "arch": platform.machine(),
             },
@@ -145,6 +149,7 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: 
         nan_extremes,
         negative_indices,
         prelu,
+        scatter_rows,
         wide_prefixes,
         widen_bfloat16,
     )
@@ -168,6 +173,7 @@ def _rewritten(data: bytes, build_input: BuildInput, *, in_float32: bool, fast: 
         (("MatMul",), fuse_transposed_matmul.fuse_transposed_matmul),
         (("GroupNormalization",), group_norm.group_norm_by_instance_norm),
         (("ReduceSum",), integer_sums.exact_integer_sums),
+        (("ScatterND",), scatter_rows.scatter_rows),
         (missing_kernels.WIDER, missing_kernels.widen_missing_kernels),
     ]
     return rewritten(data, rewrites)
