@@ -12,6 +12,7 @@ ENV_BYTES = "PORTRT_CACHE_BYTES"
 _OFF = ("", "off")
 TIMING = "timing"
 INDUCTOR = "inductor"
+CPP = "cpp"
 _DEFAULT_BYTES = 10_000_000_000
 
 

@@ -25,7 +25,7 @@ from portrt.cache.entry import (
     write_entry,
 )
 from portrt.cache.key import Key, differing_parts
-from portrt.cache.location import INDUCTOR, TIMING, cache_folder, cache_limit_bytes
+from portrt.cache.location import CPP, INDUCTOR, TIMING, cache_folder, cache_limit_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class Cache:
             names = sorted(path for path in self.folder.iterdir() if path.is_dir())
         except OSError:
             return []
-        others = (_LOCKS, TIMING, INDUCTOR)
+        others = (_LOCKS, TIMING, INDUCTOR, CPP)
         return [p for p in names if p.name not in others and not p.name.startswith(_TEMPORARY)]
 
     def check(self) -> list[tuple[str, str]]:

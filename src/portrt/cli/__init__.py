@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "portrt.cli.check",
     "cache": "portrt.cli.cache",
     "compile": "portrt.cli.compile",
+    "cpp": "portrt.cli.cpp",
     "doctor": "portrt.cli.doctor",
     "extract": "portrt.cli.extract",
     "inspect": "portrt.cli.inspect",
