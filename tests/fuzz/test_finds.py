@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from models import lambda_module
 
 import portrt
 
 NAN, INF = float("nan"), float("inf")
 T = torch.tensor
 SPECIAL = T([NAN, INF, -INF, 0.0, -0.0, 1.5, -2.5, 3e-39])
+HOLES = T(  # windows of -infinity, of the lowest number, and with NaN
+    [[[-INF, -INF, -INF, 1.0], [-INF, -INF, -65504.0, NAN], [-INF, -65504.0, INF, -INF]]]
+).repeat(1, 2, 1, 1)
 INTEGERS = T([-7, -1, 0, 1, 5])
 
 # Name of the find: what it computes, and its inputs.
@@ -364,6 +368,27 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
         [torch.full((1, 5, 7), 6e4, dtype=torch.float16)],
     ),
+    **{
+        f"max_pool{rank}d of -inf, {dtype}": (
+            lambda x, pool=pool, rank=rank: pool(x[(0,) * (3 - rank)], 2, stride=1),
+            [HOLES.to(dtype)],
+        )
+        for rank, pool in ((1, F.max_pool1d), (2, F.max_pool2d), (3, F.max_pool3d))
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    },
+    "max_pool2d of -inf and padding": (lambda x: F.max_pool2d(x[0], 2, 1, 1), [HOLES]),
+    "max_pool3d of single elements": (lambda x: F.max_pool3d(x, 1), [HOLES]),
+    "indices of max_pool2d of -inf": (
+        lambda x: F.max_pool2d(x, 2, 1, 1, return_indices=True)[1],
+        [T([[[-INF, -INF, 1.0], [-INF, -INF, 2.0]]])],
+    ),
+    **{
+        f"max_pool{rank}d of padding alone": (
+            lambda x, pool=pool: pool(x, 2, padding=1, dilation=2),
+            [T([1.0, 2.0, 3.0]).reshape([3] + [1] * rank)],
+        )
+        for rank, pool in ((1, F.max_pool1d), (2, F.max_pool2d), (3, F.max_pool3d))
+    },
     "sign used in another block": (
         lambda x: torch.where(torch.signbit(x), torch.lgamma(x), x),
         [SPECIAL[1:]],
@@ -403,3 +428,24 @@ def test_result_is_eagers(results: dict[str, torch.Tensor], name: str) -> None:
     if name.startswith(("copysign", "atan2")):
         zeros = wanted == 0
         assert torch.equal(results[name][zeros].signbit(), wanted[zeros].signbit())
+
+
+def test_diagonals_have_the_sizes_of_the_call() -> None:
+    def diagonals(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+        made = [(x > 0).diagonal().logical_not()]
+        for offset in (0, 1, -1, 3):
+            made += [torch.diag(x, offset), torch.diagonal(y, offset, -1, 0)]
+        return made
+
+    rows = torch.export.Dim("rows", min=2, max=5)
+    program = portrt.compile(
+        lambda_module(diagonals)(),
+        inputs=[torch.ones(3, 3), torch.ones(3, 2, 4)],
+        dynamic_shapes=({0: rows}, {0: rows}),
+        engines="onnxruntime",
+        output_format="exported_program",
+    )
+
+    for size in (2, 3, 4, 5):
+        x, y = torch.randn(size, 3), torch.randn(size, 2, 4)
+        torch.testing.assert_close(program.module()(x, y), diagonals(x, y), rtol=0, atol=0)

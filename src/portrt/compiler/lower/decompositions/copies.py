@@ -25,13 +25,17 @@ def _squeeze(x: torch.Tensor, dim: int) -> Any:
 def _diagonal(x: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> torch.Tensor:
     """Gather the diagonal: torch.onnx adds products with an identity matrix, NaN beside NaN."""
     x, dtype = x.movedim((dim1, dim2), (-2, -1)), x.dtype
-    x = x[..., -offset:, :] if offset < 0 else x[..., offset:]
     rows, columns = x.shape[-2:]
-    x = x[..., :columns, :rows]
-    positions = torch.arange(x.shape[-2], device=x.device).unsqueeze(-1)
+    row, column = max(-offset, 0), max(offset, 0)
+    # A slice would decide by the example which of both sizes is the smaller one.
+    larger: Any = torch.sym_max
+    smaller: Any = torch.sym_min
+    size = larger(smaller(rows - row, columns - column), 0)
+    positions = torch.arange(size, device=x.device)
     wide = x.to(torch.int32) if dtype == torch.bool else x
-    found = wide.gather(-1, positions.expand([*x.shape[:-1], 1])).squeeze(-1)
-    return found.to(dtype)
+    wide = wide.index_select(-2, positions + row)
+    columns_of = (positions + column).unsqueeze(-1).expand([*x.shape[:-2], size, 1])
+    return wide.gather(-1, columns_of).squeeze(-1).to(dtype)
 
 
 def _col2im(x: torch.Tensor, *args: Any) -> Any:

@@ -4,7 +4,8 @@ Its kernels of MaxPool, ReduceMax, ReduceMin, ArgMax, ArgMin, and of ScatterElem
 or minimum compare without regard to NaN; those of Max, Min, Clip and TopK are right. A sum, which
 is NaN if an element is, shows at each call whether there may be one: that is one more pass over the
 tensor. Only then the extremes are computed together with those of a mask of NaN. Positions along
-the last axis are found by TopK, which takes as long. Seen with 1.32.
+the last axis are found by TopK, which takes as long. MaxPool has the lowest number for a window of
+-infinities, which a sum shows, too. Seen with 1.32.
 """
 
 from __future__ import annotations
@@ -50,11 +51,22 @@ class _Branch:
         is_nan = self.one("IsNaN", [x])
         return self.one("Cast", [is_nan], [ir.AttrInt64("to", ir.DataType.FLOAT)])
 
+    def levels(self, x: ir.Value) -> ir.Value:
+        """Return 2.0 where an element is NaN, 0.0 where it is -infinity, and 1.0 elsewhere."""
+        assert x.dtype is not None
+        is_more = self.one("Greater", [x, self.constant(-np.inf, x.dtype)])
+        to_float = [ir.AttrInt64("to", ir.DataType.FLOAT)]
+        mask = self.mask(x)
+        twice = self.one("Add", [mask, mask])
+        return self.one("Add", [self.one("Cast", [is_more], to_float), twice])
+
+    def constant(self, value: float, dtype: ir.DataType) -> ir.Value:
+        made = ir.tensor(np.array(value, dtype.numpy()))
+        return self.one("Constant", [], [ir.AttrTensor("value", made)])
+
     def marked(self, flags: ir.Value, found: ir.Value, dtype: ir.DataType) -> ir.Value:
         """Return NaN where a flag is 1.0, and what was found elsewhere."""
-        nan = ir.tensor(np.array(np.nan, dtype.numpy()))
-        filled = self.one("Constant", [], [ir.AttrTensor("value", nan)])
-        return self.one("Where", [self.true(flags), filled, found])
+        return self.one("Where", [self.true(flags), self.constant(np.nan, dtype), found])
 
     def true(self, flags: ir.Value) -> ir.Value:
         return self.one("Cast", [flags], [ir.AttrInt64("to", ir.DataType.BOOL)])
@@ -78,7 +90,7 @@ def nan_in_extremes(model: ir.Model, *, fast: bool = False) -> bool:
         for node in model.graph.all_nodes()
         if _loses_nan(node) and (not fast or _is_last_position(node))
     ]
-    checks: dict[tuple[ir.Value, object], ir.Value] = {}
+    checks: dict[tuple[ir.Value, bool, object], ir.Value] = {}
     for node in found:
         if _is_last_position(node):
             _find_by_top_k(node)
@@ -123,7 +135,7 @@ def _find_by_top_k(node: ir.Node) -> None:
     replace_node(node, found)
 
 
-def _rewrite(node: ir.Node, checks: dict[tuple[ir.Value, object], ir.Value]) -> None:
+def _rewrite(node: ir.Node, checks: dict[tuple[ir.Value, bool, object], ir.Value]) -> None:
     assert node.graph is not None
     attributes = list(node.attributes.values())
     count = len(node.outputs)
@@ -136,10 +148,16 @@ def _rewrite(node: ir.Node, checks: dict[tuple[ir.Value, object], ir.Value]) -> 
     check = None
     for x in tensors:
         assert x is not None
-        if (x, node.graph) not in checks:
-            total = add_node(node, "ReduceSum", [x], [ir.AttrInt64("keepdims", 0)])
-            checks[x, node.graph] = add_node(node, "IsNaN", [total])
-        own = checks[x, node.graph]
+        is_pool = node.op_type == "MaxPool"
+        if (x, is_pool, node.graph) not in checks:
+            terms = x
+            if is_pool and x.dtype == ir.DataType.FLOAT16:  # whose sum would often be infinite
+                terms = add_node(node, "Cast", [x], [ir.AttrInt64("to", ir.DataType.FLOAT)])
+            total = add_node(node, "ReduceSum", [terms], [ir.AttrInt64("keepdims", 0)])
+            if is_pool:  # NaN for infinities, too
+                total = add_node(node, "Sub", [total, total])
+            checks[x, is_pool, node.graph] = add_node(node, "IsNaN", [total])
+        own = checks[x, is_pool, node.graph]
         check = own if check is None else add_node(node, "Or", [check, own])
     branches = [ir.AttrGraph("then_branch", exact), ir.AttrGraph("else_branch", plain)]
     choice = ir.Node("", "If", [check], branches, num_outputs=count, name=node.name)
@@ -180,10 +198,15 @@ def _pooled(branch: _Branch, node: ir.Node, attributes: Sequence[ir.Attr]) -> li
     assert x.dtype is not None
     count = len(node.outputs)
     found, *positions = branch.add("MaxPool", [x], attributes, count)
-    flags, *first = branch.add("MaxPool", [branch.mask(x)], attributes, count)
-    made = [branch.marked(flags, found, x.dtype)]
+    level, *first = branch.add("MaxPool", [branch.levels(x)], attributes, count)
+    one = branch.constant(1.0, ir.DataType.FLOAT)
+    lowest = branch.constant(-np.inf, x.dtype)
+    nan = branch.constant(np.nan, x.dtype)
+    usual = branch.one("Equal", [level, one])
+    other = branch.one("Where", [branch.one("Less", [level, one]), lowest, nan])
+    made = [branch.one("Where", [usual, found, other])]
     if positions:
-        made.append(branch.one("Where", [branch.true(flags), first[0], positions[0]]))
+        made.append(branch.one("Where", [usual, positions[0], first[0]]))
     return made
 
 
