@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -234,6 +234,8 @@ def _addmm(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> Any:
     """Write integer addmm as MatMul and Add: ONNX Runtime's Gemm takes floats only."""
+    if _leaves_out(x, alpha):
+        return _scaled(x, beta, (a.shape[0], b.shape[1]))
     if not _is_integral(x) or not (isinstance(beta, int) and isinstance(alpha, int)):
         return NotImplemented
     product = torch.mm(a, b)
@@ -249,6 +251,39 @@ def _baddbmm(
         return NotImplemented
     made = torch.bmm(a, b)
     return made if alpha == 1 else made * alpha
+
+
+def _addmv(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
+) -> Any:
+    if _leaves_out(x, alpha):
+        return _scaled(x, beta, (a.shape[0],))
+    if beta != 0:
+        return NotImplemented
+    made = torch.mv(a, b)
+    return made if alpha == 1 else made * alpha
+
+
+def _addbmm(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
+) -> Any:
+    if _leaves_out(x, alpha):
+        return _scaled(x, beta, (a.shape[1], b.shape[2]))
+    if beta != 0:
+        return NotImplemented
+    made = torch.bmm(a, b).sum(0, dtype=x.dtype)
+    return made if alpha == 1 else made * alpha
+
+
+def _leaves_out(x: torch.Tensor, alpha: Number) -> bool:
+    """Return whether PyTorch does not read the factors: so do the kernels of these dtypes."""
+    return alpha == 0 and x.dtype in (torch.float32, torch.float64)
+
+
+def _scaled(x: torch.Tensor, beta: Number, shape: Sequence[Any]) -> torch.Tensor:
+    if beta == 0:
+        return torch.zeros(shape, dtype=x.dtype, device=x.device)
+    return (x.clone() if beta == 1 else x * beta).expand(shape).clone()
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -285,6 +320,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.atan2.default: _atan2,
     aten.addcdiv.default: _addcdiv,
     aten.addmm.default: _addmm,
+    aten.addmv.default: _addmv,
+    aten.addbmm.default: _addbmm,
     aten.lerp.Tensor: _lerp,
     aten.lerp.Scalar: _lerp,
     aten.baddbmm.default: _baddbmm,

@@ -12,7 +12,11 @@ aten = torch.ops.aten
 Tensor = torch.Tensor
 
 _TORCH_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = get_decompositions(
-    [aten.native_layer_norm.default, aten.native_group_norm.default]
+    [
+        aten.native_layer_norm.default,
+        aten.native_group_norm.default,
+        aten.linalg_vector_norm.default,
+    ]
 )
 
 
@@ -171,11 +175,14 @@ def _double_log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
 def _torch_decomposition(op: Any, dtypes: Collection[torch.dtype]) -> Callable[..., Any]:
     """Use PyTorch's decomposition for some dtypes.
 
-    ONNX has the statistics in float32, PyTorch in the dtype of the input.
+    ONNX has the statistics in float32, PyTorch in the dtype of the input. Of a vector norm
+    torch.onnx has the exponent of the root in float32, and sums of halves in halves.
     """
 
-    def decomposed(x: Tensor, *args: Any) -> Any:
-        return _TORCH_DECOMPOSITIONS[op](x, *args) if x.dtype in dtypes else NotImplemented
+    def decomposed(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if x.dtype not in dtypes:
+            return NotImplemented
+        return _TORCH_DECOMPOSITIONS[op](x, *args, **kwargs)
 
     return decomposed
 
@@ -196,5 +203,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     ),
     aten.native_group_norm.default: _torch_decomposition(
         aten.native_group_norm.default, (torch.float64,)
+    ),
+    aten.linalg_vector_norm.default: _torch_decomposition(
+        aten.linalg_vector_norm.default, (torch.float64, torch.float16, torch.bfloat16)
     ),
 }

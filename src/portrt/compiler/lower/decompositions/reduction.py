@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -133,7 +134,7 @@ def _mean_of_all(x: torch.Tensor, *, dtype: torch.dtype | None = None) -> Any:
 
 def _mean_of_any(x: torch.Tensor, dims: list[int], keepdim: bool) -> torch.Tensor:
     """Divide the sum by a data-dependent count: ONNX Runtime's mean of nothing is 0, not NaN."""
-    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    wide = _accumulated_in(x.dtype)
     return (x.to(wide).sum(dims, keepdim) / _count(x, dims, wide)).to(x.dtype)
 
 
@@ -149,11 +150,13 @@ def _var(
     x: torch.Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Any:
     """Divide by no negative count, which PyTorch's decomposition does."""
+    if not x.dim():  # torch.onnx takes no 0-d tensor
+        return _var(x.reshape(1), [0], correction=correction)
     dims = list(dim or range(x.dim()))
     if _has_at_least([x.shape[axis] for axis in dims if x.dim()], correction):
         decompose = _TORCH_DECOMPOSITIONS[aten.var.correction]
         return decompose(x, dim, correction=correction, keepdim=keepdim)
-    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    wide = _accumulated_in(x.dtype)
     centred = x.to(wide) - _mean_of_any(x.to(wide), dims, True)
     count = (_count(x, dims, wide) - (1 if correction is None else correction)).clamp(min=0)
     return ((centred * centred).sum(dims, keepdim) / count).to(x.dtype)
@@ -175,7 +178,34 @@ def _has_at_least(sizes: list[Any], count: float | None) -> bool:
 def _std(
     x: torch.Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Any:
-    return torch.sqrt(_var(x, dim, correction=correction, keepdim=keepdim))
+    wide = x.to(_accumulated_in(x.dtype))
+    return torch.sqrt(_var(wide, dim, correction=correction, keepdim=keepdim)).to(x.dtype)
+
+
+def _with_mean(op: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Return the result of `op` and the mean; PyTorch's decomposition does not call `_var`."""
+
+    def both(
+        x: torch.Tensor,
+        dim: Dims = None,
+        *,
+        correction: float | None = None,
+        keepdim: bool = False,
+    ) -> Any:
+        if x.dtype.is_complex:
+            return NotImplemented
+        wide = x.to(_accumulated_in(x.dtype))
+        dims = list(dim or range(x.dim()))
+        # A mean of ONNX Runtime in float64 is less exact.
+        count = math.prod(x.shape[axis] for axis in dims) if x.dim() else 1
+        mean = wide.sum(dims, keepdim) / count if x.dim() else wide.clone()
+        return op(x, dim, correction=correction, keepdim=keepdim), mean.to(x.dtype)
+
+    return both
+
+
+def _accumulated_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _prod(
@@ -207,6 +237,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.prod.dim_int: _prod,
     aten.var.correction: _var,
     aten.std.correction: _std,
+    aten.var_mean.correction: _with_mean(_var),
+    aten.std_mean.correction: _with_mean(_std),
     aten.sort.default: _sort,
     aten.topk.default: _topk,
 }
