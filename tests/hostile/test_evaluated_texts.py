@@ -16,7 +16,7 @@ from tiny import model, shared
 
 import portrt
 from portrt import files
-from portrt.errors import InputError, LoadError, PackageError
+from portrt.errors import EngineError, InputError, LoadError, PackageError
 from portrt.format.archive import CONSTANTS_CONFIG, MODEL, SAMPLE_INPUTS
 
 X = torch.linspace(-1, 1, 24).view(3, 8)
@@ -368,5 +368,41 @@ def test_guards_that_do_not_fit_the_arguments_are_an_error_of_portrt(
 
     path = tmp_path / "a.pt2"
     path.write_bytes(edited(two_inputs, edit))
+    with pytest.raises((PackageError, LoadError)):
+        files.profile(path, calls=1)
+
+
+def test_an_operator_that_fails_is_an_error_of_portrt(tmp_path: Path) -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, lambda x: torch.bernoulli(x * 0), lambda x: x * 2, (x,))
+
+    program = portrt.compile(
+        Branches(), inputs=[X], min_block_size=1, output_format="exported_program"
+    )
+    path = tmp_path / "a.pt2"
+    portrt.save(program, path)
+
+    def edit(tree: dict[str, Any]) -> None:
+        nodes = tree["graph_module"]["graph"]["nodes"]
+        (cond,) = [node for node in nodes if node["target"].endswith("cond")]
+        cond["inputs"][3] = cond["inputs"][2]  # a graph for the operands
+
+    path.write_bytes(edited(path.read_bytes(), edit))
+    with pytest.raises((EngineError, PackageError, LoadError)):
+        files.profile(path, calls=1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_an_engine_call_without_a_manifest_is_an_error_of_portrt(
+    count: int, whole: bytes, tmp_path: Path
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        nodes = tree["graph_module"]["graph"]["nodes"]
+        (call,) = [node for node in nodes if node["target"].endswith("execute_engine.default")]
+        call["inputs"] = call["inputs"][:count]
+
+    path = tmp_path / "a.pt2"
+    path.write_bytes(edited(whole, edit))
     with pytest.raises((PackageError, LoadError)):
         files.profile(path, calls=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from portrt.errors import PackageError
 from portrt.format.archive import OPERATOR
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ def manifests_of(program: ExportedProgram | torch.nn.Module) -> list[str]:
 
 
 def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
-    """Find the graph nodes that call `execute_engine`, in call order."""
+    """Find the graph nodes that call `execute_engine`, in call order.
+
+    Raises:
+        PackageError: A call has other arguments than inputs, blobs and a manifest.
+    """
     import torch
     from torch.export import ExportedProgram
 
@@ -27,6 +32,13 @@ def engine_calls(program: ExportedProgram | torch.nn.Module) -> Iterator[Any]:
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 if is_engine_operator(node.target):
+                    if len(node.args) != 3 or not isinstance(node.args[2], str):
+                        raise PackageError(
+                            f"the engine call {node.name} has {len(node.args)} arguments, or no "
+                            "manifest",
+                            "inputs, blobs and the text of a manifest",
+                            "get the file again from where it was made, or compile the model again",
+                        )
                     yield node
 
 

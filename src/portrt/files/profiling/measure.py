@@ -91,8 +91,17 @@ def profile(
             f"{len(names)}: {', '.join(names)}",
             "give one value for each flat input of the program, in that order",
         )
-    with only(engine), torch_internals.without_torch_noise(), torch.no_grad():
-        found = _Measurement(program, flat, where, calls)
+    try:
+        with only(engine), torch_internals.without_torch_noise(), torch.no_grad():
+            found = _Measurement(program, flat, where, calls)
+    except PortrtError:
+        raise
+    except Exception as err:  # an operator in PyTorch does not take what the graph gives it
+        raise EngineError(
+            f"the program failed: {type(err).__name__}: {err!s:.300}",
+            "a program that runs on these inputs",
+            "give inputs that it takes, or get the file again from where it was made",
+        ) from err
     return FileProfile(
         file=printable(Path(path).name),
         device=device,
