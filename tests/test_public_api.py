@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -54,6 +55,10 @@ def test_the_public_names_are_these() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'portrt' has no attribute 'complie'"):
         portrt.complie  # noqa: B018
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert portrt.__version__ == metadata.version("portrt")
 
 
 def test_a_name_is_resolved_once() -> None:

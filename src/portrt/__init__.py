@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from portrt.prebuilt.program import from_plan as from_plan
     from portrt.runtime.load import load as load
 
-# Public name -> where it is. Resolved at first use, because torch imports this package at its own
-# import, for the operator alone.
+# Public name -> where it is; resolved at first use, because torch imports this package at its own.
 _PUBLIC = {
     "Input": "portrt.compiler.inputs",
     "PortrtError": "portrt.errors",
@@ -43,6 +42,8 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("portrt")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'portrt' has no attribute {name!r}")
     if name not in _WITHOUT_TORCH:
@@ -52,9 +53,8 @@ def __getattr__(name: str) -> Any:
 
         register()  # where autoloading of backends is switched off
     home = _PUBLIC[name]
-    value = getattr(import_module(home), name) if home else import_module(f"portrt.{name}")
-    globals()[name] = value
-    return value
+    found = getattr(import_module(home), name) if home else import_module(f"portrt.{name}")
+    return globals().setdefault(name, found)
 
 
 def __dir__() -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 
 import portrt
-from portrt.errors import InputError
+from portrt.errors import InputError, SettingsError
 
 
 class Model(torch.nn.Module):
@@ -94,3 +95,45 @@ def test_module_exports_and_compiles_again(module: Any) -> None:
     torch.testing.assert_close(again.module()(*args), expected)
     compiled = torch.compile(module, backend="aot_eager")
     torch.testing.assert_close(compiled(*args), expected)
+
+
+def test_positional_arguments_by_keyword(module: Any) -> None:
+    given = torch.ones(2, 4, dtype=torch.int64), torch.rand(2, 4)
+    wanted = Model()(*given)
+    assert torch.equal(module(ids=given[0], mask=given[1]), wanted)
+    assert torch.equal(module(mask=given[1], ids=given[0]), wanted)
+    assert torch.equal(module(given[0], mask=given[1]), wanted)
+    with pytest.raises(InputError, match="by keyword masks"):
+        module(given[0], masks=given[1])
+    with pytest.raises(InputError, match="by keyword ids"):
+        module(given[0], given[1], ids=given[0])
+
+
+def test_positional_and_keyword_arguments_by_keyword() -> None:
+    x, y, scale = torch.ones(2, 4, dtype=torch.int64), torch.rand(2, 4), torch.rand(2, 4)
+    program = portrt.compile(
+        Model().eval(), inputs=[x, y], kwarg_inputs={"scale": scale}, engines="onnxruntime"
+    )
+    wanted = Model()(x, y, scale=scale)
+    assert torch.equal(program(scale=scale, mask=y, ids=x), wanted)
+    assert torch.equal(program(x, scale=scale, mask=y), wanted)
+    with pytest.raises(InputError, match="scale"):
+        program(x, mask=y)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+def test_a_program_is_a_module_like_others(module: Any, tmp_path: Any) -> None:
+    given = torch.ones(2, 4, dtype=torch.int64), torch.rand(2, 4)
+    portrt.save(module, tmp_path / "model.pt2")
+    loaded = portrt.load(tmp_path / "model.pt2", output_format="module")
+    for made in (module, copy.deepcopy(module), loaded):
+        assert made.eval() is made
+        assert made.train(False) is made
+        assert not made.training
+        assert made.to("cpu") is made
+        made.load_state_dict(made.state_dict())
+        parent = torch.nn.ModuleDict({"child": made}).eval()
+        assert torch.equal(parent["child"](*given), Model()(*given))
+        for wrong in (made, parent) if made in (module, loaded) else ():
+            with pytest.raises(SettingsError, match=r"eval\(\)"):
+                wrong.train()

@@ -179,7 +179,8 @@ def test_refusals_are_those_of_the_program(path: Path, early: bool) -> None:
         with pytest.raises((RuntimeError, AssertionError, TypeError, ValueError, InputError)):
             read(*args)  # torch's own callable refuses it, too
     with pytest.raises(InputError, match="by keyword"):
-        load(path)(x, y=x)
+        load(path)(x, z=x)
+    torch.testing.assert_close(load(path)(y=x + 1, x=x), wanted(x, x + 1))
 
 
 def test_policies_hold(path: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     Raises:
         PackageError: The program's structures of arguments and results do not fit its graph.
     """
+    from portrt.runtime.module_modes import add_modes  # not where no module is made
+
     check_output_structure(program)
     _check_argument_names(program)
     try:
@@ -48,6 +50,7 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     guards = torch_internals.guards_of(module)
     if guards is not None:
         torch_internals.set_guards(module, InputGuards(program, guards))
+    add_modes(module)
     module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
     call_directly(module, program)
     return module
@@ -68,7 +71,7 @@ def _check_argument_names(program: ExportedProgram) -> None:
 
 
 class _Arguments:
-    """Pre-hook that rejects calls whose arguments differ from the exported ones, by name."""
+    """Pre-hook that takes positional arguments by keyword, and rejects others by name."""
 
     def __init__(self, program: ExportedProgram) -> None:
         spec = program.call_spec.in_spec
@@ -79,11 +82,15 @@ class _Arguments:
         names = torch_internals.argument_names(program) or [f"#{i}" for i in range(self._count)]
         self._names = names[: self._count]
 
-    def __call__(self, _module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+    def __call__(self, _module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         if len(args) == self._count and kwargs.keys() == self._keywords:
-            return
+            return None
         if torch.compiler.is_compiling() or torch_internals.is_tracing():
-            return
+            return None
+        rest = self._names[len(args) :]
+        if len(args) + len(rest) == self._count and kwargs.keys() == {*rest, *self._keywords}:
+            others = {name: value for name, value in kwargs.items() if name not in rest}
+            return (*args, *(kwargs[name] for name in rest)), others
         by_name = f" and by keyword {', '.join(sorted(kwargs))}" if kwargs else ""
         wanted = f" and by keyword {', '.join(sorted(self._keywords))}" if self._keywords else ""
         raise InputError(

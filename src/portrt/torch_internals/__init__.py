@@ -34,12 +34,6 @@ if TYPE_CHECKING:
         is_tracing,
         nothing_intercepts,
     )
-    from portrt.torch_internals.dynamo import (
-        apart_from_dynamo,
-        argument_source,
-        as_dynamo_error,
-        storage_key,
-    )
     from portrt.torch_internals.exporter import (
         NEWEST_OPSET,
         Table,
@@ -96,10 +90,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NEWEST_OPSET",
     "Table",
-    "apart_from_dynamo",
     "argument_names",
-    "argument_source",
-    "as_dynamo_error",
     "bounds",
     "compiled_cuda_function",
     "constant_names",
@@ -139,7 +130,6 @@ __all__ = [
     "save_program",
     "set_guards",
     "shared_operator_lists",
-    "storage_key",
     "sizes_of_several_masks",
     "torch_tensor_of",
     "torch_translation",
@@ -158,7 +148,7 @@ __all__ = [
 # alone.
 _MODULES = (
     *("calls", "values", "program_reader", "serialization", "programs", "operator_lists"),
-    *("exporter", "masked_indices", "dynamo"),
+    *("exporter", "masked_indices"),
 )
 
 

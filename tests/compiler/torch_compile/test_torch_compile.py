@@ -248,6 +248,7 @@ NEIGHBOURS: dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]] = {
     ),
     "out=": (_out, [(randn(4, 6), randn(6, 4).t().contiguous())]),
     "nan": (lambda x: (x.max(), x.relu()), [(torch.tensor([1.0, float("nan")]),)]),
+    "vmap": (lambda x: torch.vmap(lambda row: row.relu() * 2)(x), [(randn(3, 4),)]),
     "a branch": (
         lambda x, p: torch.cond(p, lambda a: a.relu() + 1, lambda a: a.sin() - 1, (x,)),
         [(randn(3, 4), torch.tensor(True)), (randn(3, 4), torch.tensor(False))],

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from portrt import torch_internals
 from portrt.compiler.building.tasks import default_names
 from portrt.compiler.compile import compile as compile_program
 from portrt.compiler.options.settings import Settings
@@ -31,6 +30,7 @@ from portrt.errors import (
     first_line,
 )
 from portrt.runtime.calls import engine_calls
+from portrt.torch_internals.dynamo import apart_from_dynamo, as_dynamo_error
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def portrt_backend(
             return gm.forward
         return _Variants(gm, settings, options or {}).first(example_inputs)
     except PortrtError as err:
-        raise torch_internals.as_dynamo_error(err) from err
+        raise as_dynamo_error(err) from err
 
 
 def wants_gradients(gm: torch.fx.GraphModule) -> bool:
@@ -179,7 +179,7 @@ class _Variants:
     def _call_of(self, graph: DynamoGraph, arguments: Sequence[Any]) -> Callable[..., Any]:
         examples = examples_of(graph, arguments)
         program = None
-        with torch_internals.apart_from_dynamo(), torch.inference_mode(False), without_autocast():
+        with apart_from_dynamo(), torch.inference_mode(False), without_autocast():
             for inferred in (False, True):
                 shapes = shapes_of(graph, inferred=inferred)
                 try:

@@ -15,6 +15,7 @@ from portrt import torch_internals
 from portrt.compiler.torch_compile.graph import DynamoGraph, without_autocast
 from portrt.errors import InputError
 from portrt.runtime.op import execute_engine
+from portrt.torch_internals.dynamo import storage_key
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,5 @@ def _one_engine(
 
 def _overlap(args: Sequence[Any], written: Sequence[int]) -> bool:
     """Return whether an argument that is written to shares memory with another one."""
-    memories = [
-        torch_internals.storage_key(item) for item in args if isinstance(item, torch.Tensor)
-    ]
-    return any(memories.count(torch_internals.storage_key(args[i])) > 1 for i in written)
+    memories = [storage_key(item) for item in args if isinstance(item, torch.Tensor)]
+    return any(memories.count(storage_key(args[i])) > 1 for i in written)

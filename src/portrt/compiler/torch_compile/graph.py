@@ -11,6 +11,7 @@ import torch
 
 from portrt import torch_internals
 from portrt.compiler.torch_compile.outputs import Outputs, memory_of, split_outputs, value_of
+from portrt.torch_internals.dynamo import argument_source
 
 # The largest size that TensorRT's engines take, relative to that of the first call.
 _WIDER = 4
@@ -121,7 +122,7 @@ def is_weight(node: torch.fx.Node, value: Any) -> bool:
     """Return whether an argument is a parameter or buffer of a module, and of real numbers."""
     if not isinstance(value, torch.Tensor) or value.is_complex():
         return False
-    source = torch_internals.argument_source(node)
+    source = argument_source(node)
     static = all(isinstance(size, int) for size in getattr(value_of(node), "shape", ()))
     return static and (isinstance(value, torch.nn.Parameter) or "._buffers[" in source)
 

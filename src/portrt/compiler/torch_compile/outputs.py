@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from portrt import torch_internals
+from portrt.torch_internals.dynamo import storage_key
 
 # A key that tensors with the same memory have in common.
 _Memory = int
@@ -47,7 +47,10 @@ def memory_of(value: Any) -> _Memory | None:
         return found.pop() if len(found) == 1 else None
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return None
-    return torch_internals.storage_key(value)
+    try:
+        return storage_key(value)
+    except NotImplementedError:  # within torch.vmap
+        return None
 
 
 def split_outputs(graph: torch.fx.Graph) -> Outputs:
