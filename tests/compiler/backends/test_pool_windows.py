@@ -22,6 +22,8 @@ POOLS: list[tuple[Any, ...]] = [
     (nn.functional.max_pool2d, (2, 2), (2, 1), (1, 1), (1, 2), True, (1, 1)),
     (nn.functional.max_pool2d, (1, 2), 1, (0, 1), (1, 4), False, (5, 3)),
     (nn.functional.max_pool2d, 3, 2, 1, 1, True, (1, 1)),
+    (nn.functional.max_pool2d, [2], 1, [1], [2], False, (1, 5)),
+    (nn.functional.max_pool3d, [2], [1], 1, 2, False, (1, 5, 4)),
     (nn.functional.max_pool3d, 2, 1, 1, 2, False, (1, 4, 4)),
     (nn.functional.max_pool3d, 2, 1, 1, (1, 1, 2), False, (1, 1, 2)),
 ]

@@ -42,25 +42,32 @@ def _has_input_scale(given: Mapping[str, Any]) -> str:
     return "torch.onnx ignores its input_scale" if given.get("input_scale", 1) != 1 else ""
 
 
-def _has_windows_of_padding(given: Mapping[str, Any]) -> str:
+def _has_windows_of_padding(rank: int) -> Callable[[Mapping[str, Any]], str]:
     """Judge max pooling: ONNX does not define the maximum of no elements, PyTorch has -infinity.
 
     The first element of a window at or after 0 is below the dilation, and the last window starts
     in the input, so that only sizes below the dilation have windows without an element.
+
+    Args:
+        rank: Number of pooled dimensions; a list of one number counts for each.
     """
-    x = given.get("self", given.get("input"))
-    kernel = given.get("kernel_size") or ()
-    lists = [list(given.get(name) or ()) for name in ("stride", "padding", "dilation")]
-    strides, pads, dilations = (
-        [*(found or instead)] * (1 if len(found or instead) == len(kernel) else len(kernel))
-        for found, instead in zip(lists, (kernel, [0], [1]), strict=True)
-    )
-    sizes = x.meta["val"].shape[-len(kernel) :] if isinstance(x, torch.fx.Node) else ()
-    for size, stride, pad, dilation in zip(sizes, strides, pads, dilations, strict=False):
-        before = range(-pad, 0, stride)
-        if any(start % dilation >= _smallest(size) for start in before):
-            return "ONNX does not define the maximum of a window that lies wholly in padding"
-    return ""
+
+    def judged(given: Mapping[str, Any]) -> str:
+        x = given.get("self", given.get("input"))
+        kernel = list(given.get("kernel_size") or ())
+        lists = [list(given.get(name) or ()) for name in ("stride", "padding", "dilation")]
+        strides, pads, dilations = (
+            (found or instead) * (rank if len(found or instead) == 1 else 1)
+            for found, instead in zip(lists, (kernel, [0], [1]), strict=True)
+        )
+        sizes = x.meta["val"].shape[-rank:] if isinstance(x, torch.fx.Node) else ()
+        for size, stride, pad, dilation in zip(sizes, strides, pads, dilations, strict=False):
+            before = range(-pad, 0, stride)
+            if any(start % dilation >= _smallest(size) for start in before):
+                return "ONNX does not define the maximum of a window that lies wholly in padding"
+        return ""
+
+    return judged
 
 
 def _smallest(size: Any) -> int:
@@ -88,14 +95,12 @@ _RULES: Mapping[Any, Callable[[Mapping[str, Any]], str]] = {
     aten.copy.default: _always("torch.onnx does not expand the source of a copy"),
     aten.avg_pool2d.default: _has_divisor,
     aten.avg_pool3d.default: _has_divisor,
-    **dict.fromkeys(
-        (
-            *(aten.max_pool1d.default, aten.max_pool1d_with_indices.default),
-            *(aten.max_pool2d.default, aten.max_pool2d_with_indices.default),
-            *(aten.max_pool3d.default, aten.max_pool3d_with_indices.default),
-        ),
-        _has_windows_of_padding,
-    ),
+    aten.max_pool1d.default: _has_windows_of_padding(1),
+    aten.max_pool1d_with_indices.default: _has_windows_of_padding(1),
+    aten.max_pool2d.default: _has_windows_of_padding(2),
+    aten.max_pool2d_with_indices.default: _has_windows_of_padding(2),
+    aten.max_pool3d.default: _has_windows_of_padding(3),
+    aten.max_pool3d_with_indices.default: _has_windows_of_padding(3),
     aten.elu.default: _has_input_scale,
     aten.scatter_reduce.two: _is_mean,
     aten._native_batch_norm_legit_functional.default: _always(_BATCH_NORM),
