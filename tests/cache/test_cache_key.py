@@ -67,6 +67,7 @@ OTHER: dict[str, Any] = {
     "min_block_size": 6,
     "torch_executed_ops": frozenset({"aten.relu"}),
     "torch_executed_modules": frozenset({"first"}),
+    "immutable_weights": False,
     "translations": {"aten.tanh": print},
     "passes": (print,),
     "plugins": (__file__,),

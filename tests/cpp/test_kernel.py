@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,12 @@ NAMES = re.findall(r"^@case\ndef (\w+)", SCRIPT.read_text(encoding="utf-8"), re.
 @pytest.fixture(scope="module")
 def outcomes(built: Built) -> dict[str, str]:
     done = subprocess.run(
-        [sys.executable, "-W", "error", SCRIPT, built.library], capture_output=True, text=True
+        [sys.executable, "-W", "error", SCRIPT, built.library],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
