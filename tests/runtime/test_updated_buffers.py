@@ -149,11 +149,14 @@ def test_a_loaded_file_has_buffers_of_its_own(
 
 
 def test_threads_with_modules_of_their_own(program: Any) -> None:
-    def steps(_: int) -> None:
-        check_steps(fresh(program), Decoder().eval(), range(20))
+    # Made here: torch's generator, which the weights are drawn from, is that of all threads.
+    pairs = [(fresh(program), Decoder().eval()) for _ in range(4)]
+
+    def steps(pair: tuple[Any, nn.Module]) -> None:
+        check_steps(*pair, range(20))
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(steps, range(4)))
+        list(pool.map(steps, pairs))
 
 
 def _not_contiguous(module: Any, model: Any) -> None:

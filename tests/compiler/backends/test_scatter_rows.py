@@ -10,6 +10,7 @@ from torch import nn
 from torch.export import Dim
 
 import portrt
+from portrt.compiler.backends.onnxruntime.updates import updates_in_place
 from portrt.format.manifest import decode
 from portrt.runtime.calls import engine_calls, manifests_of
 
@@ -75,3 +76,20 @@ def test_rows_are_eagers_and_written_without_transposes() -> None:
     for places in ([0, 5, 15], [7], [-1, 3], list(range(16)), [-16, 2]):
         at, batch = torch.tensor(places), torch.randn(len(places) % 5 + 1)
         torch.testing.assert_close(module(at, batch), model(at, batch))
+
+
+def test_an_input_that_is_left_out_is_no_update() -> None:
+    """ONNX writes it as an empty name, which no output has either."""
+    graph = onnx.parser.parse_graph(
+        """
+        g (float[4] x, int64[1,1] i, float[1] rows, float high) => (float[4] y, float[4] z) {
+            z = ScatterND (x, i, rows)
+            s = ScatterND (z, i, rows)
+            y = Clip (s, , high)
+        }
+        """
+    )
+    opset = onnx.helper.make_opsetid("", 23)
+    data = onnx.helper.make_model(graph, opset_imports=[opset]).SerializeToString()
+
+    assert updates_in_place(data, ["rows", "x", "i", "high"]) == [[1, 1]]

@@ -38,5 +38,5 @@ def updates_in_place(data: bytes, inputs: Sequence[str]) -> list[list[int]]:
     return [
         [index, inputs.index(made[item.name])]
         for index, item in enumerate(model.graph.output)
-        if uses[made.get(item.name, "")] == 1 and made[item.name] in inputs
+        if item.name in made and uses[made[item.name]] == 1 and made[item.name] in inputs
     ]
