@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from portrt.errors import PortrtError
+from portrt.errors import PortrtError, first_line
 
 # Imported when called: `portrt inspect` needs no torch, and should not wait for its import.
 COMMANDS = {
@@ -76,9 +76,8 @@ def main() -> None:
         sys.exit(141)  # as of a process that the signal ends
     except Exception as err:
         logging.getLogger("portrt").info("traceback", exc_info=True)
-        text = (str(err).strip().splitlines() or [""])[0]
         click.echo(
-            f"portrt: {type(err).__name__}: {text:.300}\n"
+            f"portrt: {type(err).__name__}: {first_line(err):.300}\n"
             "  Expected: no such error\n"
             "  Do: report it, with what `portrt -v` prints for the same command",
             err=True,

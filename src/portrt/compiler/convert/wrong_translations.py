@@ -15,6 +15,7 @@ import torch
 
 from portrt import torch_internals
 from portrt.compiler.convert.translations import with_built_in
+from portrt.graphs import symbols
 
 aten = torch.ops.aten
 
@@ -73,10 +74,8 @@ def _has_windows_of_padding(rank: int) -> Callable[[Mapping[str, Any]], str]:
 def _smallest(size: Any) -> int:
     if type(size) is int:
         return size
-    low = torch_internals.bounds(
-        torch_internals.expression_of(size), torch_internals.traced_ranges(size)
-    ).lower
-    return 1 if low <= 2 else int(low)  # a range from 2 on may have been widened to 1
+    low, _ = symbols.range_of(size, {})
+    return 1 if low <= 2 else low  # a range from 2 on may have been widened to 1
 
 
 def _always(reason: str) -> Callable[[Mapping[str, Any]], str]:

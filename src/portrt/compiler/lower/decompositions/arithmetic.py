@@ -243,36 +243,28 @@ def _addmm(
     return product if beta == 0 else (x if beta == 1 else x * beta) + product
 
 
-def _baddbmm(
-    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
-) -> Any:
-    """Leave out what is multiplied by 0: torch.onnx multiplies it, NaN for NaN."""
-    if beta != 0:
-        return NotImplemented
-    made = torch.bmm(a, b)
-    return made if alpha == 1 else made * alpha
+def _added_to(
+    multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    shape_of: Callable[[torch.Tensor, torch.Tensor], Sequence[Any]] | None = None,
+) -> Callable[..., Any]:
+    """Leave out what is multiplied by 0: torch.onnx multiplies it, NaN for NaN.
 
+    Args:
+        multiply: Multiplies the factors.
+        shape_of: Returns the shape of the product, where `alpha=0` leaves it out.
+    """
 
-def _addmv(
-    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
-) -> Any:
-    if _leaves_out(x, alpha):
-        return _scaled(x, beta, (a.shape[0],))
-    if beta != 0:
-        return NotImplemented
-    made = torch.mv(a, b)
-    return made if alpha == 1 else made * alpha
+    def added(
+        x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
+    ) -> Any:
+        if shape_of is not None and _leaves_out(x, alpha):
+            return _scaled(x, beta, shape_of(a, b))
+        if beta != 0:
+            return NotImplemented
+        made = multiply(a, b)
+        return made if alpha == 1 else made * alpha
 
-
-def _addbmm(
-    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Number = 1, alpha: Number = 1
-) -> Any:
-    if _leaves_out(x, alpha):
-        return _scaled(x, beta, (a.shape[1], b.shape[2]))
-    if beta != 0:
-        return NotImplemented
-    made = torch.bmm(a, b).sum(0, dtype=x.dtype)
-    return made if alpha == 1 else made * alpha
+    return added
 
 
 def _leaves_out(x: torch.Tensor, alpha: Number) -> bool:
@@ -320,9 +312,12 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.atan2.default: _atan2,
     aten.addcdiv.default: _addcdiv,
     aten.addmm.default: _addmm,
-    aten.addmv.default: _addmv,
-    aten.addbmm.default: _addbmm,
+    aten.addmv.default: _added_to(torch.mv, lambda a, _: (a.shape[0],)),
+    aten.addbmm.default: _added_to(
+        lambda a, b: torch.bmm(a, b).sum(0, dtype=a.dtype),
+        lambda a, b: (a.shape[1], b.shape[2]),
+    ),
     aten.lerp.Tensor: _lerp,
     aten.lerp.Scalar: _lerp,
-    aten.baddbmm.default: _baddbmm,
+    aten.baddbmm.default: _added_to(torch.bmm),
 }
