@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from fuzz.graph import Graph, evaluate, plain
-from fuzz.noise import Noisy, in_float64
+from fuzz.noise import Noisy, in_float64, widened
+
+_HALVES = (torch.float16, torch.bfloat16)
 
 # Relative differences that are no mismatch on their own.
 _RTOL = {
@@ -49,6 +51,14 @@ class Reference:
         with contextlib.suppress(Exception):  # an undefined value may be an index or a divisor
             self._noisy.append(self._outputs(noisy))
 
+    def _add_wide(self) -> None:
+        """Without the rounding of halves between steps, nor numbers beyond their range."""
+        with contextlib.suppress(Exception):
+            values = evaluate(self.graph, widened(list(self.inputs)), in_float64)
+            made = [values[index] for index in self.graph.outputs]
+            pairs = zip(made, self.eager, strict=True)
+            self._noisy.append([wide.to(eager.dtype).clone() for wide, eager in pairs])
+
     def difference(self, position: int, got: torch.Tensor) -> str:
         """How an output differs from eager's; "" where roundings explain it."""
         wanted = self.eager[position]
@@ -60,6 +70,8 @@ class Reference:
             self._is_patient = True
             for seed in range(24):
                 self._add(Noisy(100 + seed, 4.0 if seed % 2 else 16.0))
+            if any(x.dtype in _HALVES for x in self.inputs):
+                self._add_wide()
         differs = self._differs(position, got)
         if wanted.dtype.is_floating_point and bool(differs.any()):
             differs &= ~self._nearer(position, got)

@@ -62,7 +62,9 @@ _ACCUMULATES = frozenset(
 _ABSOLUTE = {"sigmoid": 2e-7, "silu": 2e-6, "glu": 2e-6}
 _ABSOLUTE_BELOW_0 = {"elu": 3e-7, "celu": 3e-7, "selu": 3e-7}
 # Of float64 the error is that of an angle, except near 0.
-_OF_ANGLES = frozenset({"sin", "cos", "sinc"})
+_OF_ANGLES = frozenset({"sin", "cos"})
+# The mean is subtracted after the scaling, or before it.
+_SUBTRACTS_MEAN = frozenset({"layer_norm", "group_norm", "instance_norm"})
 
 _LOGARITHMS = frozenset({"logsumexp", "logcumsumexp", "logaddexp", "logaddexp2", "log_softmax"})
 _NEAR_ARGUMENT = frozenset({"tanhshrink"})
@@ -88,18 +90,29 @@ class Noisy:
             made = self._call(step, self._noisy(args), self._noisy(kwargs))
             results = list(made) if isinstance(made, (list, tuple)) else [made]
         return [
-            self._changed(name, args, value, wide) if _is_float(value) else value
+            self._changed(name, args, kwargs, value, wide) if _is_float(value) else value
             for value, wide in zip(results, exact, strict=True)
         ]
 
     def _changed(
-        self, name: str, args: Sequence[Any], value: torch.Tensor, exact: torch.Tensor | None
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        value: torch.Tensor,
+        exact: torch.Tensor | None,
     ) -> torch.Tensor:
         if name in _NEAR_ARGUMENT:  # a difference of nearly equal numbers
-            value = self._rounded(args[0], None) - (args[0] - value)
+            near = self._rounded(args[0], None) - (args[0] - value)
+            value = torch.where(value.isfinite(), near, value)
         if name == "gelu":  # x (1 + erf(x)) for negative x
             size = torch.where((args[0] < 0) & (args[0] > -10), args[0], 0)
             value = self._moved(value, size * _EPS[_computed_in(value.dtype)])
+        if name in _SUBTRACTS_MEAN:
+            eps = _EPS[_computed_in(value.dtype)]
+            value = self._moved(value, 4 * eps * _scaled(name, args, kwargs))
+        if name == "sinc" and value.dtype == torch.float64:  # two roundings near 1
+            value = self._moved(value, torch.tensor(_EPS[value.dtype]))
         if name in _OF_ANGLES and value.dtype == torch.float64:
             value = self._moved(value, args[0].double().abs().clamp(max=1) * _EPS[value.dtype])
         if name in _LOGARITHMS:  # of sums near 1
@@ -160,6 +173,22 @@ class Noisy:
         factor = torch.rand(wide.shape, generator=self._rng, dtype=torch.float64) * 2 - 1
         noisy = (wide * (1 + factor * (self._ulps * _EPS[value.dtype]))).to(value.dtype)
         return torch.where(inexact & wide.isfinite(), noisy, value)
+
+
+def _scaled(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
+    """Return the size of the terms of a norm whose difference is the result, in its shape."""
+    x = args[0].double()
+    if name == "layer_norm":
+        rows, weight = x.flatten(x.dim() - len(args[1])), args[2:3]
+    else:
+        groups = args[1] if name == "group_norm" else x.shape[1]
+        rows, weight = x.reshape(x.shape[0], groups, -1), args[2:3] if name == "group_norm" else ()
+    eps = kwargs.get("eps", 1e-5)
+    spread = torch.sqrt(rows.var(-1, keepdim=True, unbiased=False) + eps)
+    largest = rows.abs().amax(-1, keepdim=True) if rows.numel() else rows.abs()
+    sizes = (largest / spread).nan_to_num(0.0, 0.0).expand_as(rows).reshape(x.shape)
+    given = [item for item in (*weight, kwargs.get("weight")) if isinstance(item, torch.Tensor)]
+    return sizes * max((float(item.abs().max()) for item in given if item.numel()), default=1.0)
 
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:

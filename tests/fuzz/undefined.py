@@ -156,6 +156,26 @@ def _of_products(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Gener
     return torch.where(overflows & ~always, torch.tensor(_ANY)[chosen].to(made.dtype), made)
 
 
+def _of_sums(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
+    """Where partial sums overflow that terms of the other sign bring back, the order decides."""
+    made = plain(step, args, kwargs)
+    if not made.dtype.is_floating_point or not args[0].dtype.is_floating_point:
+        return made
+    limit = torch.finfo(made.dtype).max
+    above, below = (
+        plain(step, [part.nan_to_num(0.0) / limit, *args[1:]], {**kwargs, "dtype": None})
+        for part in _parts(args[0])
+    )
+    if step.target in ("torch.mean", "torch.nanmean"):
+        count = args[0].numel() / max(made.numel(), 1)
+        above, below = above * count, below * count
+    smaller, larger = torch.minimum(above, below), torch.maximum(above, below)
+    always = ((above - below).abs() > 1.1) & (smaller < 0.9)
+    decides = (larger > 0.9) & (smaller > 0) & ~always
+    chosen = torch.randint(0, len(_ANY), made.shape, generator=rng)
+    return torch.where(decides, torch.tensor(_ANY)[chosen].to(made.dtype), made)
+
+
 def _of_factors(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
     """Where some factors overflow, or underflow, that others bring back, the order decides."""
     made = plain(step, args, kwargs)
@@ -287,6 +307,9 @@ UNDEFINED: dict[str, Rule] = {
     **dict.fromkeys(("F.gelu", "torch.sinh", "torch.cosh"), _near_infinity),
     **dict.fromkeys(("torch.add", "torch.sub", "torch.addcmul"), _of_terms),
     "torch.prod": _of_factors,
+    **dict.fromkeys(
+        ("torch.sum", "torch.mean", "torch.nansum", "torch.nanmean", "torch.cumsum"), _of_sums
+    ),
     **dict.fromkeys(("torch.remainder", "torch.fmod", "special.rmod"), _of_quotients),
     **dict.fromkeys(("torch.signbit", "torch.copysign"), _sign),
     **dict.fromkeys(("torch.topk", "torch.sort", *_ONE), _ordered),

@@ -230,6 +230,18 @@ def range_of(size: torch.SymInt, program_ranges: Mapping[Any, Any]) -> tuple[int
     return bounds_of(torch_internals.bounds(torch_internals.expression_of(size), ranges))
 
 
+def smallest_in_engine(size: int | torch.SymInt) -> int:
+    """Return the smallest value of a size of a traced graph with which an engine is called.
+
+    Tracing has ranges from 2 on, whatever range was given; calls with sizes of 0 run in PyTorch
+    where an operator does not take them.
+    """
+    if isinstance(size, int):
+        return size
+    low, _ = range_of(size, {})
+    return 1 if low <= 2 else low
+
+
 def bounds_of(bounds: Any) -> tuple[int, int | None]:
     """Return the smallest and largest size in torch's ValueRanges; None if it is unbounded."""
     if bounds is None:

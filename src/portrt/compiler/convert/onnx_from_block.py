@@ -43,6 +43,37 @@ _OLDEST_WRITTEN = 18
 # Weights up to this size are copied into the model, where shape inference can read them.
 _SMALL_WEIGHT_BYTES = 128
 
+# Operators on floats that are folded: they move numbers, or round as IEEE 754 has it. Of others the
+# last digits of numpy are not PyTorch's, and ONNX's evaluator takes attributes in float32.
+_FOLDED = frozenset(
+    {
+        *(
+            "Cast",
+            "CastLike",
+            "Concat",
+            "ConstantOfShape",
+            "Expand",
+            "Flatten",
+            "Gather",
+            "Identity",
+        ),
+        *(
+            "Reshape",
+            "Shape",
+            "Size",
+            "Slice",
+            "Split",
+            "Squeeze",
+            "Tile",
+            "Transpose",
+            "Unsqueeze",
+        ),
+        *("Abs", "Add", "Ceil", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf"),
+        *("IsNaN", "Less", "LessOrEqual", "Mul", "Neg", "Not", "Sqrt", "Sub", "Where"),
+        *("If", "Loop", "SequenceConstruct", "SequenceAt", "SplitToSequence", "ConcatFromSequence"),
+    }
+)
+
 
 @dataclass(frozen=True)
 class OnnxModel:
@@ -113,7 +144,11 @@ def onnx_from_block(
                 program = run_decompositions(program, table)
         # The exporter runs the graph on fake tensors that share the symbols of the whole program: a
         # comparison of sizes in there would add a guard to the program.
-        with keep_recurrent_layers(), torch_internals.unguarded():
+        with (
+            keep_recurrent_layers(),
+            torch_internals.unguarded(),
+            torch_internals.oblivious_to_size_one(),
+        ):
             model = torch_internals.onnx_ir_from_program(
                 program, written, known, lambda graph: _prepare(graph, block.program)
             )
@@ -199,7 +234,7 @@ def _simplify(model: onnx_ir.Model) -> None:
         for value in node.inputs:
             if value is not None and value.is_initializer() and _is_large(value.const_value):
                 return False
-        return None
+        return None if node.op_type in _FOLDED or not _has_floats(node) else False
 
     common.InlinePass()(model)
     optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
@@ -215,6 +250,13 @@ def _simplify(model: onnx_ir.Model) -> None:
         common.RemoveUnusedOpsetsPass(),
     ):
         clean_up(model)
+
+
+def _has_floats(node: onnx_ir.Node) -> bool:
+    return any(
+        value is not None and value.dtype is not None and value.dtype.is_floating_point()
+        for value in (*node.inputs, *node.outputs)
+    )
 
 
 def _is_large(value: onnx_ir.TensorProtocol | None) -> bool:

@@ -33,6 +33,6 @@ def zeros_as_sizes(graph_module: torch.fx.GraphModule, ranges: Mapping[Any, Any]
 def _may_be_zero(size: Any, ranges: Mapping[Any, Any]) -> bool:
     value = size.meta.get("val") if isinstance(size, torch.fx.Node) else size
     if not isinstance(value, torch.SymInt):
-        return False
+        return value == 0
     known = {**torch_internals.traced_ranges(value), **ranges}
     return bool(torch_internals.bounds(torch_internals.expression_of(value), known).lower <= 0)

@@ -64,18 +64,11 @@ def _has_windows_of_padding(rank: int) -> Callable[[Mapping[str, Any]], str]:
         sizes = x.meta["val"].shape[-rank:] if isinstance(x, torch.fx.Node) else ()
         for size, stride, pad, dilation in zip(sizes, strides, pads, dilations, strict=False):
             before = range(-pad, 0, stride)
-            if any(start % dilation >= _smallest(size) for start in before):
+            if any(start % dilation >= symbols.smallest_in_engine(size) for start in before):
                 return "ONNX does not define the maximum of a window that lies wholly in padding"
         return ""
 
     return judged
-
-
-def _smallest(size: Any) -> int:
-    if type(size) is int:
-        return size
-    low, _ = symbols.range_of(size, {})
-    return 1 if low <= 2 else low  # a range from 2 on may have been widened to 1
 
 
 def _always(reason: str) -> Callable[[Mapping[str, Any]], str]:

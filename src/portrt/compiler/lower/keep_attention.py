@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from portrt import torch_internals
+
 aten = torch.ops.aten
 _ATTENTION = aten.scaled_dot_product_attention.default
 _QUERY, _KEY, _VALUE, _MASK = range(4)
@@ -91,5 +93,6 @@ def _call(
 ) -> torch.fx.Node:
     node = graph.call_function(target, tuple(args), kwargs or {})
     values = torch.fx.node.map_arg((node.args, node.kwargs), lambda it: it.meta["val"])
-    node.meta["val"] = target(*values[0], **values[1])
+    with torch_internals.fake_mode_of(graph):  # attention makes tensors, of symbolic sizes
+        node.meta["val"] = target(*values[0], **values[1])
     return node

@@ -26,6 +26,7 @@ _REDUCTIONS = frozenset(
     }
 )
 _SCANS = frozenset({_aten.cumprod, _aten.logcumsumexp})
+_ROTATIONS = frozenset({_aten.roll})  # whose shifts are taken modulo the size
 _CONVOLUTIONS = frozenset({_aten.conv1d, _aten.conv2d, _aten.conv3d, _aten.convolution})
 
 
@@ -34,13 +35,14 @@ def sizes_that_matter(node: torch.fx.Node) -> list[Any]:
     packet = getattr(node.target, "overloadpacket", None)
     if packet in _WHOLE:
         return sizes_of_tensors([*node.all_input_nodes, node])
-    if packet not in _REDUCTIONS | _SCANS | _CONVOLUTIONS:
+    if packet not in _REDUCTIONS | _SCANS | _CONVOLUTIONS | _ROTATIONS:
         return []
     first: Any = node.args[0]
     shape = list(first.meta["val"].shape)
     if packet in _CONVOLUTIONS:
         return shape[2:]
-    axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    place, name = (2, "dims") if packet in _ROTATIONS else (1, "dim")
+    axes: Any = node.args[place] if len(node.args) > place else node.kwargs.get(name)
     if isinstance(axes, (list, tuple)) and axes:
         return [shape[axis] for axis in axes] if shape else []
     return shape if type(axes) is not int or not shape else [shape[axes]]

@@ -44,6 +44,11 @@ def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
     return NotImplemented if x.dtype == y.dtype else torch.pow(x.to(dtype), y.to(dtype))
 
 
+def _ldexp(x: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """Multiply by a power as PyTorch does: torch infers another dtype beside a 0-d exponent."""
+    return torch.mul(x, torch.pow(2.0, exponent))
+
+
 def _power_of_number(x: torch.Tensor, y: Number) -> Any:
     """Use roots for exponents 0.5 and -0.5 as PyTorch does, and products for integers.
 
@@ -281,6 +286,7 @@ def _scaled(x: torch.Tensor, beta: Number, shape: Sequence[Any]) -> torch.Tensor
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.abs.default: _abs,
     aten.sign.default: _sign,
+    aten.ldexp.Tensor: _ldexp,
     aten.pow.Tensor_Tensor: _power,
     aten.pow.Scalar: _number_to_power,
     aten.pow.Tensor_Scalar: _power_of_number,

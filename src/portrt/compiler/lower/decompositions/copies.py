@@ -43,10 +43,47 @@ def _col2im(x: torch.Tensor, *args: Any) -> Any:
     return aten.col2im(x.unsqueeze(0), *args).squeeze(0) if x.dim() == 2 else NotImplemented
 
 
+def _repeat_interleave(
+    x: torch.Tensor, repeats: Any, dim: int | None = None, *, output_size: Any = None
+) -> torch.Tensor:
+    """Expand and reshape to sizes: torch.onnx reshapes to -1, of a tensor that may be empty."""
+    if dim is None:
+        x, dim = x.reshape(-1), 0
+    if not x.dim():
+        x = x.reshape(1)
+    dim %= x.dim()
+    shape = list(x.shape)
+    wide = x.unsqueeze(dim + 1).expand([*shape[: dim + 1], repeats, *shape[dim + 1 :]])
+    return wide.reshape([*shape[:dim], shape[dim] * repeats, *shape[dim + 1 :]])
+
+
+def _shuffle(to_space: bool) -> Callable[..., Any]:
+    """Reshape and permute images without a batch, or with several: torch.onnx reshapes to -1."""
+
+    def decomposed(x: torch.Tensor, factor: int) -> Any:
+        if x.dim() == 4:
+            return NotImplemented
+        *batch, channels, height, width = x.shape
+        axes = list(range(len(batch)))
+        if to_space:
+            shape = [channels // factor**2, factor, factor, height, width]
+            order, end = [0, 3, 1, 4, 2], [shape[0], height * factor, width * factor]
+        else:
+            shape = [channels, height // factor, factor, width // factor, factor]
+            order, end = [0, 2, 4, 1, 3], [channels * factor**2, shape[1], shape[3]]
+        moved = x.reshape([*batch, *shape]).permute([*axes, *(len(batch) + it for it in order)])
+        return moved.reshape([*batch, *end])
+
+    return decomposed
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.col2im.default: _col2im,
     aten.copy.default: _copy,
     aten.diagonal.default: _diagonal,
     aten.diagonal_copy.default: _diagonal,
+    aten.pixel_shuffle.default: _shuffle(to_space=True),
+    aten.pixel_unshuffle.default: _shuffle(to_space=False),
+    aten.repeat_interleave.self_int: _repeat_interleave,
     aten.squeeze.dim: _squeeze,
 }

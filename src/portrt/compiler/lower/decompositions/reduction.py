@@ -163,15 +163,12 @@ def _var(
 
 
 def _has_at_least(sizes: list[Any], count: float | None) -> bool:
-    """Return whether there are so many elements in every call of an engine.
-
-    No engine is called with a dynamic size of 0.
-    """
+    """Return whether there are so many elements in every call of an engine."""
     least = 1
     for size in sizes:
         if symbols.unbacked_symbols([size]):
             return False
-        least *= size if type(size) is int else max(symbols.range_of(size, {})[0], 1)
+        least *= symbols.smallest_in_engine(size)
     return least > 0 and (count is None or least >= count)
 
 

@@ -55,6 +55,7 @@ def _roll(x: Tensor, shifts: Any, dims: Any = ()) -> Any:
 
 def _rotated(x: Tensor, shift: Any, dim: int) -> Tensor:
     size = aten.scalar_tensor.default(x.shape[dim], dtype=torch.int64, device=x.device)
+    size = size.clamp(min=1)  # ONNX Runtime divides by it, whatever the number of elements
     index = aten.arange.default(x.shape[dim], dtype=torch.int64, device=x.device)
     found: Tensor = torch.index_select(x, dim, torch.remainder(index - shift, size))
     return found
