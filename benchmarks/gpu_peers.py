@@ -29,6 +29,8 @@ from peer_models import GPU_MODELS
 ROUNDS, CALLS = 9, 20
 OURS = ("portrt", "portrt graphs", "portrt inductor", "portrt inductor graphs")
 CONTENDERS = ("eager", "eager graph", "torch.compile", "reduce-overhead", *OURS)
+# With --autotune, instead of these: compiling takes minutes.
+TUNED = ("reduce-overhead", "max-autotune", "portrt inductor graphs")
 
 
 class Run:
@@ -51,13 +53,15 @@ class Run:
         ]
         self.device, self.path = device, folder / "model.pt2"
 
-    def compile(self) -> None:
+    def compile(self, autotune: bool) -> None:
         """Compile with portrt, and save."""
         import portrt
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = portrt.compile(self.model, inputs=self.inputs, engines="inductor")
+            program = portrt.compile(
+                self.model, inputs=self.inputs, engines="inductor", max_autotune=autotune
+            )
         portrt.save(program, self.path)
 
     def call(self, contender: str) -> Callable[[], Any]:
@@ -69,8 +73,8 @@ class Run:
         if contender == "torch.compile":
             compiled = torch.compile(model, dynamic=False)
             return lambda: compiled(*inputs)
-        if contender == "reduce-overhead":
-            fast = torch.compile(model, dynamic=False, mode="reduce-overhead")
+        if contender in ("reduce-overhead", "max-autotune"):
+            fast = torch.compile(model, dynamic=False, mode=contender)
             return lambda: fast(*inputs)
         import portrt
 
@@ -147,7 +151,7 @@ def one(options: argparse.Namespace) -> None:
 
         started = time.perf_counter()
         try:
-            run.compile()
+            run.compile(options.autotune)
             note("compile_s", round(time.perf_counter() - started, 1))
         except Exception as err:
             note("compile_error", f"{type(err).__name__}: {err}"[:400])
@@ -155,8 +159,8 @@ def one(options: argparse.Namespace) -> None:
         while options.go is not None and not options.go.exists():  # models are timed in turn
             time.sleep(0.2)
         wanted = run.model(*run.inputs)
-        for contender in CONTENDERS:
-            if options.device == "cpu" and ("graph" in contender or contender == "reduce-overhead"):
+        for contender in TUNED if options.autotune else CONTENDERS:
+            if options.device == "cpu" and ("graph" in contender or "-" in contender):
                 continue
             try:
                 note(contender, run.figures(contender, wanted))
@@ -169,16 +173,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--go", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--only", default="", help="models, comma separated; all by default")
+    parser.add_argument("--only", default="", help="models, separated by ';'; all by default")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--autotune", action="store_true", help="with kernels that were measured")
     parser.add_argument("--minutes", type=float, default=8.5, help="time after which it stops")
     options = parser.parse_args()
     if options.model:
         one(options)
         return 0
     end = time.monotonic() + options.minutes * 60
-    names = [name for name in GPU_MODELS if not options.only or name in options.only.split(",")]
+    names = [name for name in GPU_MODELS if not options.only or name in options.only.split(";")]
     folder = options.json.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     running = []
@@ -186,6 +191,7 @@ def main() -> int:
         path, go = folder / f"{index}.json", folder / f"{index}.go"
         command = [sys.executable, __file__, "--json", str(path), "--model", name, "--go", str(go)]
         command += ["--device", options.device, *(["--tiny"] if options.tiny else [])]
+        command += ["--autotune"] if options.autotune else []
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PORTRT_CACHE_DIR": "off"}
         running.append((name, path, go, subprocess.Popen(command, env=environment)))
     while any(p.poll() is None and not f.with_suffix(".ready").exists() for _, f, _, p in running):

@@ -215,6 +215,89 @@ def ranking(tiny: bool) -> Any:
     return Ranking(32 if tiny else 512), (torch.randn(128, 16), categories)
 
 
+class DecoderLayer(nn.Module):
+    """A layer of a Llama for one token, with its keys and values in buffers."""
+
+    def __init__(self, width: int, inner: int, heads: int, groups: int, length: int) -> None:
+        super().__init__()
+        self.heads, self.groups, self.size = heads, groups, width // heads
+        self.before, self.after = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.mix = nn.Linear(width, (heads + 2 * groups) * self.size, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+        self.register_buffer("keys", torch.zeros(1, groups, length, self.size))
+        self.register_buffer("values", torch.zeros(1, groups, length, self.size))
+
+    def forward(
+        self, x: torch.Tensor, at: torch.Tensor, mask: torch.Tensor, turn: torch.Tensor
+    ) -> torch.Tensor:
+        mixed = self.mix(self.before(x)).view(1, 1, -1, self.size).transpose(1, 2)
+        q, k, v = mixed.split([self.heads, self.groups, self.groups], 1)
+        self.keys.index_copy_(2, at, turned(k, turn))
+        self.values.index_copy_(2, at, v)
+        found = nn.functional.scaled_dot_product_attention(
+            turned(q, turn), self.keys, self.values, attn_mask=mask, enable_gqa=True
+        )
+        x = x + self.out(found.transpose(1, 2).reshape(x.shape))
+        gate, up = self.gate(self.after(x)).chunk(2, -1)
+        last: torch.Tensor = x + self.down(nn.functional.silu(gate) * up)
+        return last
+
+
+def turned(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding, with cosines and sines of the position."""
+    first, second = x.chunk(2, -1)
+    return x * turn[0] + torch.cat([-second, first], -1) * turn[1]
+
+
+class DecoderStep(nn.Module):
+    """A Llama's step for one token at a position, with a static key-value cache."""
+
+    def __init__(self, layers: int, width: int, inner: int, heads: tuple[int, int], length: int):
+        super().__init__()
+        self.embed = nn.Embedding(32000, width)
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, inner, *heads, length) for _ in range(layers)
+        )
+        self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, 32000, bias=False)
+        size = width // heads[0]
+        rates = 1e4 ** (-torch.arange(0, size, 2) / size)
+        angles = torch.outer(torch.arange(length), torch.cat([rates, rates]))
+        self.register_buffer("turns", torch.stack([angles.cos(), angles.sin()]))
+        self.register_buffer("places", torch.arange(length))
+
+    def forward(self, token: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        x, mask = self.embed(token), (self.places <= at)[None, None, None]
+        turn = self.turns[:, at]
+        for layer in self.layers:
+            x = layer(x, at, mask, turn)
+        found: torch.Tensor = self.head(self.norm(x))
+        return found
+
+
+def decoder_step(tiny: bool) -> Any:
+    sizes = (1, 64, 128, (2, 1), 16) if tiny else (16, 2048, 8192, (32, 8), 1024)
+    return DecoderStep(*sizes), (torch.tensor([[7]]), torch.tensor([5]))
+
+
+def diffusion_unet(tiny: bool) -> Any:
+    """The UNet of Stable Diffusion 1.5, for one image with and without the text."""
+    from diffusers import UNet2DConditionModel
+
+    small = {"block_out_channels": (32, 64), "norm_num_groups": 16, "layers_per_block": 1}
+    small |= {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    size = 16 if tiny else 64
+    model = UNet2DConditionModel(
+        cross_attention_dim=768, sample_size=size, **(small if tiny else {})
+    )
+    noise, text = torch.randn(2, 4, size, size), torch.randn(2, 77, 768)
+    return Hidden(model, "sample"), (noise, torch.tensor([7]), text)
+
+
 GPU_MODELS: dict[str, Make] = {
     "MiniLM b32 s128": bert(6, 384, 32, 128),
     "MiniLM b1 s32": bert(6, 384, 1, 32),
@@ -222,6 +305,8 @@ GPU_MODELS: dict[str, Make] = {
     "ResNet-50 b32": resnet((3, 4, 6, 3), False, 32),
     "ViT-B/16 b8": vit(12, 768, 8),
     "Llama 1 B, prefill b1 s512": llama(16, 2048, 8192, (32, 8), 512),
+    "Llama 1 B, decode step": decoder_step,
+    "UNet of SD 1.5": diffusion_unet,
 }
 
 CPU_MODELS: dict[str, Make] = {
