@@ -35,6 +35,7 @@ CLEAN_ROOMS = (
     "progress.py",
     "targets",
     "torch_internals",
+    "torch_tensorrt",
     "verdict.py",
     "weights.py",
 )

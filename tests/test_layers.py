@@ -24,7 +24,7 @@ LAYERS = (
     ("runtime",),
     ("compiler",),
     ("files", "prebuilt"),
-    ("diagnosis", "cpp"),
+    ("diagnosis", "cpp", "torch_tensorrt"),
     ("cli",),
 )
 # The package itself resolves its public names at first use.

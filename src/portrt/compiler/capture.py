@@ -247,6 +247,8 @@ def _shapes_of_inputs(
     """Return the arguments of forward, by name, with the shapes of each leaf in its place."""
     try:
         bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    except ValueError:  # a ScriptModule has no signature; torch.export reports it
+        return pytree.tree_map(shapes_of, args)
     except TypeError as err:
         raise SettingsError(
             f"the inputs do not fit {type(model).__qualname__}.forward: {err}",

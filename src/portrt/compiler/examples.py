@@ -47,7 +47,7 @@ def without_tiny_sizes(
     """
     try:
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-    except TypeError:  # torch.export reports it
+    except (TypeError, ValueError):  # torch.export reports it; a ScriptModule has no signature
         return args, kwargs
     if isinstance(dynamic_shapes, Mapping):
         specs = [dynamic_shapes.get(name) for name in bound]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -41,3 +42,13 @@ def as_dynamo_error(err: Exception) -> Exception:
 def storage_key(tensor: torch.Tensor) -> int:
     """Return a number that tensors with the same memory have in common, fake ones as well."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def register_backends(backends: Mapping[str, Callable[..., Any]]) -> None:
+    """Make backends of `torch.compile` known by name; a name that has one keeps it."""
+    from torch._dynamo.backends.registry import list_backends, register_backend
+
+    known = set(list_backends(exclude_tags=None))
+    for name, function in backends.items():
+        if name not in known:
+            register_backend(function, name)

@@ -43,6 +43,28 @@ def compile_package(
         aoti_compile_and_package(program, package_path=str(path), inductor_configs=dict(config))
 
 
+def compile_to_package(
+    program: ExportedProgram, path: Path, config: Mapping[str, Any] | None = None
+) -> None:
+    """Compile a whole program, calls of engines in it included, into a package for C++ or Python.
+
+    Args:
+        program: Not changed.
+        path: The file to write; it ends in ".pt2".
+        config: Inductor's configuration, by its names.
+    """
+    from torch._inductor import aoti_compile_and_package
+
+    aoti_compile_and_package(program, package_path=str(path), inductor_configs=dict(config or {}))
+
+
+def load_package(path: Path) -> Any:
+    """Return the callable of a package."""
+    from torch._inductor import aoti_load_package
+
+    return aoti_load_package(str(path))
+
+
 def _with_constants(
     program: ExportedProgram, constants: Mapping[str, torch.Tensor]
 ) -> ExportedProgram:
