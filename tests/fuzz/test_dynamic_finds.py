@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,23 @@ CASES = {
         lambda x: torch.std_mean(x, [1], keepdim=True, correction=2),
         ({1: A},),
         (_doubles(3, None),),
+    ),
+    **{
+        f"logsumexp of {text}": (
+            lambda x, y: torch.logsumexp(torch.cat([x, y.flatten()[: x.shape[0]]]), -1),
+            ({0: B}, {}),
+            (_floats(None), lambda _, values=values: torch.tensor([values])),
+        )
+        for text, values in (
+            ("infinity and NaN", [math.inf, math.nan, 1.0, 2.0]),
+            ("negative infinity and NaN", [-math.inf, -math.inf, math.nan, 0.0]),
+            ("infinities", [math.inf, -math.inf, -math.inf, 0.0]),
+        )
+    },
+    "logsumexp of several rows, or one": (
+        lambda x: torch.logsumexp(x, (0, 2), keepdim=True),
+        ({1: B},),
+        (_doubles(2, None, 3),),
     ),
     "roll": (lambda x: torch.roll(x, 1, 0), ({0: A},), (_floats(None, 2),)),
     "roll of a flattened tensor": (lambda x: torch.roll(x, 1), ({0: A},), (_floats(None, 2),)),

@@ -261,7 +261,10 @@ def _of_zeros(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generato
     """Infinities may be multiplied by zeros that the kernel inserts, or not."""
     made = plain(step, args, kwargs)
     floats = [x for x in args if isinstance(x, torch.Tensor)]
-    return made if all(bool(x.isfinite().all()) for x in floats) else _or_nan(made, rng)
+    if all(bool(x.isfinite().all()) for x in floats):
+        return made
+    numbers = torch.where(made.isnan(), _or_any(made, rng), made)
+    return _or_nan(numbers if any(bool(x.isinf().any()) for x in floats) else made, rng)
 
 
 def _or_nan(made: Any, rng: torch.Generator) -> Any:
@@ -303,6 +306,7 @@ UNDEFINED: dict[str, Rule] = {
     **dict.fromkeys(("torch.var_mean", "torch.std_mean"), _with_mean),
     **dict.fromkeys(_OPERANDS, _of_products),
     **dict.fromkeys([name for name in _OPERANDS if "conv" in name], _of_convolutions),
+    "F.interpolate": _of_zeros,
     "F.scaled_dot_product_attention": _of_scores,
     **dict.fromkeys(("F.gelu", "torch.sinh", "torch.cosh"), _near_infinity),
     **dict.fromkeys(("torch.add", "torch.sub", "torch.addcmul"), _of_terms),
