@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from harness import Compiled
 from torch.export import ExportedProgram
 
 import portrt
+from portrt.cpp.build import Built, build
+from portrt.cpp.compiler import compiler
+from portrt.errors import BuildError
 
 
 def pytest_configure() -> None:
@@ -35,6 +40,23 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session")
+def cpp_runtime() -> Iterator[Built]:
+    """The C++ runtime: built once for the same sources, and what runtime="cpp" finds."""
+    try:
+        compiler()
+    except BuildError as err:
+        pytest.skip(err.happened)
+    folder = Path(__file__).parents[1] / "build"
+    folder.mkdir(exist_ok=True)
+    with (folder / "cpp-runtime.lock").open("w") as file:  # a process beside this one waits
+        fcntl.flock(file, fcntl.LOCK_EX)
+        made = build(folder / "cpp-runtime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PORTRT_CPP_LIBRARY", str(made.library))
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,11 @@ from portrt.compiler.options.backend_options import built_in_owners
 from portrt.compiler.options.compile_options import SettingsKeywords
 from portrt.compiler.options.fields import Option, default_text, options_of
 from portrt.compiler.options.settings import Settings
-from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS, WITHOUT_MEANING
+from portrt.compiler.options.torch_tensorrt import (
+    PRECISION_SYNONYMS,
+    USE_PYTHON_RUNTIME,
+    WITHOUT_MEANING,
+)
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 _MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -48,6 +52,8 @@ def _row(option: Option, *, shared: bool) -> list[str]:
 
 def _torch_tensorrt() -> str:
     rows = [[f"`{name}`", "sets `precision`"] for name in PRECISION_SYNONYMS]
+    chooses = "False has the C++ runtime [call the program's engines](cpp.md#in-python)"
+    rows += [[f"`{USE_PYTHON_RUNTIME}`", chooses]]
     rows += [[f"`{name}`", f"no effect: {reason}"] for name, reason in WITHOUT_MEANING.items()]
     return _table([["option", "here"], ["---", "---"], *rows])
 

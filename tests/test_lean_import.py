@@ -44,6 +44,7 @@ def test_torch_brings_the_operator_and_few_of_our_modules() -> None:
         "portrt.runtime",
         "portrt.runtime.op",
         "portrt.runtime.policy",
+        "portrt.runtime.process_state",
         "portrt.runtime.report",
     }
     assert not tops(modules) & set(HEAVY)

@@ -370,3 +370,36 @@ def test_torch_has_no_size_for_what_two_masks_pick() -> None:
         program = exported(Masks(), *given)
 
     assert torch.equal(program.module()(*given), Masks()(*given))
+
+
+def test_calls_of_an_operator_go_elsewhere_first() -> None:
+    library = torch.library.Library("portrt_test", "DEF")  # type: ignore[no-untyped-call]
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+    operator = torch.ops.portrt_test.twice
+    known = {operator.default: 1, operator: 2}
+    seen: list[Any] = []
+
+    def make(through_dispatcher: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            seen.append(args)
+            return through_dispatcher(*args, **kwargs)
+
+        return call
+
+    internals.call_first(operator, make)
+    x = torch.ones(2)
+    for way in (operator, operator.default, torch.ops.portrt_test.twice.default):
+        assert way(x).equal(x * 2)
+    assert operator.default(x=x).equal(x * 2)
+    assert internals.function_of(operator.default)(x).equal(x * 2)
+    assert len(seen) == 5
+    assert (known[torch.ops.portrt_test.twice.default], known[torch.ops.portrt_test.twice]) == (
+        1,
+        2,
+    )
+    assert operator.__name__ == "twice"
+    traced = torch.jit.trace(lambda x: operator(x), x)
+    assert "portrt_test::twice" in str(traced.graph)
+    exported_program = exported(lambda_module(lambda x: operator(x))(), x)
+    assert any(node.target is operator.default for node in exported_program.graph.nodes)

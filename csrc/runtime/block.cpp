@@ -90,6 +90,15 @@ std::shared_ptr<Session> Block::session_for(const std::string& device, int threa
   return sessions_[device] = std::move(made.session);
 }
 
+void Block::open(size_t engine, int threads) {
+  const EngineSpec& spec = manifest_.engines.at(engine);
+  const WeightsImage* weights = weights_ ? &*weights_ : nullptr;
+  std::shared_ptr<Session> made =
+      open_stored(manifest_, spec, blobs_[spec.data.index], weights, threads);
+  const std::unique_lock<std::shared_mutex> guard(sessions_lock_);
+  sessions_["cpu"] = std::move(made);
+}
+
 void Block::run(const std::vector<TensorView>& inputs, Outputs& outputs, int threads) {
   const std::shared_ptr<const OutputShapes> shapes = shapes_of(inputs);
   const std::shared_ptr<Session> session = session_for(inputs[0].info.device, threads);

@@ -37,6 +37,10 @@ class Block {
   // Throws Error (input, package, no_usable_engine, engine, out_of_profile, settings).
   void run(const std::vector<TensorView>& inputs, Outputs& outputs, int threads);
 
+  // Open an engine, by its index, for CPU tensors: no policy is asked in later calls.
+  // Throws Error (backend_unavailable, engine).
+  void open(size_t engine, int threads);
+
  private:
   struct Hash {
     size_t operator()(const std::vector<int64_t>& key) const;

@@ -32,13 +32,17 @@ Verdict on_machine(const EngineSpec& engine, const std::string& device) {
                      "the C++ runtime has no backend " + engine.backend, "run the file in Python");
 }
 
+std::shared_ptr<Session> session_of(const Manifest& manifest, const EngineSpec& engine,
+                                    const Bytes& data, const WeightsImage* weights, int threads) {
+  OnnxRuntimeOptions options;
+  options.threads = threads;
+  return open_onnxruntime_engine(engine, manifest.signature(), data.data, weights, options);
+}
+
 SessionOrNo opened(const Manifest& manifest, const EngineSpec& engine, const Bytes& data,
                    const WeightsImage* weights, int threads) {
   try {
-    OnnxRuntimeOptions options;
-    options.threads = threads;
-    return std::shared_ptr<Session>(
-        open_onnxruntime_engine(engine, manifest.signature(), data.data, weights, options));
+    return session_of(manifest, engine, data, weights, threads);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::package) throw;
     return Verdict::no(VerdictCode::open_failed, "it could not be opened: " + error.happened(),
@@ -77,6 +81,16 @@ Verdict no_source(const Manifest& manifest, const Policy& policy) {
 }
 
 }  // namespace
+
+std::shared_ptr<Session> open_stored(const Manifest& manifest, const EngineSpec& engine,
+                                     const Bytes& data, const WeightsImage* weights, int threads) {
+  const Verdict verdict = on_machine(engine, "cpu");
+  if (!verdict) {
+    throw Error(ErrorCode::backend_unavailable, verdict.reason,
+                "an engine of ONNX Runtime, and its library", verdict.remedy);
+  }
+  return session_of(manifest, engine, data, weights, threads);
+}
 
 Selection select(const Manifest& manifest, const std::vector<Bytes>& blobs,
                  const WeightsImage* weights, const std::string& device, const Policy& policy,

@@ -27,6 +27,13 @@ struct Selection {
   std::vector<std::pair<std::string, Verdict>> verdicts;   // of each engine that was judged
 };
 
+// Open a stored engine, whatever the policy is; the digest of its bytes was checked.
+//   data: its bytes
+// Throws Error: this machine does not run it (backend_unavailable), or its library cannot open it
+// (engine).
+std::shared_ptr<Session> open_stored(const Manifest& manifest, const EngineSpec& engine,
+                                     const Bytes& data, const WeightsImage* weights, int threads);
+
 // Open the first engine that this machine accepts.
 //   blobs: of the block's call, with the sizes of the manifest
 //   weights: the image among them; null for a block without weights

@@ -6,8 +6,10 @@
 
 #include "core/error.h"
 #include "engines/onnxruntime/library.h"
+#include "torch/call.h"
 #include "torch/handles.h"
 #include "torch/held_blocks.h"
+#include "torch/opened_engines.h"
 
 #ifndef _WIN32
 #include <dlfcn.h>
@@ -20,43 +22,9 @@ constexpr const char* kNamespace = "portrt";
 constexpr const char* kOperator = "execute_engine";
 constexpr const char* kSchema =
     "execute_engine(Tensor[] inputs, Tensor[] blobs, str manifest) -> Tensor[]";
-
-// Outputs that torch allocates, on the CPU.
-class NewTensors : public Outputs {
- public:
-  void* make(size_t index, DType dtype, const std::vector<int64_t>& sizes) override {
-    static const int32_t cpu = aoti_torch_device_type_cpu();
-    if (made_.size() <= index) made_.resize(index + 1);
-    made_[index] = Tensor::empty(sizes, dtype, cpu, 0);
-    return made_[index].data();
-  }
-  std::vector<Tensor> take() { return std::move(made_); }
-
- private:
-  std::vector<Tensor> made_;
-};
-
-int thread_count() {
-  uint32_t found = 1;
-  check(torch_get_num_threads(&found), "torch_get_num_threads");
-  return static_cast<int>(found);
-}
-
-// Keeps contiguous copies of the inputs that are not.
-std::vector<TensorView> views_of(std::vector<Tensor>& inputs) {
-  std::vector<TensorView> found;
-  found.reserve(inputs.size());
-  for (Tensor& input : inputs) {
-    if (!input.is_contiguous()) input = input.copied(input.device_type(), input.device_index());
-    TensorView view;
-    view.info.dtype = input.dtype();
-    view.info.shape = {input.sizes(), static_cast<size_t>(input.rank())};
-    view.info.device = input.device();
-    view.data = input.data();
-    found.push_back(std::move(view));
-  }
-  return found;
-}
+// The same kernel under a name of its own, whoever has the operator.
+constexpr const char* kCppSchema =
+    "execute_engine_cpp(Tensor[] inputs, Tensor[] blobs, str manifest) -> Tensor[]";
 
 // The kernel: the arguments are taken from the stack, and the result is put there.
 void execute_engine(StableIValue* stack, uint64_t /*arguments*/, uint64_t /*results*/) {
@@ -64,9 +32,7 @@ void execute_engine(StableIValue* stack, uint64_t /*arguments*/, uint64_t /*resu
   std::vector<Tensor> blobs = take_list(stack[1]);
   const Text manifest(stack[2]);
   const std::shared_ptr<Block> block = held_blocks().find(manifest.view(), std::move(blobs));
-  NewTensors outputs;
-  block->run(views_of(inputs), outputs, thread_count());
-  stack[0] = give_list(outputs.take());
+  stack[0] = give_list(call(*block, std::move(inputs)));
 }
 
 // The folder of the Python package onnxruntime beside torch's, where torch is a package too.
@@ -81,26 +47,57 @@ void search_beside_torch() {
 #endif
 }
 
-void add_kernel(const char* key) {
-  TorchLibraryHandle library = nullptr;  // never deleted: that would take the kernel away
-  check(aoti_torch_library_init_impl(kNamespace, key, __FILE__, __LINE__, &library),
+using Kernel = void (*)(StableIValue*, uint64_t, uint64_t);
+
+TorchLibraryHandle fragment() {
+  TorchLibraryHandle found = nullptr;
+  check(aoti_torch_library_init_fragment(kNamespace, __FILE__, __LINE__, &found),
+        "aoti_torch_library_init_fragment");
+  return found;
+}
+
+// What is returned keeps the kernel; it is taken away where that is deleted.
+TorchLibraryHandle add_kernel(const char* name, Kernel kernel, const char* key) {
+  TorchLibraryHandle found = nullptr;
+  check(aoti_torch_library_init_impl(kNamespace, key, __FILE__, __LINE__, &found),
         "aoti_torch_library_init_impl");
-  check(torch_library_impl(library, kOperator, &execute_engine, TORCH_ABI_VERSION),
-        "torch_library_impl");
+  check(torch_library_impl(found, name, kernel, TORCH_ABI_VERSION), "torch_library_impl");
+  return found;
+}
+
+// Kernels of `portrt::execute_engine`, where this library has defined it.
+std::vector<TorchLibraryHandle>& own_kernels() {
+  static auto& found = *new std::vector<TorchLibraryHandle>;
+  return found;
+}
+
+// `portrt::leave_kernels()`: Python's are registered after this library, and are called from now on.
+void leave_kernels(StableIValue* /*stack*/, uint64_t /*arguments*/, uint64_t /*results*/) {
+  for (TorchLibraryHandle library : own_kernels()) aoti_torch_delete_library_object(library);
+  own_kernels().clear();
 }
 
 struct Registration {
   Registration() {
     search_beside_torch();
-    // In a process with Python, portrt may have defined the operator, with its other kernels.
-    TorchLibraryHandle library = nullptr;
-    check(aoti_torch_library_init_fragment(kNamespace, __FILE__, __LINE__, &library),
-          "aoti_torch_library_init_fragment");
-    const bool is_mine = aoti_torch_library_def(library, kSchema) == 0;
-    add_kernel("CPU");
-    add_kernel("CUDA");  // which ends in the verdicts of the engines
-    // There is no fallthrough in the stable interface. The kernel gives outputs without gradients.
-    if (is_mine) add_kernel("Autograd");
+    const TorchLibraryHandle own = fragment();
+    if (aoti_torch_library_def(own, kCppSchema) != 0) return;  // another copy is loaded
+    for (const char* schema : {kRunOpenedSchema, "leave_kernels() -> ()"}) {
+      check(aoti_torch_library_def(own, schema), "aoti_torch_library_def");
+    }
+    set_python_interface();
+    // There is no fallthrough in the stable interface: the kernels give outputs without gradients.
+    for (const char* key : {"CPU", "CUDA", "Autograd"}) {
+      add_kernel("execute_engine_cpp", &execute_engine, key);
+      add_kernel("run_opened_engine", &run_opened_engine, key);
+    }
+    add_kernel("leave_kernels", &leave_kernels, "CompositeExplicitAutograd");
+    // In a process with Python, portrt may have defined the operator, with its own kernels: they
+    // stay, and Python chooses.
+    if (aoti_torch_library_def(fragment(), kSchema) != 0) return;
+    for (const char* key : {"CPU", "CUDA", "Autograd"}) {  // CUDA: ends in the engines' verdicts
+      own_kernels().push_back(add_kernel(kOperator, &execute_engine, key));
+    }
   }
 } registered;
 

@@ -47,6 +47,7 @@ def test_policy(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         return
     found = policy_of(case, monkeypatch)
     fields = dataclasses.asdict(found)
+    assert fields.pop("runtime") == "python"  # a choice that Python alone has
     assert {
         name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
     } == case["effective"]

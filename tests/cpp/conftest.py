@@ -1,20 +1,12 @@
-"""The C++ runtime, built once for the same sources, torch and compiler."""
+"""The C++ runtime, by the name that these tests have for it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from portrt.cpp.build import Built, build
-from portrt.cpp.compiler import compiler
-from portrt.errors import BuildError
+from portrt.cpp.build import Built
 
 
 @pytest.fixture(scope="session")
-def built() -> Built:
-    try:
-        compiler()
-    except BuildError as err:
-        pytest.skip(err.happened)
-    return build(Path(__file__).parents[2] / "build" / "cpp-runtime")
+def built(cpp_runtime: Built) -> Built:
+    return cpp_runtime

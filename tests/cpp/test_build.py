@@ -40,7 +40,7 @@ def test_other_sources_are_another_library(
 
     def compile_nothing(torch: object, command: object, workdir: Path) -> None:
         compiled.append(workdir)
-        (workdir / building.NAME).write_bytes(b"")
+        (workdir / building.CPP_LIBRARY).write_bytes(b"")
 
     monkeypatch.setattr(building, "_compile", compile_nothing)
     for digest, count in (("a", 1), ("a", 1), ("b", 2)):

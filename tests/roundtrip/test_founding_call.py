@@ -52,7 +52,11 @@ def test_the_python_runtime_saves_and_runs_in_a_new_process(
 
 
 @pytest.mark.parametrize("use_python_runtime", [True, False])
-def test_both_runtimes_answer_like_eager(use_python_runtime: bool) -> None:
+def test_both_runtimes_answer_like_eager(
+    use_python_runtime: bool, request: pytest.FixtureRequest
+) -> None:
+    if not use_python_runtime:
+        request.getfixturevalue("cpp_runtime")
     model, compiled, inputs = compiled_as_before(
         torch.float32, use_python_runtime=use_python_runtime, engines=("onnxruntime",)
     )

@@ -26,6 +26,8 @@ from harness import (
 from models import CASES
 from torch.export import ExportedProgram
 
+from portrt.cpp.build import Built
+from portrt.runtime import policy, report
 from portrt.runtime.calls import engine_calls, manifests_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attribute.*assigned during export")
@@ -77,6 +79,8 @@ TRACED = [
     "int_bool_scalar_inputs",
     "two_inputs_shared_dims",
 ]
+# Run by the C++ runtime in a new process; in this one, all are.
+IN_CPP = ["mlp", "counter", "transformer_layer", "nested_outputs", "nonzero", "cond", "bert"]
 HOW = {
     "threads": ["mlp", "transformer_layer", "conv_dynamic_size", "custom_op_between", "bert"],
     "deepcopy": ["mlp", "counter", "running_mean", "tied_weights", "custom_op_between", "cond"],
@@ -145,10 +149,17 @@ class Trips:
 
 
 @pytest.fixture(scope="session")
-def trips(compiled: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Trips:
+def trips(
+    compiled: Compiled,
+    tmp_path_factory: pytest.TempPathFactory,
+    cpp_runtime: Built,
+) -> Trips:
     found = Trips(compiled, tmp_path_factory.mktemp("trips"))
     found.run("run", TORCH_ALONE)
     found.run("run", WITH_IMPORTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PORTRT_RUNTIME", "cpp")
+        found.run("cpp", IN_CPP)
     for how, names in HOW.items():
         found.run(how, names)
     found.transform_and_run("reexport", EXPORTED)
@@ -170,6 +181,15 @@ def test_compiled_program_gives_the_answers_of_eager(name: str, compiled: Compil
 
     assert len(list(engine_calls(program))) == CASES[name].blocks
     assert_matches_eager(call(program.module(), CASES[name]), CASES[name])
+
+
+@pytest.mark.usefixtures("cpp_runtime")
+@pytest.mark.parametrize("name", CASES)
+def test_the_runtime_in_cpp_gives_the_answers_of_eager(name: str, compiled: Compiled) -> None:
+    program = compiled.program(name)
+    with policy(runtime="cpp"):
+        assert all(block.runtime == "cpp" for block in report(program))
+        assert_matches_eager(call(program.module(), CASES[name]), CASES[name])
 
 
 def operators(program: ExportedProgram) -> list[str]:
@@ -205,6 +225,11 @@ def test_a_program_from_the_cache_is_the_compiled_one(name: str, compiled: Compi
 @pytest.mark.parametrize("name", CASES)
 def test_loaded_by_torch_in_a_new_process(name: str, trips: Trips) -> None:
     check(trips.result("run", name), name)
+
+
+@pytest.mark.parametrize("name", IN_CPP)
+def test_loaded_by_torch_and_run_in_cpp(name: str, trips: Trips) -> None:
+    check(trips.result("cpp", name), name)
 
 
 @pytest.mark.parametrize("name", EXPORTED)

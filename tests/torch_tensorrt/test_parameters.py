@@ -60,7 +60,7 @@ MEANS: dict[str, tuple[Any, dict[str, Any]]] = {
     "pass_through_build_failures": (True, {"require_engines": True}),
     "version_compatible": (True, {"version_compatible": True}),
     "optimization_level": (3, {"optimization_level": 3}),
-    "use_python_runtime": (True, {}),
+    "use_python_runtime": (True, {"use_python_runtime": True}),
     "dryrun": ("report.json", {"dryrun": True, "report": "report.json"}),
     "hardware_compatible": (True, {"hardware_compatible": True}),
     "lazy_engine_init": (True, {}),

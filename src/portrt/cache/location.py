@@ -13,6 +13,7 @@ _OFF = ("", "off")
 TIMING = "timing"
 INDUCTOR = "inductor"
 CPP = "cpp"
+CPP_LIBRARY = "libportrt_runtime.so"
 _DEFAULT_BYTES = 10_000_000_000
 
 

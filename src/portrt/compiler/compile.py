@@ -21,6 +21,7 @@ from portrt.compiler.optimize import with_candidates
 from portrt.compiler.options.backend_options import built_in_owners
 from portrt.compiler.options.fields import docstring_section, options_of
 from portrt.compiler.options.settings import Settings
+from portrt.compiler.options.torch_tensorrt import runtime_of
 from portrt.compiler.partition import partition
 from portrt.compiler.parts.cut import translated_by
 from portrt.compiler.parts.engines import planned_shares, supported_by
@@ -36,6 +37,7 @@ from portrt.graphs.module_path import ModulePath, warn_of_unmatched_patterns
 from portrt.graphs.symbols import ProfileRanges
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.module import module_of
+from portrt.runtime.program_runtime import set_runtime
 from portrt.runtime.trust import mark_trusted
 from portrt.verdict import YES, Verdict
 
@@ -128,6 +130,7 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
     """
     started = time.perf_counter()
     settings = Settings.from_options({"output_format": output_format, **options})
+    runtime = runtime_of(options)
     _check_ir(ir)
     if inputs is not None and arg_inputs is not None:
         raise SettingsError(
@@ -146,6 +149,8 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
             captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
         )
         program = _compiled(captured, settings, tasks, profile_ranges, started)
+        if runtime is not None:
+            set_runtime(program, runtime)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
         return program if settings.output_format == "exported_program" else module_of(program)
 

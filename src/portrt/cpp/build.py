@@ -10,16 +10,15 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from portrt.cache.location import CPP, cache_folder
+from portrt.cache.location import CPP, CPP_LIBRARY, cache_folder
 from portrt.cpp import sources
 from portrt.cpp.compiler import Torch, compiler, installed_torch, run, version_of
 from portrt.errors import BuildError, SettingsError
 
 logger = logging.getLogger(__name__)
-
-NAME = "libportrt_runtime.so"
 
 # The oldest torch whose stable C interface is used: one binary for it and for later ones.
 _TARGET_VERSION = "0x020a000000000000"
@@ -47,7 +46,7 @@ class Built:
     @property
     def library(self) -> Path:
         """Return the path of the library."""
-        return self.prefix / "lib" / NAME
+        return self.prefix / "lib" / CPP_LIBRARY
 
     @property
     def flags(self) -> list[str]:
@@ -93,8 +92,9 @@ def build(prefix: str | os.PathLike[str] | None = None) -> Built:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=made.prefix) as folder:
         workdir = Path(folder)
         _compile(torch, command, workdir)
-        (workdir / NAME).replace(made.library)
-        (workdir / stamp.name).write_text(json.dumps({"key": key}), encoding="utf-8")
+        stored = {"key": key, "portrt": metadata.version("portrt")}
+        (workdir / CPP_LIBRARY).replace(made.library)
+        (workdir / stamp.name).write_text(json.dumps(stored), encoding="utf-8")
         (workdir / stamp.name).replace(stamp)
     return made
 
@@ -120,7 +120,7 @@ def _compile(torch: Torch, command: list[str], workdir: Path) -> None:
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         objects = list(pool.map(compiled, enumerate(units)))
     link = ["-shared", f"-L{torch.libraries}", "-ltorch_cpu", "-lc10", "-ldl", "-lpthread"]
-    run([*command, *objects, *link, "-Wl,--no-undefined", "-o", str(workdir / NAME)])
+    run([*command, *objects, *link, "-Wl,--no-undefined", "-o", str(workdir / CPP_LIBRARY)])
 
 
 def _key(torch: Torch, command: list[str]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from portrt import forks
 from portrt.engines.base import Session
-from portrt.format.manifest import decode
+from portrt.format.manifest import DataDependentSize, decode
 from portrt.runtime.input_check import (
     Shapes,
     check_inputs,
@@ -18,11 +19,14 @@ from portrt.runtime.input_check import (
     refuse_devices,
     refuse_dtypes,
 )
-from portrt.runtime.output_sizes import measured
 from portrt.runtime.policy import CONTEXT, Policy, effective
+from portrt.runtime.process_state import PROGRAM_RUNTIMES
 from portrt.runtime.select import select
-from portrt.runtime.selection import Selection
+from portrt.runtime.selection import Selection, Sessions
 from portrt.runtime.stored_block import StoredBlock
+
+if TYPE_CHECKING:
+    from portrt.engines.onnxruntime.cpp_session import CppSession
 
 _MAX_KNOWN_SHAPES = 1024
 
@@ -40,6 +44,7 @@ class LoadedBlock:
         text: Text of the manifest in the call.
         stored: The block with its stored blobs.
         signature: Inputs and outputs of the block.
+        in_cpp: Policy -> the C++ session of its selection for CPU tensors, if it has one.
 
     Raises:
         PackageError: The manifest is malformed or does not describe these blobs.
@@ -48,11 +53,15 @@ class LoadedBlock:
     def __init__(self, manifest: str, blobs: Sequence[torch.Tensor]) -> None:
         self.text = manifest
         self.stored = StoredBlock(decode(manifest), blobs)
+        self.stored.text = manifest
         self.signature = self.stored.signature
+        self.in_cpp: dict[Policy | None, CppSession] = {}
+        marked = (PROGRAM_RUNTIMES.get(id(blob)) for blob in blobs)
+        self._runtime = next((found for found in marked if found), None)
         self._dtypes = [getattr(torch, spec.dtype) for spec in self.signature.inputs]
         self._known_shapes: dict[tuple[torch.Size, ...], Shapes] = {}
         self._selections: dict[tuple[torch.device, Policy | None], Selection] = {}
-        self._sessions: dict[tuple[int, torch.device], Session] = {}
+        self._sessions: Sessions = {}
         # One lock per block, so that other blocks run and open engines concurrently. Reentrant,
         # because user code (a warning's display, a log handler) may be called while it is held.
         self._lock = forks.renewed(threading.RLock())
@@ -106,12 +115,21 @@ class LoadedBlock:
         with self._lock:
             found = self._selections.get((device, context))
             if found is None:
-                policy = effective(self.stored.manifest.policy, context)
+                policy = effective(self.stored.manifest.policy, context, self._runtime)
                 found = select(self.stored, device, policy, self._sessions)
-                session = measured(found.session, self.signature)
-                found = dataclasses.replace(found, session=session)
+                found = dataclasses.replace(found, session=self._measured(found.session))
                 self._selections[device, context] = found
+                if found.in_cpp is not None and device.type == "cpu":
+                    self.in_cpp[context] = found.in_cpp
         return found
+
+    def _measured(self, session: Session) -> Session:
+        sizes = [size for spec in self.signature.outputs for size in spec.shape]
+        if not any(isinstance(size, DataDependentSize) for size in sizes):
+            return session
+        from portrt.runtime.output_sizes import MeasuredSession  # few blocks need it
+
+        return MeasuredSession(session, self.signature)
 
     @property
     def selections(self) -> dict[str, Selection]:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from portrt.runtime.process_state import BLOCKS
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,7 +31,7 @@ _register_lock = threading.Lock()
 # remove these entries before an id can be reused by another tensor: a block lives as long as the
 # program that holds its blobs.
 _Key = tuple[int, ...]
-_blocks: dict[_Key, LoadedBlock] = {}
+_blocks: dict[_Key, LoadedBlock] = BLOCKS
 _same_blobs: dict[_Key, dict[str, LoadedBlock]] = {}
 _watched: dict[int, tuple[weakref.ref[torch.Tensor], set[_Key]]] = {}
 # No lock: every step is one atomic operation. Calls of one block never wait for another block.
@@ -44,8 +46,11 @@ def register() -> None:
         import torch
 
         untyped: Any = torch.library.Library
-        library = untyped("portrt", "DEF")
-        library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+        library = untyped("portrt", "FRAGMENT")
+        try:
+            library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+        except RuntimeError:  # libportrt_runtime was loaded before; its own kernels would be called
+            torch.ops.portrt.leave_kernels()
         library.impl("execute_engine", execute_engine, "CompositeExplicitAutograd")
         library.impl("execute_engine", torch.library.fallthrough_kernel, "Autograd")
         torch.library.register_fake("portrt::execute_engine", fake_execute_engine, lib=library)

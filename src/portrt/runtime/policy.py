@@ -26,14 +26,16 @@ ENV_CUDA_GRAPHS = "PORTRT_CUDA_GRAPHS"
 ENV_CHECK = "PORTRT_CHECK"
 ENV_SELECT = "PORTRT_SELECT"
 ENV_BACKGROUND = "PORTRT_BACKGROUND"
+ENV_RUNTIME = "PORTRT_RUNTIME"
 ENVIRONMENT = (
     *(ENV_FALLBACK, ENV_ENGINES, ENV_REBUILD, ENV_TRUST, ENV_CUDA_GRAPHS, ENV_CHECK),
-    *(ENV_SELECT, ENV_BACKGROUND),
+    *(ENV_SELECT, ENV_BACKGROUND, ENV_RUNTIME),
 )
 COMPILE_FALLBACK = "compile_fallback"
 CHECKS = ("first-open", "off")
 REBUILDS = ("never", "missing")
 SELECTS = ("first", "measured")
+RUNTIMES = ("python", "cpp")
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class Policy:
             else they are taken at the first call, and cached.
         background: Whether fallback="inductor" compiles beside calls, which run in PyTorch until
             then; else the first call waits for it.
+        runtime: "cpp": engines that `libportrt_runtime` runs are opened and called by it, all
+            others as with "python". A value in a file is ignored.
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild, trust, check or select, or a bad
-            value.
+        SettingsError: An unknown fallback, engine name, rebuild, trust, check, select or runtime,
+            or a bad value.
     """
 
     fallback: str | None = None
@@ -72,6 +76,7 @@ class Policy:
     check: str | None = None
     select: str | None = None
     background: bool | None = None
+    runtime: str | None = None
 
     def __post_init__(self) -> None:
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
@@ -81,7 +86,7 @@ class Policy:
         from portrt.targets.trust import TRUSTS
 
         allowed = {"fallback": FALLBACKS, "rebuild": REBUILDS, "check": CHECKS}
-        allowed["select"] = SELECTS
+        allowed |= {"select": SELECTS, "runtime": RUNTIMES}
         for field, values in allowed.items():
             if getattr(self, field) not in (None, *values):
                 raise SettingsError(
@@ -127,6 +132,7 @@ def policy(
     check: str | None = None,
     select: str | None = None,
     background: bool | None = None,
+    runtime: str | None = None,
 ) -> Iterator[Policy]:
     """Apply this policy to calls within the `with` block, in this thread or task.
 
@@ -143,15 +149,16 @@ def policy(
         check: "first-open" or "off".
         select: "first" or "measured".
         background: Whether fallback="inductor" compiles beside calls.
+        runtime: "python" or "cpp".
 
     Raises:
-        SettingsError: An unknown fallback, engine name, rebuild, trust, check or select, or a bad
-            number.
+        SettingsError: An unknown fallback, engine name, rebuild, trust, check, select or runtime,
+            or a bad number.
     """
     trusted = as_names(trust, "trust")
     names = as_names(engines, "engines")
-    given = Policy(fallback, names, rebuild, trusted, cuda_graphs, check, select, background)
-    inner = given.over(CONTEXT.get() or Policy())
+    rest = (cuda_graphs, check, select, background, runtime)
+    inner = Policy(fallback, names, rebuild, trusted, *rest).over(CONTEXT.get() or Policy())
     token = CONTEXT.set(inner)
     try:
         yield inner
@@ -181,16 +188,20 @@ def cuda_graphs(most: int = 8) -> Iterator[Policy]:
         yield inner
 
 
-def effective(stored: Mapping[str, Any], context: Policy | None) -> Policy:
+def effective(
+    stored: Mapping[str, Any], context: Policy | None, runtime: str | None = None
+) -> Policy:
     """Return the policy in force: `context`, then `stored`, then environment, then default.
 
     Args:
         stored: Policy in the block's manifest.
         context: Policy of the innermost `with policy(...)`, or None.
+        runtime: What `use_python_runtime` of `compile` chose; counts as stored.
     """
-    chosen = (context or Policy()).over(_of_manifest(stored)).over(_of_environment())
-    default = Policy(fallback="eager", rebuild="never", check="off", select="first")
-    return chosen.over(dataclasses.replace(default, background=False))
+    of_program = dataclasses.replace(_of_manifest(stored), runtime=runtime)
+    chosen = (context or Policy()).over(of_program).over(_of_environment())
+    default = Policy("eager", None, "never", None, None, "off", "first", False, "python")
+    return chosen.over(default)
 
 
 def stored_fallback(fallback: str | None) -> dict[str, str | None]:
@@ -244,6 +255,7 @@ def _of_environment() -> Policy:
             variables[ENV_CHECK] or None,
             variables[ENV_SELECT] or None,
             _flag(variables[ENV_BACKGROUND]),
+            variables[ENV_RUNTIME] or None,
         )
     except SettingsError as err:
         given = ", ".join(

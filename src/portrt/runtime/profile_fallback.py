@@ -11,34 +11,8 @@ import torch
 from portrt import forks
 from portrt.engines.base import LayerTime, Session
 from portrt.errors import OutOfProfileError
-from portrt.format.manifest import Dimension, Signature
 
 logger = logging.getLogger(__name__)
-
-
-def within_profiles(
-    session: Session,
-    signature: Signature,
-    source: Callable[[OutOfProfileError], Session] | None,
-    *,
-    adopted: bool = False,
-) -> Session:
-    """Wrap a session so that PyTorch runs calls whose sizes are in none of its profiles.
-
-    Args:
-        session: Session of an engine.
-        signature: Inputs of the block. If its dimensions have no profiles, engines built by portrt
-            accept every size in range, but for those that do not take all sizes; others are
-            returned unchanged.
-        source: Opens the source and warns with the reason; None if PyTorch must not run.
-        adopted: Whether the engine is prebuilt, with profiles that only the engine knows.
-    """
-    sizes = [size for spec in signature.inputs for size in spec.shape]
-    profiled = any(isinstance(size, Dimension) and size.profiles for size in sizes)
-    limited = profiled or adopted or not session.takes_all_sizes
-    if source is None or not limited:
-        return session
-    return SessionWithSource(session, source)
 
 
 class SessionWithSource(Session):

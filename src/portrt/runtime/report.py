@@ -27,15 +27,19 @@ class BlockReport:
             nothing may run the block.
         verdicts: (backend, verdict) of each stored engine, in order of preference; then
             "..., rebuilt" for an engine that would be built.
+        runtime: What calls it: "cpp" for an engine that the C++ runtime opens, or "python".
     """
 
     name: str
     node_count: int
     runs_as: str
     verdicts: tuple[tuple[str, Verdict], ...]
+    runtime: str = "python"
 
     def __str__(self) -> str:
-        lines = [f"{self.name} ({self.node_count} operators) runs as {self.runs_as or 'nothing'}"]
+        where = " in C++" if self.runtime == "cpp" else ""
+        name = f"{self.runs_as or 'nothing'}{where}"
+        lines = [f"{self.name} ({self.node_count} operators) runs as {name}"]
         lines += [f"  {name}: {verdict}" for name, verdict in self.verdicts]
         return "\n".join(lines)
 
@@ -56,6 +60,7 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
     from portrt.runtime.calls import manifests_of
     from portrt.runtime.choice import choose
     from portrt.runtime.policy import CONTEXT, effective
+    from portrt.runtime.program_runtime import runtime_of
     from portrt.runtime.select import verdict_of
     from portrt.verdict import Verdict
 
@@ -63,7 +68,7 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
     reports = []
     for text in manifests_of(program):
         manifest = decode(text)
-        policy = effective(manifest.policy, CONTEXT.get())
+        policy = effective(manifest.policy, CONTEXT.get(), runtime_of(program))
         verdicts = tuple(
             (item.backend, verdict_of(item, torch_device, policy)) for item in manifest.engines
         )
@@ -80,7 +85,13 @@ def report(program: ExportedProgram | torch.nn.Module, device: str = "cpu") -> l
             built = Verdict.yes("it is built from the source at the first call")
             label = "rebuilt" if choice.kind == "rebuild" else "compiled"
             verdicts += ((f"{choice.name}, {label}", built),)
-        reports.append(BlockReport(manifest.name, manifest.node_count, choice.name, verdicts))
+        runtime = "python"
+        if policy.runtime == "cpp" and choice.kind == "engine":
+            from portrt.runtime.cpp_engines import runtime_of_choice  # rarely needed
+
+            runtime = runtime_of_choice(manifest.engines, verdicts, torch_device)
+        found = BlockReport(manifest.name, manifest.node_count, choice.name, verdicts, runtime)
+        reports.append(found)
     return reports
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,12 +23,21 @@ from portrt.format.manifest import EngineSpec
 from portrt.runtime.choice import COMPILED, engine_verdict, source_verdict
 from portrt.runtime.choice import EAGER as EAGER
 from portrt.runtime.policy import Policy
-from portrt.runtime.profile_fallback import within_profiles
 from portrt.runtime.selection import FallbackWarning as FallbackWarning
-from portrt.runtime.selection import Selection, Sessions, not_chosen, open_options, with_graphs
+from portrt.runtime.selection import (
+    Selection,
+    Sessions,
+    not_chosen,
+    open_options,
+    with_graphs,
+    within_profiles,
+)
 from portrt.runtime.stored_block import StoredBlock
 from portrt.targets.requirements import UNKNOWN_BACKEND
 from portrt.verdict import Verdict
+
+if TYPE_CHECKING:
+    from portrt.engines.onnxruntime.cpp_session import CppSession
 
 logger = logging.getLogger(__name__)
 
@@ -67,32 +77,37 @@ def select(
     """
     verdicts: list[tuple[str, Verdict]] = []
     opened: list[tuple[EngineSpec, Session]] = []
+    all_in_cpp: list[CppSession | None] = []
     source = _source_for_sizes(block, device, policy, sessions)
     for engine in block.manifest.engines:
         verdict = verdict_of(engine, device, policy)
         if verdict:
             key = (engine.data.index, device)
-            session = sessions.get(key) or _open(block, engine, device, policy)
+            in_cpp = _open_in_cpp(block, engine, device, policy, sessions)
+            session = in_cpp or sessions.get(key) or _open(block, engine, device, policy)
             if policy.check == "first-open" and not isinstance(session, Verdict):
                 session = _checked(block, engine, session, device)
             if isinstance(session, Verdict):
                 verdict = session
                 sessions.pop(key, None)
             else:
-                sessions[key] = session
+                if in_cpp is None:
+                    sessions[key] = session
                 adopted = bool(engine.build.get("adopted"))
                 session = with_graphs(session, policy)
                 session = within_profiles(session, block.signature, source, adopted=adopted)
                 opened.append((engine, session))
+                all_in_cpp.append(in_cpp)
         verdicts.append((engine.backend, verdict))
         if opened and policy.select != "measured":
             break
     if len(opened) > 1:
-        return _fastest(block, opened, device, sessions, verdicts)
+        return _fastest(block, opened, all_in_cpp, device, sessions, verdicts)
     if opened:
         engine, session = opened[0]
-        logger.info("%s runs as %s%s", block.name, engine.backend, not_chosen(verdicts[:-1]))
-        return Selection(session, engine.backend, tuple(verdicts))
+        name = engine.backend if all_in_cpp[0] is None else f"{engine.backend} in C++"
+        logger.info("%s runs as %s%s", block.name, name, not_chosen(verdicts[:-1]))
+        return Selection(session, engine.backend, tuple(verdicts), all_in_cpp[0])
     made = _built_here(block, device, policy, sessions, verdicts, source)
     return made or _source(block, device, policy, tuple(verdicts), sessions)
 
@@ -127,6 +142,7 @@ def _built_here(
 def _fastest(
     block: StoredBlock,
     opened: Sequence[tuple[EngineSpec, Session]],
+    in_cpp: Sequence[CppSession | None],
     device: torch.device,
     sessions: Sessions,
     verdicts: Sequence[tuple[str, Verdict]],
@@ -138,7 +154,9 @@ def _fastest(
     for place, (engine, _) in enumerate(opened):
         if place not in chosen:
             sessions.pop((engine.data.index, device), None)
-    return Selection(session, opened[chosen[0]][0].backend, tuple(verdicts))
+            sessions.pop((engine.data.index, device, "cpp"), None)
+    only = in_cpp[chosen[0]] if len(set(chosen)) == 1 else None
+    return Selection(session, opened[chosen[0]][0].backend, tuple(verdicts), only)
 
 
 def _checked(
@@ -149,6 +167,22 @@ def _checked(
 
     verdict = first_open_verdict(block, engine, session, device)
     return session if verdict else verdict
+
+
+def _open_in_cpp(
+    block: StoredBlock,
+    engine: EngineSpec,
+    device: torch.device,
+    policy: Policy,
+    sessions: Sessions,
+) -> CppSession | None:
+    if policy.runtime != "cpp":
+        return None
+    from portrt.runtime.cpp_engines import open_in_cpp  # rarely needed
+
+    return open_in_cpp(
+        block, engine, device, sessions, lambda: _open(block, engine, device, policy)
+    )
 
 
 def _open(

@@ -38,12 +38,15 @@ class StoredBlock:
 
     Attributes:
         manifest: Manifest of the block.
+        text: Text of the manifest, where the creator has set it.
         signature: Inputs and outputs of the block.
         weights: Its weights image, or None for a block without weights.
 
     Raises:
         PackageError: The manifest does not describe these blobs, or the weights image is malformed.
     """
+
+    text: str = ""
 
     def __init__(
         self, manifest: Manifest, blobs: Sequence[torch.Tensor], *, verified: bool = False
@@ -90,6 +93,15 @@ class StoredBlock:
         """Return the bytes of the weights image; an empty image for a block without weights."""
         entry = self.manifest.weights
         return image_from_tensors({}) if entry is None else self._blobs[entry.index]
+
+    def checked_blobs(self, engine: EngineSpec) -> list[torch.Tensor]:
+        """Return all blobs, on the CPU; the digest of an engine is checked.
+
+        Raises:
+            PackageError: It differs from that in the manifest.
+        """
+        self._bytes(engine.data, f"engine {engine.backend}")
+        return self._blobs
 
     def source(self) -> torch.Tensor:
         """Return the bytes of the source, which the block must have.

@@ -14,6 +14,7 @@ tests/test_torch_internals.py fails when torch moves one of them.
 - The global variable of the deserializer: threads must take turns.
 - AOTInductor: its public loader keeps a file, and copies constants; its public compiler takes
   parameters, while a block has its weights as inputs. tests/engines/test_inductor.py covers it.
+- What an operator calls: Python's kernel takes as long as a small engine that C++ runs.
 - The shape inference of an index, which fails for several masks.
 - Dynamo's side of a backend: where an argument comes from, and its own trace, which a capture
   inside it must not see.
@@ -26,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from portrt.torch_internals.calls import (
+        call_first,
         compiled_cuda_function,
         current_device_index,
         current_stream_handle,
         empty_strided_on,
+        function_of,
         is_capturing,
         is_tracing,
         nothing_intercepts,
@@ -92,6 +95,7 @@ __all__ = [
     "Table",
     "argument_names",
     "bounds",
+    "call_first",
     "compiled_cuda_function",
     "constant_names",
     "current_device_index",
@@ -101,6 +105,7 @@ __all__ = [
     "expression_of",
     "extend_constants",
     "fake_mode_of",
+    "function_of",
     "fuse",
     "add_guards_of",
     "guards_code_of",

@@ -56,6 +56,51 @@ def empty_strided_on(device_type: str) -> Callable[..., torch.Tensor]:
     return found
 
 
+class _Function:
+    """What an operator calls instead of its function; the same in all other respects.
+
+    Args:
+        function: The operator's own.
+        call: What is called instead.
+    """
+
+    def __init__(self, function: Any, call: Callable[..., Any]) -> None:
+        self._function = function
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __hash__(self) -> int:  # torch hashes an operator by its function
+        return hash(self._function)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or bool(self._function == other)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+
+def call_first(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> None:
+    """Have calls of an operator from Python, of itself and of its default overload, go elsewhere.
+
+    An operator's kernels are called through torch's dispatcher, which translates all arguments for
+    each that is written in Python.
+
+    Args:
+        operator: The operator, such as `torch.ops.portrt.execute_engine`.
+        make: Gets a function that calls the dispatcher, and returns what is called instead.
+    """
+    for item in (operator, operator.default):
+        item._op = _Function(item._op, make(item._op))
+
+
+def function_of(operator: Any) -> Callable[..., Any]:
+    """Return what calls an operator's overload, without the method of the object between."""
+    function: Callable[..., Any] = operator._op
+    return function
+
+
 def nothing_intercepts() -> bool:
     """Return whether no mode, transform, tracing or global module hook intercepts operators."""
     return (

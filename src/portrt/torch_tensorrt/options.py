@@ -174,7 +174,4 @@ _MEANINGS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "engine_cache_dir": _cache_folder,
 }
 # Nothing is passed on: both values are what happens anyway.
-_EITHER = (
-    *("assume_dynamic_shape_support", "use_python_runtime", "lazy_engine_init"),
-    "attn_bias_is_causal",
-)
+_EITHER = ("assume_dynamic_shape_support", "lazy_engine_init", "attn_bias_is_causal")

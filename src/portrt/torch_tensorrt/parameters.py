@@ -115,7 +115,9 @@ _PARAMETERS = (
     Parameter("version_compatible", False, WORKS, "`version_compatible`"),
     Parameter("optimization_level", None, WORKS, "`optimization_level`"),
     Parameter(
-        "use_python_runtime", False, WORKS, f"either value: {_same('use_python_runtime')}", (True,)
+        *("use_python_runtime", False, WORKS),
+        "`use_python_runtime`: False has the C++ runtime call the engines, and where it is not "
+        "given, Python does",
     ),
     Parameter("use_fast_partitioner", True, NO_EFFECT, _same("use_fast_partitioner")),
     Parameter(

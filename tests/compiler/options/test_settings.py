@@ -22,7 +22,11 @@ from portrt.compiler.options import values
 from portrt.compiler.options.backend_options import option_classes, options_class
 from portrt.compiler.options.fields import BackendOptions, Option, options_of, setting
 from portrt.compiler.options.settings import Settings, all_options
-from portrt.compiler.options.torch_tensorrt import PRECISION_SYNONYMS, WITHOUT_MEANING
+from portrt.compiler.options.torch_tensorrt import (
+    PRECISION_SYNONYMS,
+    USE_PYTHON_RUNTIME,
+    WITHOUT_MEANING,
+)
 from portrt.compiler.options.values import compute_capability, operator_name
 from portrt.errors import SettingsError
 from portrt.targets import backends
@@ -65,7 +69,7 @@ def test_the_types_of_options_name_exactly_the_fields() -> None:
     shared = options_of(Settings)
     own = {*options_of(TensorRTOptions), *options_of(InductorOptions)}
     per_engine = {name for name, option in shared.items() if option.per_engine}
-    torch_tensorrt = {*WITHOUT_MEANING, *PRECISION_SYNONYMS}
+    torch_tensorrt = {*WITHOUT_MEANING, *PRECISION_SYNONYMS, USE_PYTHON_RUNTIME}
     assert _names(types.TensorRTKeywords) == set(options_of(TensorRTOptions))
     assert _names(types.InductorKeywords) == set(options_of(InductorOptions))
     assert _names(types.EngineKeywords) == {*own, *per_engine}

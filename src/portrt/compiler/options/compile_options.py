@@ -98,12 +98,13 @@ class TorchTensorRTKeywords(TypedDict, total=False):
     enable_autocast: bool
     autocast_low_precision_type: object
 
+    use_python_runtime: bool | None
+
     device: object
     autocast_excluded_nodes: object
     autocast_max_depth_of_reduction: object
     autocast_calibration_dataloader: object
     use_explicit_typing: object
-    use_python_runtime: object
     truncate_double: object
     pass_through_build_failures: object
     use_fast_partitioner: object

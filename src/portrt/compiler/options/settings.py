@@ -20,7 +20,12 @@ from portrt.compiler.options.fields import (
     setting,
 )
 from portrt.compiler.options.precision import precision_option
-from portrt.compiler.options.torch_tensorrt import WITHOUT_MEANING, with_precision
+from portrt.compiler.options.torch_tensorrt import (
+    USE_PYTHON_RUNTIME,
+    WITHOUT_MEANING,
+    runtime_of,
+    with_precision,
+)
 from portrt.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -306,7 +311,8 @@ class Settings:
             SettingsError: An option is unknown (the message names the closest known one) or its
                 value is invalid.
         """
-        options = with_precision(options)
+        runtime_of(options)  # of the process, and in no setting
+        options = {k: v for k, v in with_precision(options).items() if k != USE_PYTHON_RUNTIME}
         _check_known("compile()", options, WITHOUT_MEANING)
         for name in options:
             if name in WITHOUT_MEANING:

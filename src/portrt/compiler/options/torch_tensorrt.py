@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from portrt.compiler.options.precision import precision_of_enabled, spelled
+from portrt.errors import SettingsError, brief
 
 # Torch-TensorRT options that have no effect here. They are accepted, so that a call can be ported
 # by changing only the import, and logged once with the reason.
@@ -15,7 +16,6 @@ WITHOUT_MEANING = {
     "autocast_max_depth_of_reduction": "reductions stay in float32",
     "autocast_calibration_dataloader": "operators are chosen by rule, see `precision`",
     "use_explicit_typing": "engines are always strongly typed",
-    "use_python_runtime": "the file is the same for both runtimes; the installed one is used",
     "truncate_double": "float64 nodes stay in PyTorch where a backend lacks them",
     "pass_through_build_failures": "a failed engine is left out with its reason",
     "use_fast_partitioner": "there is one partitioner",
@@ -26,6 +26,24 @@ WITHOUT_MEANING = {
     "make_refittable": "this version does not refit engines",
     "offload_module_to_cpu": "engines are built in another process",
 }
+
+USE_PYTHON_RUNTIME = "use_python_runtime"
+
+
+def runtime_of(options: Mapping[str, Any]) -> str | None:
+    """Return the runtime that `use_python_runtime` means: "python", "cpp", or None.
+
+    Raises:
+        SettingsError: It is neither True nor False nor None.
+    """
+    given = options.get(USE_PYTHON_RUNTIME)
+    if given is None:
+        return None
+    if type(given) is not bool:
+        raise SettingsError(
+            f"{USE_PYTHON_RUNTIME} is {brief(given)}", "True, False or None", "give one of them"
+        )
+    return "python" if given else "cpp"
 
 
 # Torch-TensorRT's options that request a precision.

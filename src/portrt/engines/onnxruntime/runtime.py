@@ -52,7 +52,7 @@ class OnnxRuntimeRuntime:
         session = OnnxRuntimeSession(
             engine, signature, data, weights, low_memory=options.low_memory
         )
-        sizes = _nonzero_sizes(engine, signature, data)
+        sizes = nonzero_sizes(engine, signature, data)
         if not sizes:
             return session
         from portrt.engines.nonzero_sizes import NonzeroSession  # few engines need it
@@ -60,7 +60,7 @@ class OnnxRuntimeRuntime:
         return NonzeroSession(session, signature, sizes, "ONNX Runtime")
 
 
-def _nonzero_sizes(engine: EngineSpec, signature: Signature, data: torch.Tensor) -> list[Any]:
+def nonzero_sizes(engine: EngineSpec, signature: Signature, data: torch.Tensor) -> list[Any]:
     """Return the sizes that must not be 0; for some engines of older files all dynamic ones."""
     known = engine.requires.get("nonzero_sizes")
     if known is not None:
