@@ -49,9 +49,19 @@ OPTIONS = [name for name in NAMES if name not in INPUTS]
 WITHOUT = [name for name in OPTIONS if PARAMETERS[name].state == NO_EFFECT]
 WITH = [name for name in OPTIONS if PARAMETERS[name].state == WORKS]
 
+# Of the builder, by the same names.
+BUILDER: dict[str, Any] = {
+    "disable_tf32": True,
+    "sparse_weights": True,
+    "num_avg_timing_iters": 2,
+    "max_aux_streams": 2,
+    "tiling_optimization_level": "full",
+    "l2_limit_for_tiling": 1 << 20,
+}
 # Another value than the default -> the options of portrt.compile that it means.
 MEANS: dict[str, tuple[Any, dict[str, Any]]] = {
     "assume_dynamic_shape_support": (True, {}),
+    **{name: (value, {name: value}) for name, value in BUILDER.items()},
     "workspace_size": (1 << 30, {"workspace_size": 1 << 30}),
     "require_full_compilation": (True, {"require_full_compilation": True}),
     "min_block_size": (0, {"min_block_size": 1}),
@@ -77,13 +87,9 @@ MEANS: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 # Another value than the default.
 OTHER: dict[str, Any] = {
-    "num_avg_timing_iters": 2,
-    "max_aux_streams": 2,
     "timing_cache_path": "timing.bin",
     "engine_cache_size": 1 << 20,
     "custom_engine_cache": object(),
-    "tiling_optimization_level": "full",
-    "l2_limit_for_tiling": 1 << 20,
     "autocast_excluded_nodes": {"^conv"},
     "autocast_max_depth_of_reduction": 64,
     "autocast_calibration_dataloader": [torch.ones(2)],

@@ -39,7 +39,8 @@ def arithmetic_of(backend: str, build: Mapping[str, Any]) -> str:
     """
     precision = str(build.get("precision"))
     row = find(backend)
-    return f"{precision}+tf32" if row is not None and row.tf32 else precision
+    tf32 = row is not None and row.tf32 and "no_tf32" not in (build.get("flags") or ())
+    return f"{precision}+tf32" if tf32 else precision
 
 
 def compare_outputs(

@@ -70,24 +70,18 @@ _PARAMETERS = (
         "the device of examples that `Input`s make, where the model has no tensors; the program "
         "runs on the device of its inputs",
     ),
-    Parameter(
-        *("disable_tf32", False, NO_EFFECT),
-        "TensorRT may use TF32 for float32, and the check of outputs allows for it",
-    ),
+    Parameter("disable_tf32", False, WORKS, "`disable_tf32`"),
     Parameter(
         *("assume_dynamic_shape_support", False, WORKS),
         "either value: dynamic shapes are always supported",
         (True,),
     ),
-    Parameter("sparse_weights", False, NO_EFFECT, "engines are built with dense kernels"),
+    Parameter("sparse_weights", False, WORKS, "`sparse_weights`"),
     Parameter(
         *("engine_capability", "standard", REFUSED),
         "only STANDARD: no builder makes safety or DLA engines here",
     ),
-    Parameter(
-        *("num_avg_timing_iters", 1, NO_EFFECT),
-        "the builder times kernels as often as it does by default",
-    ),
+    Parameter("num_avg_timing_iters", 1, WORKS, "`num_avg_timing_iters`"),
     Parameter("workspace_size", 0, WORKS, "`workspace_size`"),
     Parameter("dla_sram_size", 1048576, NO_EFFECT, _DLA),
     Parameter("dla_local_dram_size", 1073741824, NO_EFFECT, _DLA),
@@ -111,7 +105,7 @@ _PARAMETERS = (
         *("pass_through_build_failures", False, WORKS),
         "True is `require_engines=True`: an engine that cannot be built is an error",
     ),
-    Parameter("max_aux_streams", None, NO_EFFECT, "the builder chooses the number of streams"),
+    Parameter("max_aux_streams", None, WORKS, "`max_aux_streams`"),
     Parameter("version_compatible", False, WORKS, "`version_compatible`"),
     Parameter("optimization_level", None, WORKS, "`optimization_level`"),
     Parameter(
@@ -166,10 +160,8 @@ _PARAMETERS = (
         *("enable_weight_streaming", False, NO_EFFECT),
         "an engine has all its weights in GPU memory",
     ),
-    Parameter(
-        *("tiling_optimization_level", "none", NO_EFFECT), "the builder tiles as by its default"
-    ),
-    Parameter("l2_limit_for_tiling", -1, NO_EFFECT, "the builder tiles as by its default"),
+    Parameter("tiling_optimization_level", "none", WORKS, "`tiling_optimization_level`"),
+    Parameter("l2_limit_for_tiling", -1, WORKS, "`l2_limit_for_tiling`"),
     Parameter("offload_module_to_cpu", False, NO_EFFECT, _same("offload_module_to_cpu")),
     Parameter(
         *("use_distributed_mode_trace", False, NO_EFFECT),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import portrt
 from portrt.compiler.backends import registry as builders
 from portrt.compiler.backends.base import Builder
 from portrt.compiler.backends.tensorrt import process
+from portrt.compiler.backends.tensorrt.worker import build_engine as worker
 from portrt.engines import registry
 from portrt.engines.base import EngineRuntime
 from portrt.engines.onnxruntime.session import OnnxRuntimeSession
 from portrt.errors import BackendUnavailableError, BuildError
+from portrt.numerics.compare import arithmetic_of
 from portrt.runtime import op
 from portrt.targets import backends
 from portrt.weights import WeightsImage
@@ -458,6 +461,32 @@ def test_target_compute_capabilities_are_built_for_and_stored(spelled: Any) -> N
     _, engine = rtx(model(), [X], target_compute_capabilities=[spelled])
     assert engine["requires"]["compute_capabilities"] == ["8.9"]
     assert "compute_capabilities" in engine["build"]["flags"]
+
+
+@needs_tensorrt_rtx
+def test_the_builder_is_configured_by_the_options() -> None:
+    options: dict[str, Any] = {"disable_tf32": True, "sparse_weights": True, "max_aux_streams": 0}
+    options |= {"num_avg_timing_iters": 2, "tiling_optimization_level": "moderate"}
+    _, engine = rtx(model(), [X], l2_limit_for_tiling=1 << 20, **options)
+    wanted = ["no_tf32", "sparse_weights", "avg_timing_iterations=2", "max_aux_streams=0"]
+    wanted += ["tiling_optimization_level=MODERATE", "l2_limit_for_tiling=1048576"]
+    assert set(engine["build"]["flags"]) - set(rtx(model(), [X])[1]["build"]["flags"]) == {*wanted}
+    precision = engine["build"]["precision"]
+    assert arithmetic_of("tensorrt_rtx", engine["build"]) == precision
+    assert arithmetic_of("tensorrt_rtx", {"precision": precision}) == f"{precision}+tf32"
+
+
+def test_a_builder_without_an_attribute_refuses() -> None:
+    library: Any = types.SimpleNamespace(
+        BuilderFlag=types.SimpleNamespace(__members__={}), __version__="8.6"
+    )
+    config, flags = types.SimpleNamespace(max_aux_streams=-1), list[str]()
+    job: dict[str, Any] = {"module": "tensorrt", "disable_tf32": True}
+    worker.set_config(library, config, {**job, "config": {"max_aux_streams": 3}}, flags)
+    assert (config.max_aux_streams, flags) == (3, ["no_tf32", "max_aux_streams=3"])
+    for more in ({"sparse_weights": True}, {"config": {"l2_limit_for_tiling": 1}}):
+        with pytest.raises(worker.Refused, match="this builder has no"):
+            worker.set_config(library, config, {**job, **more}, [])
 
 
 @needs_tensorrt_rtx

@@ -28,6 +28,12 @@ class TensorRTKeywords(TypedDict, total=False):
 
     optimization_level: int | None
     workspace_size: int
+    disable_tf32: bool
+    sparse_weights: bool
+    max_aux_streams: int | None
+    num_avg_timing_iters: int
+    tiling_optimization_level: Literal["none", "fast", "moderate", "full"]
+    l2_limit_for_tiling: int
     version_compatible: bool
     exclude_lean_runtime: bool
     strip_engine_weights: bool

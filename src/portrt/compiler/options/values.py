@@ -33,6 +33,13 @@ def integer(low: int, high: int | None = None, *, optional: bool = False) -> Par
     return parse
 
 
+def flag(name: str, value: Any) -> bool:
+    """Check True or False."""
+    if not isinstance(value, bool):
+        raise SettingsError(f"{name} is {value!r}", "True or False", "give one of them")
+    return value
+
+
 def positive(what: str, remedy: str) -> Parse:
     """Return a check for numbers above 0."""
 

@@ -111,6 +111,9 @@ def build_engine(
         "profiles": profiles,
         "optimization_level": own.optimization_level,
         "workspace_size": own.workspace_size,
+        "disable_tf32": own.disable_tf32,
+        "sparse_weights": own.sparse_weights,
+        "config": _config(own),
         "version_compatible": own.version_compatible,
         "hardware_compatible": own.hardware_compatible,
         "compute_capabilities": list(own.target_compute_capabilities),
@@ -138,6 +141,23 @@ def build_engine(
         build["warnings"] = result["warnings"]
     stripped = tuple(name for name in model.weights if name in result.get("stripped", ()))
     return BuiltEngine(built.data, result, build, stripped)
+
+
+def _config(options: TensorRTOptions) -> dict[str, Any]:
+    """Return attribute of the builder's configuration -> value, of what differs from its default.
+
+    A text is the name of a member of an enumeration.
+    """
+    found: dict[str, Any] = {}
+    if options.max_aux_streams is not None:
+        found["max_aux_streams"] = options.max_aux_streams
+    if options.num_avg_timing_iters != 1:
+        found["avg_timing_iterations"] = options.num_avg_timing_iters
+    if options.tiling_optimization_level != "none":
+        found["tiling_optimization_level"] = options.tiling_optimization_level.upper()
+    if options.l2_limit_for_tiling >= 0:
+        found["l2_limit_for_tiling"] = options.l2_limit_for_tiling
+    return found
 
 
 def _at_first_opset(

@@ -12,6 +12,8 @@ from typing import Any
 from portrt.compiler.options import values
 from portrt.compiler.options.fields import BackendOptions, documented, setting
 
+TILING_LEVELS = ("none", "fast", "moderate", "full")
+
 _VERSION_QUERY = (
     "import importlib.metadata as m;"
     "print(sorted('%s %s' % (d.metadata['Name'], d.version) for d in m.distributions()"
@@ -37,6 +39,41 @@ class TensorRTOptions(BackendOptions):
         unset="the builder's default",
         rebuilds=True,
         parse=values.integer(0),
+    )
+    disable_tf32: bool = setting(
+        False, help="Multiply float32 in float32, not in TF32.", rebuilds=True, parse=values.flag
+    )
+    sparse_weights: bool = setting(
+        False,
+        help="Allow kernels for weights of which 2 of 4 are 0.",
+        rebuilds=True,
+        parse=values.flag,
+    )
+    max_aux_streams: int | None = setting(
+        None,
+        help="Most CUDA streams that an engine runs on, besides the caller's.",
+        unset="the builder's choice",
+        rebuilds=True,
+        parse=values.integer(0, optional=True),
+    )
+    num_avg_timing_iters: int = setting(
+        1,
+        help="Runs of each kernel that the builder takes the average time of.",
+        rebuilds=True,
+        parse=values.integer(1),
+    )
+    tiling_optimization_level: str = setting(
+        "none",
+        help='Effort on tiling across layers: "none", "fast", "moderate" or "full".',
+        rebuilds=True,
+        parse=values.one_of(TILING_LEVELS),
+    )
+    l2_limit_for_tiling: int = setting(
+        -1,
+        help="L2 cache in bytes that tiling may use.",
+        unset="the builder's default",
+        rebuilds=True,
+        parse=values.integer(-1),
     )
     version_compatible: bool = setting(
         False, help="Build an engine that later versions of TensorRT can run.", rebuilds=True

@@ -6,8 +6,9 @@ the container, that has the TensorRT of the deployment target. Python 3.8 syntax
 The job: {"module": "tensorrt_rtx", "onnx": PATH, "engine": PATH, "result": PATH,
 "profiles": [{input: [min, opt, max]}], "optimization_level": int or null, "workspace_size": int,
 "version_compatible": bool, "hardware_compatible": bool, "compute_capabilities": ["8.9"]}, and
-optionally "plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress":
-PATH, "shape_inputs": names of inputs for which the profiles have values instead of shapes,
+optionally "disable_tf32": bool, "sparse_weights": bool, "config": {attribute: number or name},
+"plugins": [PATH], "exclude_lean_runtime": bool, "timing_cache": FOLDER, "progress": PATH,
+"shape_inputs": names of inputs for which the profiles have values instead of shapes,
 "strip_weights": names of initializers to leave out of the engine.
 Writes the engine, and a result {"version", "flags", "seconds", "layers", "os", "arch", "python",
 "warnings", "stripped": names of the weights that were left out}, with "driver" and "driver_cuda" if
@@ -203,6 +204,7 @@ def configure(trt, builder, job, flags):
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job["workspace_size"])
     if job["optimization_level"] is not None:
         config.builder_optimization_level = job["optimization_level"]
+    set_config(trt, config, job, flags)
     if job["version_compatible"]:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         flags.append("version_compatible")
@@ -234,6 +236,30 @@ def configure(trt, builder, job, flags):
                 raise Refused("the builder refuses compute capability %s" % capability)
         flags.append("compute_capabilities")
     return config
+
+
+def set_config(trt, config, job, flags):
+    """Set what the job names; a builder that lacks one of them refuses."""
+    known = trt.BuilderFlag.__members__
+    if job.get("disable_tf32") and "TF32" in known:  # one without it never uses TF32
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if job.get("disable_tf32"):
+        flags.append("no_tf32")
+    if job.get("sparse_weights"):
+        if "SPARSE_WEIGHTS" not in known:
+            raise Refused("this builder has no sparse kernels", [job["module"] + trt.__version__])
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+        flags.append("sparse_weights")
+    for name, value in sorted(job.get("config", {}).items()):
+        if not hasattr(config, name):
+            raise Refused(
+                "this builder has no %s" % name,
+                ["%s %s is too old for it" % (job["module"], trt.__version__)],
+            )
+        if isinstance(value, str):
+            value = type(getattr(config, name)).__members__[value]
+        setattr(config, name, value)
+        flags.append("%s=%s" % (name, job["config"][name]))
 
 
 def set_precisions(trt, network, config, flags):
