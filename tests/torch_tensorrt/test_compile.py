@@ -104,10 +104,18 @@ def test_torch_compile(model: nn.Module, call: Any) -> None:
         assert_close(call(model)(x), model(x))
 
 
+def test_torch_compile_gives_the_same_errors(model: nn.Module) -> None:
+    torch.compiler.reset()
+    with pytest.raises(SettingsError, match="no option 'foo'"):
+        torch_tensorrt.compile(model, "torch_compile", foo=1)
+    with pytest.raises(SettingsError, match="no option 'foo'"), torch.no_grad():
+        torch.compile(model, backend="tensorrt", options={"foo": 1})(torch.randn(3, 8))
+
+
 def test_torch_compile_gives_the_same_warnings(model: nn.Module) -> None:
     torch.compiler.reset()
-    with torch.no_grad(), pytest.warns(NoEffectWarning, match="sparse_weights=True"):
-        torch.compile(model, backend="torch_tensorrt", options={**ENGINE, "sparse_weights": True})(
+    with torch.no_grad(), pytest.warns(NoEffectWarning, match="truncate_double=True"):
+        torch.compile(model, backend="torch_tensorrt", options={**ENGINE, "truncate_double": True})(
             torch.randn(3, 8)
         )
 

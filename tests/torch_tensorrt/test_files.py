@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import portrt
 import portrt.torch_tensorrt as torch_tensorrt
-from portrt.errors import LoadError, SettingsError
+from portrt.errors import LoadError, SaveError, SettingsError
 from portrt.files import check
 
 X = torch.randn(2, 8)
@@ -75,6 +75,9 @@ def test_a_model_and_a_script_are_saved(model: nn.Module, tmp_path: Path) -> Non
     torch_tensorrt.save(model, path, inputs=X, dynamic_shapes=({0: torch.export.Dim("n", max=9)},))
     x = torch.randn(5, 8)
     assert_close(torch_tensorrt.load(path).module()(x), model(x))
+    graph = torch.export.export(model, (X,)).module()
+    torch_tensorrt.save(graph, path, arg_inputs=[X])
+    assert_close(torch_tensorrt.load(path).module()(X), model(X))
     script = torch.jit.trace(model, X)
     torch_tensorrt.save(script, path, output_format="torchscript", extra_files=TEXT)
     found = {"notes.txt": ""}
@@ -97,8 +100,20 @@ def test_what_cannot_be_had_is_an_error(compiled: Any, model: nn.Module, tmp_pat
                 call(compiled, path, output_format="executorch")
     with pytest.raises(SettingsError, match="output_format is 'onnx'"):
         torch_tensorrt.save(compiled, path, output_format="onnx")
-    with pytest.raises(SettingsError, match="was given to save"):
+    with pytest.raises(SettingsError, match="not compiled was given to save"):
         torch_tensorrt.save(model, path)
+    with pytest.raises(SettingsError, match="no argument 'retrase'"):
+        torch_tensorrt.save(compiled, path, retrase=True)
+    for target in ("", None, 3):
+        with pytest.raises(SettingsError, match="file_path is"):
+            torch_tensorrt.save(compiled, target)
+        with pytest.raises(SettingsError, match="file_path is"):
+            torch_tensorrt.load(target)
+    for extra in (None, TEXT):
+        with pytest.raises(SaveError, match="could not be written"):
+            torch_tensorrt.save(compiled, tmp_path / "none" / "a.ep", extra_files=extra)
+    with pytest.raises(LoadError, match="there is no file"):
+        torch_tensorrt.load(path, extra_files={"a": ""})
     assert not path.exists()
     path.write_bytes(b"nothing")
     with pytest.raises(LoadError):
@@ -128,6 +143,13 @@ def test_a_file_for_windows(model: nn.Module, tmp_path: Path) -> None:
         loaded = torch_tensorrt.load_cross_compiled_exported_program(str(file))
         with pytest.warns(UserWarning, match="no stored engine"):  # here the source runs
             assert_close(loaded.module()(X), model(X))
+
+
+def test_a_file_for_windows_needs_tensorrt_rtx(model: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "windows.ep"
+    with pytest.raises(SettingsError, match="'tensorrt_rtx' among them"):
+        torch_tensorrt.cross_compile_for_windows(model, str(path), [X], engines="onnxruntime")
+    assert not path.exists()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 import portrt.torch_tensorrt as torch_tensorrt
 from portrt.compiler.options.settings import Settings
 from portrt.errors import BuildError, PartitionError, SettingsError
+from portrt.runtime.calls import engine_calls
 from portrt.torch_tensorrt.options import translated
 from portrt.torch_tensorrt.parameters import NO_EFFECT, OLDER, PARAMETERS, REFUSED, WORKS
 
@@ -178,7 +179,7 @@ def test_another_capability_is_refused(value: Any) -> None:
         ({"enabled_precisions": None}, {}),
         ({"precision": "bf16"}, {"precision": "bf16"}),  # portrt's own
         ({"torch_executed_ops": {}, "torch_executed_modules": []}, {}),
-        ({"min_block_size": float("inf")}, {"torch_executed_modules": ["*"]}),
+        ({"min_block_size": float("inf")}, {"min_block_size": float("inf")}),
         ({"dryrun": Path("a")}, {"dryrun": True, "report": Path("a")}),
     ],
 )
@@ -205,7 +206,6 @@ def test_what_stays_in_pytorch() -> None:
     for given, left in (
         ({"torch_executed_ops": {"torch.ops.aten.relu.default"}}, {RELU}),
         ({"torch_executed_modules": [nn.Linear]}, {"aten.linear.default"}),
-        ({"min_block_size": float("inf")}, {"aten.linear.default", RELU}),
     ):
         found: list[Any] = []
         made = torch_tensorrt.compile(model, report=found.append, **{**common, **given})
@@ -215,6 +215,27 @@ def test_what_stays_in_pytorch() -> None:
         torch_tensorrt.compile(
             model, torch_executed_ops=[aten.relu], require_full_compilation=True, **common
         )
+
+
+def test_an_infinite_block_size_keeps_everything_in_pytorch() -> None:
+    class Plain(nn.Module):  # without submodules and weights
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x) * 2 + 1
+
+    x = torch.randn(2, 8)
+    given: dict[str, Any] = {"min_block_size": float("inf"), "torch_executed_modules": ["0"]}
+    for model in (Plain().eval(), Mlp().eval()):
+        made = torch_tensorrt.compile(model, inputs=x, **given)
+        assert_close(made(x), model(x))
+        program = torch_tensorrt.dynamo.compile(model, x, output_format="exported_program", **given)
+        assert not any(engine_calls(program))
+        torch.compiler.reset()
+        for call in (
+            torch_tensorrt.compile(model, "torch_compile", **given),
+            torch.compile(model, backend="torch_tensorrt", options=given),
+        ):
+            with torch.no_grad():
+                assert torch.equal(call(x), model(x))
 
 
 def test_a_path_for_dryrun_gets_the_report(

@@ -79,6 +79,8 @@ def test_bindings_have_the_names(program: Any, given: Any, inputs: Any, outputs:
         ({"arg_input_binding_names": ("x",)}, "3 different names"),
         ({"output_binding_names": ("a", "a")}, "2 different names"),
         ({"output_binding_names": ("a", 3)}, "2 different names"),
+        ({"output_binding_names": ("a", "in")}, "no keywords of Python"),
+        ({"output_binding_names": ("a", "b/c:0")}, "are identifiers"),
         ({"output_binding_names": ("input", "b")}, "names that no input or weight has"),
     ],
 )
@@ -106,6 +108,18 @@ def test_an_engine_of_tensorrt(program: Any) -> None:
     assert isinstance(made, bytes)
     assert b"LOGITS" in made
     assert len(convert(program, (torch_tensorrt.Input((3, 8)), {"k": torch.ones(3, 8)}))) > 1000
+
+
+def test_options_that_say_how_the_result_is_given(
+    program: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[torch.fx.GraphModule] = []
+    given: dict[str, Any] = {"engines": "onnxruntime", "output_format": "module"}
+    made = convert(program, passes=seen.append, output_binding_names=("p", "q"), **given)
+    assert names(made)[1] == ["p", "q"]
+    assert len(seen) == 1
+    assert convert(program, dryrun=True, **given) == b""
+    assert "Nothing was built" in capsys.readouterr().out
 
 
 def test_names_are_no_hit_of_the_cache(program: Any, tmp_path: Any) -> None:

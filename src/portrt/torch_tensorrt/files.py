@@ -15,12 +15,14 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from portrt.arguments import one_of
+from portrt.compiler.capture import capture
 from portrt.compiler.package.save import program_of
 from portrt.compiler.package.save import save as save_program
-from portrt.errors import SettingsError
+from portrt.errors import SaveError, SettingsError
 from portrt.format.atomic import replacing
 from portrt.format.temp_file import temporary_folder
 from portrt.runtime.load import load as load_program
+from portrt.runtime.module import PROGRAM
 from portrt.torch_internals.inductor import compile_to_package, load_package
 from portrt.torch_tensorrt.inputs import in_a_list
 from portrt.torch_tensorrt.options import warn
@@ -66,6 +68,7 @@ def save(
         SaveError: The file cannot be written.
     """
     one_of("output_format", output_format, FORMATS)
+    _check_options(kwargs)
     if output_format == "executorch":
         raise _no_executorch()
     args = in_a_list(inputs if arg_inputs is None else arg_inputs)
@@ -135,11 +138,15 @@ def load_cross_compiled_exported_program(file_path: str = "") -> ExportedProgram
 
 def _program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> ExportedProgram:
     """Return the program of a compiled module, or that of a model on its inputs."""
-    plain = isinstance(module, torch.nn.Module) and not isinstance(module, torch.fx.GraphModule)
-    if plain and (args is not None or kwargs is not None):
-        from portrt.compiler.capture import capture
-
+    is_model = isinstance(module, torch.nn.Module) and PROGRAM not in getattr(module, "meta", {})
+    if is_model and (args is not None or kwargs is not None):
         return capture(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    if is_model:
+        raise SettingsError(
+            f"a {type(module).__qualname__} that is not compiled was given to save",
+            "what compile returned, or example inputs of the model",
+            "compile it, or give inputs=[...]",
+        )
     program = program_of(module)
     if dynamic_shapes and pytree.tree_leaves(dynamic_shapes) and not program.range_constraints:
         warn(
@@ -152,16 +159,23 @@ def _program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Export
 @contextmanager
 def _written(target: Any, *, staged: bool) -> Iterator[Path]:
     """Give a path to write to: the target, or a file that is copied there if it is complete."""
-    is_path = isinstance(target, (str, os.PathLike))
+    is_path = _is_path("file_path", target, "write")
     if is_path and not staged:
         yield Path(target)
         return
     with temporary_folder("portrt-save-") as folder:
         path = folder / "model.pt2"
         yield path
-        opened = replacing(Path(target)) if is_path else nullcontext(target)
-        with path.open("rb") as file, opened as written:
-            shutil.copyfileobj(file, written)
+        try:
+            opened = replacing(Path(target)) if is_path else nullcontext(target)
+            with path.open("rb") as file, opened as written:
+                shutil.copyfileobj(file, written)
+        except OSError as err:
+            raise SaveError(
+                f"{target!r} could not be written: {err}",
+                "an existing, writable folder, or an open file object",
+                "correct the path or free disk space; an existing file is unchanged",
+            ) from err
 
 
 @contextmanager
@@ -170,7 +184,7 @@ def _read(source: Any) -> Iterator[Path]:
 
     A program stays mapped after the file has no name any more.
     """
-    if isinstance(source, (str, os.PathLike)):
+    if _is_path("file_path", source, "read"):
         yield Path(source)
         return
     with temporary_folder("portrt-load-") as folder:
@@ -178,6 +192,31 @@ def _read(source: Any) -> Iterator[Path]:
         with path.open("wb") as file:
             shutil.copyfileobj(source, file)
         yield path
+
+
+def _is_path(name: str, value: Any, method: str) -> bool:
+    """Return whether a target is a path and not a file object.
+
+    Raises:
+        SettingsError: It is neither.
+    """
+    if isinstance(value, (str, os.PathLike)) and os.fspath(value):
+        return True
+    if isinstance(value, (str, os.PathLike)) or not hasattr(value, method):
+        raise SettingsError(
+            f"{name} is {value!r}", f"a path, or a file object with {method}()", "give one of them"
+        )
+    return False
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    unknown = [name for name in given if name != "inductor_configs"]
+    if unknown:
+        raise SettingsError(
+            f"save() has no argument {unknown[0]!r}",
+            "those of its signature, and inductor_configs",
+            "leave it out",
+        )
 
 
 def _format_of(path: Path) -> str:

@@ -11,12 +11,21 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from portrt.compiler.capture import capture
 from portrt.compiler.compile import compile as compile_program
 from portrt.compiler.package.save import save as save_program
 from portrt.compiler.torch_compile import portrt_backend
 from portrt.errors import SettingsError
+from portrt.runtime.module import module_of
+from portrt.torch_internals.dynamo import as_dynamo_error
 from portrt.torch_tensorrt.inputs import in_a_list, placed
-from portrt.torch_tensorrt.options import device_for, translated, warn, without_arguments
+from portrt.torch_tensorrt.options import (
+    device_for,
+    keeps_all_in_pytorch,
+    translated,
+    warn,
+    without_arguments,
+)
 from portrt.torch_tensorrt.parameters import PARAMETERS
 
 logger = logging.getLogger(__name__)
@@ -81,7 +90,17 @@ def compile_exported(
     given = {name: in_a_list(value) for name, value in given.items() if value is not None}
     given |= {} if kwarg_inputs is None else {"kwarg_inputs": kwarg_inputs}
     device = device_of(module, chosen.pop("device", None))
-    return compile_program(module, **placed(given, device), **translated(chosen))
+    given, taken = placed(given, device), translated(chosen)
+    if not keeps_all_in_pytorch(taken):
+        return compile_program(module, **given, **taken)
+    program = capture(
+        module,
+        given.get("inputs", given.get("arg_inputs")),
+        given.get("kwarg_inputs"),
+        dynamic_shapes=taken.get("dynamic_shapes"),
+        strict=taken.get("strict", False),
+    )
+    return program if taken.get("output_format") == "exported_program" else module_of(program)
 
 
 def device_of(module: Any, wanted: Any) -> torch.device:
@@ -153,8 +172,18 @@ def torch_compile(module: Any, **kwargs: Any) -> Any:
         SettingsError: As `compile`.
     """
     own = {name: kwargs.pop(name) for name in ("dynamic", "fullgraph") if name in kwargs}
-    options = {**kwargs.pop("options", {}), **kwargs}
-    return torch.compile(module, backend=backend, options=options, **own)
+    taken = _backend_options({**(kwargs.pop("options", None) or {}), **kwargs})
+    if keeps_all_in_pytorch(taken):
+        return torch.compile(module, backend="eager", **own)
+    return torch.compile(module, backend=portrt_backend, options=taken, **own)
+
+
+def _backend_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {name: value for name, value in options.items() if name != "device"}
+    taken = without_arguments(translated(chosen))
+    if not taken.get("dryrun", True):
+        del taken["dryrun"]
+    return taken
 
 
 def backend(
@@ -165,10 +194,12 @@ def backend(
     mode: str | None = None,
 ) -> Callable[..., Any]:
     """Compile a graph of Dynamo: the backend "torch_tensorrt" of `torch.compile`."""
-    chosen = {name: value for name, value in (options or {}).items() if name != "device"}
-    taken = without_arguments(translated(chosen))
-    if not taken.get("dryrun", True):
-        del taken["dryrun"]
+    try:
+        taken = _backend_options(options or {})
+    except SettingsError as err:
+        raise as_dynamo_error(err) from err
+    if keeps_all_in_pytorch(taken):
+        return gm.forward
     return portrt_backend(gm, example_inputs, options=taken, mode=mode)
 
 
@@ -206,5 +237,11 @@ def program_for_windows(
 ) -> Any:
     """Compile with a TensorRT-RTX engine, which is an error where it cannot be built."""
     chosen = {"engines": "tensorrt_rtx", "require_engines": True, **options}
+    if "tensorrt_rtx" not in str(chosen["engines"]):
+        raise SettingsError(
+            f"engines is {chosen['engines']!r} for Windows",
+            "'tensorrt_rtx' among them: no other engine that is built here runs there",
+            "name it, or leave engines out",
+        )
     logger.info("no engine of portrt was ever run on Windows; NVIDIA documents that they run there")
     return compile_exported(module, inputs, arg_inputs, kwarg_inputs, chosen)

@@ -66,6 +66,11 @@ def without_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _ARGUMENTS}
 
 
+def keeps_all_in_pytorch(options: Mapping[str, Any]) -> bool:
+    """Return whether translated options request that nothing is compiled."""
+    return options.get("min_block_size") == math.inf
+
+
 def device_for(value: Any) -> Any:
     """Return the device that `device=` names; None without one, or where torch has no CUDA."""
     if value is None:
@@ -127,7 +132,7 @@ def _require_standard(value: Any) -> None:
 
 def _block_size(value: Any) -> dict[str, Any]:
     if isinstance(value, float) and math.isinf(value):
-        return {"torch_executed_modules": ["*"]}
+        return {"min_block_size": value}
     return {"min_block_size": 1 if value == 0 and value is not False else value}
 
 

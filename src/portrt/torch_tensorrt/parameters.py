@@ -94,7 +94,7 @@ _PARAMETERS = (
     Parameter("require_full_compilation", False, WORKS, "`require_full_compilation`"),
     Parameter(
         *("min_block_size", 5, WORKS),
-        "`min_block_size`; 0 is 1, and infinity keeps the model in PyTorch",
+        "`min_block_size`; 0 is 1, and infinity keeps the whole model in PyTorch",
     ),
     Parameter("torch_executed_ops", frozenset(), WORKS, "`torch_executed_ops`"),
     Parameter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from portrt.compiler.backends.registry import builder
 from portrt.compiler.capture import capture
 from portrt.compiler.compile import compile as compile_program
+from portrt.compiler.options.values import functions
 from portrt.compiler.package.save import save as save_program
 from portrt.errors import BackendUnavailableError, PartitionError, SettingsError
 from portrt.files.extract_part import extract
@@ -90,7 +92,7 @@ def convert_exported_program_to_serialized_trt_engine(
         **kwargs: Options as those of `compile`.
 
     Returns:
-        What `trt.Runtime.deserialize_cuda_engine` takes.
+        What `trt.Runtime.deserialize_cuda_engine` takes; with `dryrun` nothing.
 
     Raises:
         PartitionError: Some of the model stays in PyTorch, or it has no operators.
@@ -114,8 +116,9 @@ def convert_exported_program_to_serialized_trt_engine(
     outputs = _names(output_binding_names, len(captured.graph_signature.user_outputs))
     _check_apart(program, outputs)
     options = {**translated(kwargs), "require_full_compilation": True, "min_block_size": 1}
+    options.pop("output_format", None)
     if outputs:
-        options["passes"] = [*options.get("passes", ()), _Outputs(outputs)]
+        options["passes"] = [*functions("passes", options.get("passes", ())), _Outputs(outputs)]
     compiled = compile_program(
         program,
         inputs=args,
@@ -125,6 +128,8 @@ def convert_exported_program_to_serialized_trt_engine(
         **profiles,
         **options,
     )
+    if options.get("dryrun"):
+        return b""
     _check_outputs(compiled, outputs)
     with temporary_folder("portrt-engine-") as folder:
         save_program(compiled, folder / "model.pt2", progress=False)
@@ -151,11 +156,12 @@ def _names(tree: Any, count: int) -> list[str]:
     found = [name for name in pytree.tree_leaves(tree) if name is not None]
     if not found:
         return []
-    wrong = [name for name in found if not isinstance(name, str) or not name]
+    wrong = [name for name in found if not isinstance(name, str) or not _is_name(name)]
     if wrong or len(found) != count or len(set(found)) != count:
         raise SettingsError(
             f"{found} are names of bindings",
-            f"{count} different names, one for each tensor in the order of the signature",
+            f"{count} different names, one for each tensor in the order of the signature, that are "
+            "identifiers and no keywords of Python",
             "name all of them, or none",
         )
     return found
@@ -169,6 +175,11 @@ def _check_apart(program: ExportedProgram, outputs: Sequence[str]) -> None:
             "names that no input or weight has",
             "choose other names for the outputs, or name the inputs, too",
         )
+
+
+def _is_name(name: str) -> bool:
+    """Return whether the graph of a program can have a name."""
+    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 class _Outputs:
