@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from models import lambda_module
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -130,6 +132,50 @@ def test_others_give_what_eager_gives() -> None:
         torch.testing.assert_close(
             module(q, k), Others()(q, k), equal_nan=True, rtol=1e-4, atol=1e-5
         )
+
+
+# Each in a program of its own: what one operator cannot do without elements, the block does not do.
+ALONE: dict[str, Callable[[Tensor], Tensor]] = {
+    "prefixes of one tensor": (
+        lambda x: x.cumprod(1) + x.cumprod(2) + x.logcumsumexp(1) + x.logcumsumexp(2)
+    ),
+    "instance_norm of no images": F.instance_norm,
+    **{
+        f"{mode} padding": lambda x, mode=mode: F.pad(x, [1, 1], mode=mode)
+        for mode in ("circular", "reflect", "replicate")
+    },
+    **{
+        loss.__name__: lambda x, loss=loss: loss(x, x.cos())
+        for loss in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.soft_margin_loss)
+    },
+    "cross_entropy": lambda x: F.cross_entropy(x, x[:, 0].long()),
+    "binary_cross_entropy": lambda x: F.binary_cross_entropy(x, x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:block_0 runs in PyTorch")
+@pytest.mark.parametrize("name", ALONE)
+def test_alone(name: str) -> None:
+    function = ALONE[name]
+    program = compiled(lambda_module(function)(), [torch.rand(2, 3, 4)], ({0: B},))
+
+    for size in (0, 2, 5):
+        x = torch.rand(size, 3, 4)
+        torch.testing.assert_close(program.module()(x), function(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_prefixes_of_as_many_rows_as_a_mask_has(axis: int) -> None:
+    program = portrt.compile(
+        lambda_module(lambda x, mask: x[mask].cumprod(axis) * 2)(),
+        inputs=[torch.rand(3, 2), torch.tensor([True, False, True])],
+        engines="onnxruntime",
+        min_block_size=1,
+        output_format="exported_program",
+    )
+    x = torch.rand(3, 2)
+    for mask in (torch.zeros(3).bool(), torch.ones(3).bool()):
+        torch.testing.assert_close(program.module()(x, mask), x[mask].cumprod(axis) * 2)
 
 
 @pytest.mark.filterwarnings("ignore:block_0 runs in PyTorch")

@@ -66,3 +66,18 @@ def test_weights_are_widened_only_where_they_are_multiplied() -> None:
     assert len(products) == 2
     assert {made_by[node.input[1]] for node in products} == {"Cast"}
     assert not any(node.op_type == "Transpose" for node in graph.node)
+
+
+def test_numbers_that_fill_a_tensor_are_widened_too() -> None:
+    """The scales that ONNX's GroupNormalization wants are made, where a size is dynamic."""
+    norm = nn.GroupNorm(3, 3, affine=False).eval()
+    program = portrt.compile(
+        norm,
+        inputs=[torch.rand(2, 3, 4).bfloat16()],
+        dynamic_shapes=({0: torch.export.Dim("n", min=1, max=8)},),
+        engines="onnxruntime",
+        require_full_compilation=True,
+        output_format="exported_program",
+    )
+    x = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    torch.testing.assert_close(program.module()(x), norm(x))

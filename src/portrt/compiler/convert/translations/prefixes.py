@@ -18,6 +18,9 @@ from portrt import torch_internals
 aten = torch.ops.aten
 Body = Callable[[ir.Value, ir.Value], list[ir.Node]]
 
+# Scans of a value so far: constants of their bodies move to the graph around, where names differ.
+_COUNT = "portrt_prefixes"
+
 
 def cumprod(self: Any, dim: int, dtype: int = -1) -> Any:  # noqa: ARG001  (decomposed to a cast)
     """Translate `aten::cumprod` of a tensor that has a dimension."""
@@ -56,16 +59,19 @@ def _prefixes(x: Any, dim: int, first: float, body: Body) -> Any:
     axis = dim % len(x.shape)
     row = ir.Shape([size for position, size in enumerate(x.shape) if position != axis])
     start = op.ConstantOfShape(_shape_without(x, axis), value=ir.tensor([first], dtype=x.dtype))
+    count = x.meta.get(_COUNT, 0)
+    x.meta[_COUNT] = count + 1
+    own = f"{x.name}_{count}" if count else x.name
     state, item = (
-        ir.Value(name=f"{x.name}_{name}", shape=row, type=ir.TensorType(x.dtype))
+        ir.Value(name=f"{own}_{name}", shape=row, type=ir.TensorType(x.dtype))
         for name in ("state", "item")
     )
     nodes = body(state, item)
     nodes.append(ir.Node("", "Identity", [nodes[-1].outputs[0]]))
     outputs = [node.outputs[0] for node in nodes[-2:]]
     for index, node in enumerate(nodes):
-        node.outputs[0].name = f"{x.name}_prefix_{index}"
-    graph = ir.Graph([state, item], outputs, nodes=nodes, name=f"{x.name}_prefixes")
+        node.outputs[0].name = f"{own}_prefix_{index}"
+    graph = ir.Graph([state, item], outputs, nodes=nodes, name=f"{own}_prefixes")
     _, found = torch_internals.onnx_call(
         "Scan",
         [start, x],

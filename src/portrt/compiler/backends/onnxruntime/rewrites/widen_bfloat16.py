@@ -63,6 +63,7 @@ def _widen(node: ir.Node, dtype: ir.DataType) -> None:
     for index, output in enumerate(list(node.outputs)):
         if output.dtype != dtype:
             continue
+        _widen_value(node)
         name = output.name or f"{_name(node, index)}_out"
         cast = _cast(dtype, output, name)
         rounded = cast.outputs[0]
@@ -72,6 +73,14 @@ def _widen(node: ir.Node, dtype: ir.DataType) -> None:
         output.dtype = ir.DataType.FLOAT
         output.name, rounded.name = f"{name}_float32", name
         graph.insert_after(node, cast)
+
+
+def _widen_value(node: ir.Node) -> None:
+    """Give Constant and ConstantOfShape their number in float32."""
+    value = node.attributes.get("value")
+    if value is not None and value.type == ir.AttributeType.TENSOR:
+        wide = ir.tensor(value.as_tensor().numpy().astype("float32"))
+        node.attributes["value"] = ir.AttrTensor("value", wide)
 
 
 def _name(node: ir.Node, index: int) -> str:
