@@ -22,6 +22,7 @@ from portrt.compiler.options.backend_options import built_in_owners
 from portrt.compiler.options.fields import docstring_section, options_of
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.options.torch_tensorrt import runtime_of
+from portrt.compiler.package.save import compiled_program
 from portrt.compiler.partition import partition
 from portrt.compiler.parts.cut import translated_by
 from portrt.compiler.parts.engines import planned_shares, supported_by
@@ -132,6 +133,13 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
     settings = Settings.from_options({"output_format": output_format, **options})
     runtime = runtime_of(options)
     _check_ir(ir)
+    ready = compiled_program(module)
+    if ready is not None:
+        logger.warning(
+            "the model is a compiled program and is returned as it is: give the model itself for "
+            "other options, or a file to portrt.files.add_engine for one more engine"
+        )
+        return ready if settings.output_format == "exported_program" else module_of(ready)
     if inputs is not None and arg_inputs is not None:
         raise SettingsError(
             "both inputs and arg_inputs were given", "one of them", "leave one of them out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import io
 import logging
 import os
 import time
@@ -30,6 +31,8 @@ from portrt.targets.trust import HOST_CODE, PICKLE
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+    from portrt.format.file_objects import PathOrFile
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ forks.in_child(_resume_in_child)
 
 @overload
 def load(
-    path: str | os.PathLike[str],
+    path: PathOrFile,
     *,
     output_format: Literal["exported_program"] = ...,
     fallback: str | None = ...,
@@ -85,7 +88,7 @@ def load(
 
 @overload
 def load(
-    path: str | os.PathLike[str],
+    path: PathOrFile,
     *,
     output_format: Literal["module"],
     fallback: str | None = ...,
@@ -102,7 +105,7 @@ def load(
 
 @_paused_collector()
 def load(
-    path: str | os.PathLike[str],
+    path: PathOrFile,
     *,
     output_format: str = "exported_program",
     fallback: str | None = None,
@@ -123,7 +126,8 @@ def load(
     is checked before its first use, or now with `verify`.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or a binary file object such as `io.BytesIO`, which is copied to a
+            temporary file.
         output_format: "exported_program", or "module" for a callable as `compile` returns it: its
             errors name the wrong input, and a program of one engine bypasses torch's dispatcher.
         fallback: "eager"; "inductor", which compiles the source at the first call if no stored
@@ -165,7 +169,7 @@ def load(
     names = as_names(engines, "engines")
     policy = Policy(fallback, names, rebuild, None, cuda_graphs, check, background=background)
     trusted = Policy(trust=as_names(trust, "trust")).trust or ()
-    archive = Archive(os.fspath(path))
+    archive = _archive_of(path)
     if MODEL not in archive.records:
         raise LoadError(
             f"{str(path)!r} has no program named 'model'",
@@ -180,7 +184,8 @@ def load(
     pickled = PICKLE in (permitted or ())
     check_program(archive, model, pickled=pickled)
     register()
-    archive.memory = map_file(str(archive.path))
+    if archive.memory is None:
+        archive.memory = map_file(str(archive.path))
     loaded: ExportedProgram | torch.nn.Module | None = None
     if output_format == "module":
         loaded = _unread(archive, model, policy, pickled)
@@ -194,6 +199,23 @@ def load(
     seconds = time.perf_counter() - started
     logger.info("loaded %d blocks from %s in %.2f s", len(calls), path, seconds)
     return loaded
+
+
+def load_bytes(data: bytes) -> torch.nn.Module:
+    """Return the module of a file with these bytes, as `load` does."""
+    return load(io.BytesIO(data), output_format="module")
+
+
+def _archive_of(path: PathOrFile) -> Archive:
+    """Return the archive of a file; that of a file object is mapped from a copy without a name."""
+    if isinstance(path, (str, os.PathLike)):
+        return Archive(os.fspath(path))
+    from portrt.format.file_objects import to_read
+
+    with to_read(path) as copied:
+        archive = Archive(copied)
+        archive.memory = map_file(str(copied))
+    return archive
 
 
 def _program(

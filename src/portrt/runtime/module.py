@@ -32,7 +32,7 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     Raises:
         PackageError: The program's structures of arguments and results do not fit its graph.
     """
-    from portrt.runtime.module_modes import add_modes  # not where no module is made
+    from portrt.runtime.module_methods import add_methods  # not where no module is made
 
     check_output_structure(program)
     _check_argument_names(program)
@@ -50,7 +50,7 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     guards = torch_internals.guards_of(module)
     if guards is not None:
         torch_internals.set_guards(module, InputGuards(program, guards))
-    add_modes(module)
+    add_methods(module, program)
     module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
     call_directly(module, program)
     return module

@@ -160,6 +160,9 @@ BUILT_IN = {row.name: row for row in _ROWS}
 # by name and works without it if it is not installed.
 REBUILDER = "portrt.compiler.parts.rebuild"
 
+# The module that writes programs, with which modules are pickled; found in the same way.
+WRITER = "portrt.compiler.package.save"
+
 
 def known() -> Sequence[BackendInfo]:
     """Return all backends in the default order of preference: portrt's own, then others by name."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from portrt.arguments import one_of
 from portrt.compiler.capture import capture
 from portrt.compiler.package.save import program_of
 from portrt.compiler.package.save import save as save_program
-from portrt.errors import SaveError, SettingsError
+from portrt.errors import SettingsError
 from portrt.format.atomic import replacing
-from portrt.format.temp_file import temporary_folder
+from portrt.format.file_objects import not_written, to_read, to_write
 from portrt.runtime.load import load as load_program
 from portrt.runtime.module import PROGRAM
 from portrt.torch_internals.inductor import compile_to_package, load_package
@@ -159,38 +158,26 @@ def _program(module: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Export
 @contextmanager
 def _written(target: Any, *, staged: bool) -> Iterator[Path]:
     """Give a path to write to: the target, or a file that is copied there if it is complete."""
-    is_path = _is_path("file_path", target, "write")
-    if is_path and not staged:
+    if not _is_path("file_path", target, "write"):
+        with to_write(target) as path:
+            yield path
+    elif not staged:
         yield Path(target)
-        return
-    with temporary_folder("portrt-save-") as folder:
-        path = folder / "model.pt2"
-        yield path
+    else:
         try:
-            opened = replacing(Path(target)) if is_path else nullcontext(target)
-            with path.open("rb") as file, opened as written:
-                shutil.copyfileobj(file, written)
+            with replacing(Path(target)) as file, to_write(file) as path:
+                yield path
         except OSError as err:
-            raise SaveError(
-                f"{target!r} could not be written: {err}",
-                "an existing, writable folder, or an open file object",
-                "correct the path or free disk space; an existing file is unchanged",
-            ) from err
+            raise not_written(target, err) from err
 
 
 @contextmanager
 def _read(source: Any) -> Iterator[Path]:
-    """Give a path to read from: the source, or a file with the content of a file object.
-
-    A program stays mapped after the file has no name any more.
-    """
+    """Give a path to read from: the source, or a file with the content of a file object."""
     if _is_path("file_path", source, "read"):
         yield Path(source)
         return
-    with temporary_folder("portrt-load-") as folder:
-        path = folder / "model.pt2"
-        with path.open("wb") as file:
-            shutil.copyfileobj(source, file)
+    with to_read(source) as path:
         yield path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
@@ -16,7 +17,10 @@ from portrt.compiler.package.exported_program import exported_program_writer
 from portrt.compiler.package.torchscript import torchscript_writer
 from portrt.errors import PortrtError, SaveError, SettingsError
 from portrt.format.atomic import Write, replacing
+from portrt.format.file_objects import PathOrFile, to_write
 from portrt.progress import progress_bar
+from portrt.runtime.calls import manifests_of
+from portrt.runtime.load import load_bytes
 from portrt.runtime.module import PROGRAM
 
 logger = logging.getLogger(__name__)
@@ -30,7 +34,7 @@ _WRITERS: Mapping[str, Callable[[ExportedProgram], Write]] = {
 
 def save(
     program: ExportedProgram | torch.nn.Module,
-    path: str | os.PathLike[str],
+    path: PathOrFile,
     *,
     output_format: str = "exported_program",
     progress: bool | None = None,
@@ -39,7 +43,8 @@ def save(
 
     Args:
         program: A compiled program, or the module that `compile` returned.
-        path: Path of the file, by convention *.pt2 (or *.ts for TorchScript).
+        path: Path of the file, by convention *.pt2 (or *.ts for TorchScript); or a binary file
+            object such as `io.BytesIO`, to which nothing is written where saving fails.
         output_format: "exported_program" for the format of `torch.export.save`; "torchscript" for
             `torch.jit.load`: the script takes positional tensors, followed by keyword arguments in
             the order of the exported signature.
@@ -51,12 +56,33 @@ def save(
         SaveError: The file cannot be written, with its cause chained; or torch could not read it,
             because the model returns a string.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        with to_write(path) as file:
+            save(program, file, output_format=output_format, progress=progress)
+        return
     exported = program_of(program)
     one_of("output_format", output_format, tuple(_WRITERS))
     started = time.perf_counter()
     _write(path, _WRITERS[output_format](exported), exported, progress)
     size = os.path.getsize(path)
     logger.info("saved %d bytes to %s in %.2f s", size, path, time.perf_counter() - started)
+
+
+def pickled(module: torch.nn.Module) -> tuple[Callable[[bytes], torch.nn.Module], tuple[bytes]]:
+    """Return what `pickle` calls to make a compiled module again, and with what: a file's bytes."""
+    file = io.BytesIO()
+    save(module, file, progress=False)
+    return load_bytes, (file.getvalue(),)
+
+
+def compiled_program(model: object) -> ExportedProgram | None:
+    """Return the program of a compiled module or program; None for any other model."""
+    if isinstance(model, torch.fx.GraphModule):
+        model = model.meta.get(PROGRAM)
+    if not isinstance(model, ExportedProgram):
+        return None
+    own = any(name.startswith("portrt_") for name in model.constants)
+    return model if own and manifests_of(model) else None
 
 
 def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
