@@ -18,7 +18,7 @@ from torch._dynamo.testing import CompileCounter
 
 import portrt
 from portrt.compiler.torch_compile import backend, portrt_backend
-from portrt.errors import BackendUnavailableError, SettingsError
+from portrt.errors import BackendUnavailableError, CaptureError, InputError, SettingsError
 
 Graphs = list[Any]
 
@@ -106,6 +106,59 @@ def test_one_function_with_weights_of_several_layers(immutable: bool) -> None:
     with torch.no_grad():
         for layer in (*layers, *layers):
             assert_equal(call(layer, randn(3, 4)), layer(randn(3, 4)) * 2)
+
+
+def test_weights_that_cannot_be_compiled_are_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    layers = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval() for _ in range(4)]
+    call = compiled(lambda layer, x: layer(x) * 2, options={"immutable_weights": True})
+    fails = [False, True, False, False]
+    original = backend.compile_program
+
+    def sometimes(*args: Any, **kwargs: Any) -> Any:
+        if fails.pop(0):
+            raise CaptureError("it failed", "another model", "nothing")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(backend, "compile_program", sometimes)
+    with torch.no_grad():
+        for layer in (*layers, *layers):
+            assert_equal(call(layer, randn(3, 4)), layer(randn(3, 4)) * 2)
+    assert fails == []
+
+
+def test_few_sets_of_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were called last."""
+    torch.manual_seed(1)
+    layers = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval() for _ in range(3)]
+    call = compiled(lambda layer, x: layer(x) * 2, options={"immutable_weights": True})
+    built: list[int] = []
+    original = backend.compile_program
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        built[-1] += 1
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(backend, "_MOST_VARIANTS", 2)
+    monkeypatch.setattr(backend, "compile_program", counted)
+    with torch.no_grad():
+        for index in (0, 1, 0, 2, 0, 1):
+            built.append(0)
+            assert_equal(call(layers[index], randn(3, 4)), layers[index](randn(3, 4)) * 2)
+    assert built == [1, 1, 0, 1, 0, 1]
+
+
+def test_calls_that_the_program_refuses_are_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise InputError("it is another input", "inputs of the range", "give others")
+
+    monkeypatch.setattr("portrt.compiler.torch_compile.call._Run.__call__", refuse)
+    call = compiled(lambda x: x.relu() + 1)
+    for _ in range(3):
+        assert_equal(call(randn(3, 4)), randn(3, 4).relu() + 1)
+    assert caplog.text.count("runs in PyTorch: it is another input") == 1
 
 
 def writes(x: torch.Tensor, y: torch.Tensor) -> Any:

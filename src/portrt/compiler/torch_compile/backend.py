@@ -42,6 +42,9 @@ _NOT_HERE = {
 # Options that make a graph without engines an error.
 _STRICT = ("require_engines", "require_full_compilation")
 
+# Sets of weights of one graph that are kept with `immutable_weights`, each with its engines.
+_MOST_VARIANTS = 64
+
 _logged_once: set[str] = set()
 
 
@@ -131,6 +134,7 @@ class _Variants:
         self._eager: Callable[..., Any] = gm.forward
         self._settings = settings
         self._options = {"immutable_weights": False, **options}
+        # Weights by their positions, and the function; the last called first.
         self._known: list[tuple[dict[int, Any], Callable[..., Any]]] = []
 
     def first(self, arguments: Sequence[Any]) -> Callable[..., Any]:
@@ -142,11 +146,15 @@ class _Variants:
         return self._call
 
     def _call(self, *args: Any) -> Any:
-        for weights, call in self._known:
+        for index, (weights, call) in enumerate(self._known):
             if all(args[position] is tensor for position, tensor in weights.items()):
+                if index:
+                    self._known.insert(0, self._known.pop(index))
                 return call(*args)
-        weights, call = self._compiled(args)
-        self._known.append((weights, call))
+        positions = self._known[0][0]
+        _, call = self._compiled(args)
+        self._known.insert(0, ({position: args[position] for position in positions}, call))
+        del self._known[_MOST_VARIANTS:]
         return call(*args)
 
     def _compiled(self, arguments: Sequence[Any]) -> tuple[dict[int, Any], Callable[..., Any]]:

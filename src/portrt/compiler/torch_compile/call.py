@@ -59,14 +59,17 @@ def callable_of(
     module = torch.fx.GraphModule(program.graph_module, program.graph)
     run = _Run(module.forward, _one_engine(program.graph, held), held, filled, written)
     rest = graph.outputs.rest
+    level = logging.WARNING
 
     def call(*args: Any) -> Any:
         if written and _overlap(args, written):
             return eager(*args)
+        nonlocal level
         try:
             computed = run(args)
         except InputError as err:
-            logger.warning("a call of a compiled graph runs in PyTorch: %s", err)
+            logger.log(level, "a call of a compiled graph runs in PyTorch: %s", err)
+            level = logging.DEBUG  # once for each graph
             return eager(*args)
         return computed if rest is None else rest(*args, *computed)
 
