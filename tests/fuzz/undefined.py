@@ -68,8 +68,10 @@ def _sign(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -
 
 
 def _of_squares(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Generator) -> Any:
-    """Where squares of an input overflow, results are any numbers or NaN."""
+    """Where squares of an input overflow, results are any numbers or NaN; 0 where they vanish."""
     made = plain(step, args, kwargs)
+    if step.target in _OF_SMALL:
+        made = _or_zero(made, step.target, rng)
     floats = [x for x in args if isinstance(x, torch.Tensor) and x.is_floating_point()]
     roots = _OWN_ROOTS if step.target in _IN_OWN_DTYPE else _ROOTS
     if all(bool((_finite(x).abs() < roots[x.dtype]).all()) for x in floats):
@@ -77,6 +79,16 @@ def _of_squares(step: Step, args: Any, kwargs: dict[str, Any], rng: torch.Genera
     results = list(made) if isinstance(made, (list, tuple)) else [made]
     changed = [_or_any(x, rng) for x in results]
     return changed if isinstance(made, (list, tuple)) else changed[0]
+
+
+def _or_zero(made: Any, target: str, rng: torch.Generator) -> Any:
+    """Results whose squares are below the smallest normal number may be 0."""
+    if isinstance(made, (list, tuple)):
+        return [_or_zero(made[0], target, rng), *made[1:]]
+    least = torch.finfo(made.dtype).tiny * 1e3
+    small = made.abs() < (least if "var" in target else math.sqrt(least))
+    either = torch.rand(made.shape, generator=rng) < 0.5
+    return torch.where(small & either, torch.zeros_like(made), made)
 
 
 def _or_any(made: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -285,6 +297,14 @@ _ROOTS = {
     torch.float16: float("inf"),
     torch.bfloat16: 1e17,
 }
+
+# Nothing is added to their sums of squares.
+_OF_SMALL = frozenset(
+    {
+        *("torch.norm", "torch.cdist", "torch.var", "torch.std"),
+        *("torch.var_mean", "torch.std_mean"),
+    }
+)
 
 _OWN_ROOTS = {**_ROOTS, torch.float16: 100.0}
 # They multiply half precision in half precision.
