@@ -14,11 +14,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 from portrt import torch_internals
 from portrt.compiler.torch_compile.graph import DynamoGraph, without_autocast
 from portrt.errors import InputError
-from portrt.runtime.op import execute_engine
+from portrt.runtime.op import execute_engine, register
 from portrt.torch_internals.dynamo import storage_key
 
 logger = logging.getLogger(__name__)
 
+register()  # where autoloading of backends is switched off, or portrt is not installed
 _EXECUTE = torch.ops.portrt.execute_engine.default
 _WRITTEN = (
     OutputKind.BUFFER_MUTATION,
