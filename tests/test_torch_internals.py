@@ -403,3 +403,20 @@ def test_calls_of_an_operator_go_elsewhere_first() -> None:
     assert "portrt_test::twice" in str(traced.graph)
     exported_program = exported(lambda_module(lambda x: operator(x))(), x)
     assert any(node.target is operator.default for node in exported_program.graph.nodes)
+
+
+def test_a_forward_is_renewed_and_the_call_stays() -> None:
+    from portrt.torch_internals.programs import renew_forward
+
+    module = torch.fx.symbolic_trace(lambda_module(lambda x: x + 1)())
+    kind: Any = type(module)
+    called: list[Any] = []
+    inner = kind.__call__
+    kind.__call__ = lambda self, *args: (called.append(args), inner(self, *args))[1]
+    (node,) = (node for node in module.graph.nodes if node.op == "call_function")
+    node.args = (node.args[0], 2)
+    assert float(module(torch.ones(()))) == 2
+    renew_forward(module)
+    assert float(module(torch.ones(()))) == 3
+    assert len(called) == 2
+    assert "x + 2" in module.code

@@ -103,7 +103,7 @@ class LoadError(PortrtError):
 
 
 class InputError(PortrtError, ValueError):
-    """An input of a call has the wrong name, number, dtype, shape or device."""
+    """An input of a call, or a new weight, has the wrong name, number, dtype, shape or device."""
 
 
 class NoUsableEngineError(PortrtError, RuntimeError):

@@ -124,7 +124,7 @@ def test_a_file_that_took_its_place_is_not_read(
 
         monkeypatch.setattr(native, "_session", replaces)
     ran(program)
-    assert from_memory == [2]
+    assert from_memory == [4]
 
 
 def test_the_other_file_would_be_read(path: Path, from_memory: list[int]) -> None:

@@ -236,7 +236,8 @@ def test_a_replaced_blob_is_noticed(two: Any, place: int, through_graph: list[in
         setattr(module, name, image)
         with torch.no_grad():
             doubled = Two().eval()
-            doubled.linear.weight.mul_(2)  # the engine holds its bias itself
+            doubled.linear.weight.mul_(2)
+            doubled.linear.bias.mul_(2)
             wanted = doubled(x, x)
     else:
         setattr(module, name, getattr(module, name).clone())

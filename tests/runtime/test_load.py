@@ -262,7 +262,7 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (_set("format", 999), "format version 999"),
         (_set("format", None), "format version None"),
-        (_set("weights.size", 7), "has 1168 bytes"),
+        (_set("weights.size", 7), "has 1520 bytes"),
         (_set("source.blob", 55), "refers to blob 55"),
         (_set("engines.0.data.blob", 0), "are one blob"),
         (_set("engines.0.data.size", 10**15), "bytes"),

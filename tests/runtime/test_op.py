@@ -405,13 +405,12 @@ def scaled_image(image: torch.Tensor, factor: float) -> torch.Tensor:
     return image
 
 
-def scaled_model(factor: float, *, biases: bool = False) -> nn.Module:
-    """The model of such an image: the engine holds its biases itself, the source does not."""
+def scaled_model(factor: float) -> nn.Module:
+    """The model of such an image."""
     scaled = model()
     with torch.no_grad():
         for parameter in scaled.parameters():
-            if biases or parameter.dim() == 2:
-                parameter.mul_(factor)
+            parameter.mul_(factor)
     return scaled
 
 
@@ -466,7 +465,7 @@ def test_other_weights_give_other_numbers(engines: tuple[str, ...], opened: list
         warnings.simplefilter("ignore")
         for factor in (1, 2, -3, 1, 2):
             (found,) = call.with_blob(0, images[factor])(X)
-            torch.testing.assert_close(found, scaled_model(factor, biases=not engines)(X))
+            torch.testing.assert_close(found, scaled_model(factor)(X))
     assert len(opened) == len(engines) * len(images)
 
 

@@ -28,6 +28,7 @@ from portrt.compiler.checking.program import ProgramCheck
 from portrt.compiler.left_out import Faults, LeftOut
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.assemble import assemble
+from portrt.compiler.package.state_record import image_of, record_without_image
 from portrt.compiler.parts.engines import engines_of_block, planned_shares
 from portrt.compiler.parts.share import Share, require_whole
 from portrt.compiler.plan import Block, Engine, Plan
@@ -37,7 +38,6 @@ from portrt.format.compile_report import CompileReport, MissingEngine
 from portrt.numerics.compare import arithmetic_of
 from portrt.runtime.policy import stored_fallback
 from portrt.verdict import Verdict
-from portrt.weights import image_from_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def build_planned(
         report = coverage(plan)
         if tries == 1:
             log_coverage(_with_parts(report, plan, planned_shares(plan, settings, tasks)))
-        image = image_from_tensors(plan.tensors)
+        image = image_of(plan, captured)
         run = sample_blocks(plan, captured) if _wants_samples(tasks) else PlannedRun({}, ())
         search = EngineSearch(plan, image, tasks)
         lower_again = partial(lower_without, left_out)
@@ -131,9 +131,8 @@ def build_planned(
     report = dataclasses.replace(report, missing_engines=tuple(built.missing))
     if not plan.blocks:  # there is no manifest to store it
         write_report(report, settings.report)
-    program = assemble(
-        plan, image if plan.tensors else None, built.engines, policy, report=report.to_json()
-    )
+    first = {"report": report.to_json(), **record_without_image(plan, captured)}
+    program = assemble(plan, image if plan.tensors else None, built.engines, policy, first=first)
     _copy_shared_tensors(program, captured)
     return program, not built.incomplete and not left_out
 

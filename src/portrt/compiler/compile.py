@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ from portrt.graphs.module_path import ModulePath, warn_of_unmatched_patterns
 from portrt.graphs.symbols import ProfileRanges
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.module import module_of
+from portrt.runtime.new_weights.compiled_program import with_update_weights
 from portrt.runtime.program_runtime import set_runtime
 from portrt.runtime.trust import mark_trusted
 from portrt.verdict import YES, Verdict
@@ -160,7 +162,9 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
         if runtime is not None:
             set_runtime(program, runtime)
         logger.info("compiled in %.2f s", time.perf_counter() - started)
-        return program if settings.output_format == "exported_program" else module_of(program)
+        if settings.output_format == "exported_program":
+            return program if settings.dryrun else with_update_weights(program)
+        return module_of(program)
 
 
 def _options_section() -> str:
@@ -268,11 +272,13 @@ def _plan(
     def supports_all(node: torch.fx.Node) -> Verdict:
         return kept(node) and every(node)
 
-    lowered = lower(captured, settings, whole)
+    folded: set[str] = set()
+    lowered = lower(captured, settings, whole, folded)
     if not excluded and not whole:
         warn_of_unmatched_operators(
             settings.torch_executed_ops, captured.graph_module, lowered.graph_module
         )
-    return partition(
+    plan = partition(
         lowered, settings, supports, excluded, profile_ranges, supports_all=supports_all
     )
+    return dataclasses.replace(plan, folded=plan.folded | folded)

@@ -53,6 +53,7 @@ class Block:
         outputs: Outputs in order; a dynamic dimension is a size expression.
         node_count: Number of operator calls in the block.
         is_whole_model: Whether it is all of the model.
+        changeable: Those of `weights` that are in the model's state dict: a program may get others.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Block:
     outputs: tuple[OutputSpec, ...]
     node_count: int
     is_whole_model: bool = False
+    changeable: frozenset[str] = frozenset()
 
     @property
     def signature(self) -> Signature:
@@ -86,6 +88,7 @@ class Plan:
         blocks: The blocks, in the order of their calls.
         tensors: Name -> weight, for all blocks.
         left_out: The nodes that stay in PyTorch, each with its reason.
+        folded: Names of parameters and buffers whose data became other constants.
     """
 
     program: ExportedProgram
@@ -93,6 +96,7 @@ class Plan:
     blocks: tuple[Block, ...]
     tensors: Mapping[str, torch.Tensor]
     left_out: tuple[FallbackNode, ...]
+    folded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

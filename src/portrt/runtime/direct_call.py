@@ -103,9 +103,10 @@ def _prepared(
 ) -> _Known:
     """Prepare the block of the only engine call, with the blobs that the module holds now."""
     (node,) = engine_calls(module)
-    getters = [operator.attrgetter(blob.target) for blob in node.args[1]]
+    _, nodes, text = node.args  # at once: another thread may give the call other weights
+    getters = [operator.attrgetter(blob.target) for blob in nodes]
     blobs = [get(module) for get in getters]
-    run, shapes = load_block(blobs, node.args[2]).prepared(inputs)
+    run, shapes = load_block(blobs, text).prepared(inputs)
     if updates:
         from portrt.runtime.updated_buffers import Updating
 

@@ -61,7 +61,7 @@ def first_open_verdict(
     else:
         oracle = block.source_session(device)
         try:
-            rows = list(_compared(engine, session, oracle, block.signature, device))
+            rows = list(compared(engine, session, oracle, block.signature, device))
         except EngineError as err:
             return Verdict.no(
                 "check_failed", f"it could not be checked: {err.happened}", err.remedy
@@ -74,7 +74,7 @@ def first_open_verdict(
     return _verdict(engine, block.name, rows)
 
 
-def _compared(
+def compared(
     engine: EngineSpec,
     session: Session,
     oracle: SourceSession,

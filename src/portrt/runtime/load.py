@@ -191,7 +191,12 @@ def load(
         loaded = _unread(archive, model, policy, pickled)
     if loaded is None:
         program = _program(archive, operators_of(model), policy, pickled)
-        loaded = _module_of(archive, program) if output_format == "module" else program
+        if output_format == "module":
+            loaded = _module_of(archive, program)
+        else:
+            from portrt.runtime.new_weights.compiled_program import with_update_weights
+
+            loaded = with_update_weights(program)
     if HOST_CODE in trusted:
         for engine in (engine for call in calls for engine in call.manifest.engines):
             for blob in engine.blobs:

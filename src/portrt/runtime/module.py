@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from portrt import torch_internals
 from portrt.errors import InputError, PackageError, PortrtError
@@ -16,11 +17,11 @@ from portrt.graphs.program_inputs import check_output_structure, user_input_node
 from portrt.graphs.specs import input_specs
 from portrt.runtime.direct_call import call_directly
 from portrt.runtime.input_check import check_inputs
+from portrt.runtime.module_meta import PROGRAM as PROGRAM
 
 _MAX_KNOWN_SHAPES = 1024
-
-# Key in a compiled module's `meta` that holds its program, for portrt.save.
-PROGRAM = "portrt_program"
+# What a call reads beside the blobs.
+_STATE = {InputKind.PARAMETER, InputKind.BUFFER}
 
 
 def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
@@ -53,6 +54,10 @@ def module_of(program: ExportedProgram) -> torch.fx.GraphModule:
     add_methods(module, program)
     module.register_forward_pre_hook(_Arguments(program), with_kwargs=True, prepend=True)
     call_directly(module, program)
+    if any(spec.kind in _STATE for spec in program.graph_signature.input_specs):
+        from portrt.runtime.new_weights.gate import add_gate
+
+        add_gate(module)
     return module
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 
 from portrt.errors import PortrtError, SettingsError
+
+if TYPE_CHECKING:
+    from portrt.runtime.new_weights.update import WeightsUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +24,7 @@ def add_methods(module: torch.fx.GraphModule, program: ExportedProgram) -> None:
     for name in ("train", "eval"):  # torch's refuse
         module.__dict__.pop(name, None)
     kind.train = _train
+    kind.update_weights = _update_weights
     kind.__repr__ = kind.__str__ = _shown(program, "text_of")
     kind._repr_html_ = _shown(program, "html_of")
     kind._apply = _applied(program)
@@ -38,6 +42,22 @@ def _train(self: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
             "train the model itself, and compile it again",
         )
     return torch.nn.Module.train(self, False)
+
+
+def _update_weights(
+    self: torch.fx.GraphModule,
+    state_dict: Mapping[str, Any],
+    *,
+    strict: bool = True,
+    check: bool = True,
+) -> WeightsUpdate:
+    """As `portrt.runtime.new_weights.update.update_weights`; of this module, not of its copies."""
+    from portrt.runtime.new_weights.update import update_weights  # rarely needed
+
+    program, update = update_weights(self, state_dict, strict=strict, check=check)
+    if update.changed:
+        add_methods(self, program)
+    return update
 
 
 def _shown(program: ExportedProgram, form: str) -> Callable[[torch.nn.Module], str]:
@@ -96,9 +116,12 @@ def _copied(program: ExportedProgram) -> Callable[..., torch.fx.GraphModule]:
     """Return `__deepcopy__`: the copy has states of its own, and the same engines."""
 
     def __deepcopy__(self: torch.fx.GraphModule, memo: dict[int, Any]) -> torch.fx.GraphModule:  # noqa: N807
+        from portrt.runtime.new_weights.gate import copy_gate
+
         memo[id(program)] = program
         made: torch.fx.GraphModule = torch.fx.GraphModule.__deepcopy__(self, memo)
         add_methods(made, program)
+        copy_gate(self, made)
         return made
 
     return __deepcopy__

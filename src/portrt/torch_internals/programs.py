@@ -116,6 +116,19 @@ def with_ranges(program: ExportedProgram, ranges: Mapping[Any, Any]) -> Exported
     return changed
 
 
+def renew_forward(module: torch.fx.GraphModule) -> None:
+    """Make the forward of a module that of its changed graph, at once for calls of other threads.
+
+    `recompile` would replace the `__call__` of its class too.
+    """
+    from torch.fx.graph_module import _forward_from_src
+
+    code = module.graph.python_code(root_module="self")
+    module._code = code.src
+    kind: Any = type(module)
+    kind.forward = _forward_from_src(code.src, code.globals, {})
+
+
 def guards_of(module: torch.fx.GraphModule) -> torch.nn.Module | None:
     """Return the submodule of a program's module that checks its flat inputs, if it has one."""
     return getattr(module, "_guards_fn", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 BuilderInput = Literal["onnx", "program"]
 
 
+class Convert(Protocol):
+    """Returns a block as an ONNX model of an opset, with small weights apart if that is wanted."""
+
+    def __call__(self, opset: int, small_apart: bool = ..., /) -> OnnxModel: ...
+
+
 class BuildInput:
     """Input for building an engine of one block.
 
@@ -25,8 +31,7 @@ class BuildInput:
         block: The block.
         tensors: Name -> weight of the program, in the model's dtypes.
         image: The weights image.
-        convert: Function from an opset to the block as an ONNX model; cached, so that several
-            backends share the result.
+        convert: Makes the block an ONNX model; cached, so that several backends share the result.
         float32_nodes: Nodes that the conversion keeps in float32 because of large values.
     """
 
@@ -35,7 +40,7 @@ class BuildInput:
         block: Block,
         tensors: Mapping[str, torch.Tensor],
         image: torch.Tensor,
-        convert: Callable[[int], OnnxModel],
+        convert: Convert,
         float32_nodes: frozenset[str] = frozenset(),
     ) -> None:
         self.block = block

@@ -23,6 +23,7 @@ from portrt.compiler.building.precision import (
 )
 from portrt.compiler.building.tasks import EngineTask
 from portrt.compiler.convert import OnnxModel, onnx_from_block
+from portrt.compiler.convert.changeable_weights import small_weights
 from portrt.compiler.convert.translations import Translations, resolved
 from portrt.compiler.plan import Block, Engine, Plan
 from portrt.errors import BuildError, CheckError, ConvertError
@@ -87,8 +88,12 @@ def _build_input(
     tensors: Mapping[str, torch.Tensor], block: Block, image: torch.Tensor, extra: Translations
 ) -> BuildInput:
     @lru_cache
-    def convert(opset: int) -> OnnxModel:
-        return onnx_from_block(block, tensors, WeightsImage(image), opset, extra)
+    def converted(opset: int, small_apart: bool) -> OnnxModel:
+        weights = WeightsImage(image)
+        return onnx_from_block(block, tensors, weights, opset, extra, small_apart=small_apart)
+
+    def convert(opset: int, small_apart: bool = False) -> OnnxModel:
+        return converted(opset, small_apart and bool(small_weights(block, tensors)))
 
     return BuildInput(block, tensors, image, convert)
 

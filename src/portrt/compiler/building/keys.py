@@ -175,7 +175,8 @@ def _weights(material: BuildInput) -> Any:
         part = material.image[start : start + size]
         digest = fingerprint.bytes_digest(part)
         drop_pages(part.numpy())
-        described.append([name, str(dtype), list(shape), start, digest])
+        apart = name in material.block.changeable
+        described.append([name, str(dtype), list(shape), start, digest, apart])
     return described
 
 

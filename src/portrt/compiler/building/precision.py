@@ -82,8 +82,8 @@ def material_in_precision(
         return _largest_finite(material.tensors[name].detach())
 
     @lru_cache
-    def convert(opset: int) -> OnnxModel:
-        return autocast(material.convert(opset), rules, largest_weight)
+    def convert(opset: int, small_apart: bool = False) -> OnnxModel:
+        return autocast(material.convert(opset, small_apart), rules, largest_weight)
 
     return BuildInput(material.block, material.tensors, material.image, convert, large)
 

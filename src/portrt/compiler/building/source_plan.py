@@ -6,6 +6,7 @@ import torch
 
 from portrt.compiler.plan import Block, Plan
 from portrt.engines.eager import program_from_source
+from portrt.runtime.new_weights.record import changeable
 from portrt.runtime.stored_block import StoredBlock
 
 _CPU = torch.device("cpu")
@@ -39,6 +40,7 @@ def plan_from_source(
         outputs=manifest.outputs,
         node_count=manifest.node_count,
         is_whole_model=is_whole_model,
+        changeable=changeable(stored.weights, manifest.source_weights),
     )
     tensors = {}
     for name in block.weights:

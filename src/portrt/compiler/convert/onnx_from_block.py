@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec
 
 from portrt import torch_internals
+from portrt.compiler.convert.changeable_weights import (
+    SMALL_WEIGHT_BYTES,
+    DeduplicateOthers,
+    id_of,
+    small_weights,
+)
 from portrt.compiler.convert.exact_doubles import exact_doubles, signed_zeros
 from portrt.compiler.convert.opset_17 import to_opset_17
 from portrt.compiler.convert.origins import Origin, decomposed_from, name_after_origins
@@ -39,9 +45,6 @@ _REMEDY = "pass a custom translation in translations, see docs/extending.md"
 
 # The oldest opset that torch.onnx writes.
 _OLDEST_WRITTEN = 18
-
-# Weights up to this size are copied into the model, where shape inference can read them.
-_SMALL_WEIGHT_BYTES = 128
 
 # Operators on floats that are folded: they move numbers, or round as IEEE 754 has it. Of others the
 # last digits of numpy are not PyTorch's, and ONNX's evaluator takes attributes in float32.
@@ -116,6 +119,8 @@ def onnx_from_block(
     image: WeightsImage,
     opset: int,
     translations: Translations = (),
+    *,
+    small_apart: bool = False,
 ) -> OnnxModel:
     """Translate a block.
 
@@ -126,6 +131,8 @@ def onnx_from_block(
         opset: ONNX operator set to write, 17 to `NEWEST_OPSET`. Operators that need a newer one
             are decomposed.
         translations: User translations; they take precedence over those of torch.onnx.
+        small_apart: Whether floating-point weights that may change stay out of the model even if
+            they are small.
 
     Raises:
         ConvertError: torch.onnx failed; its error is the cause.
@@ -153,7 +160,11 @@ def onnx_from_block(
                 program, written, known, lambda graph: _prepare(graph, block.program)
             )
         _name_inputs(model, block)  # decomposition renames them
-        _simplify(model)
+        changeable = {id(weights[name]) for name in block.changeable}
+        apart = (
+            {id(weights[name]) for name in small_weights(block, weights)} if small_apart else set()
+        )
+        _simplify(model, changeable, apart)
         _name_inputs(model, block)  # and so does OutputFixPass where an input is an output
         round_outputs(model, [spec.dtype for spec in block.outputs])
         if opset < written:
@@ -165,7 +176,7 @@ def onnx_from_block(
             "name the operator in torch_executed_ops to keep it in PyTorch",
             node=_node_name(program, err, decomposed=program is not undecomposed),
         ) from err
-    external = _externalize(model, weights, image)
+    external = _externalize(model, weights, image, apart)
     is_decomposed = program is not undecomposed
     origins = name_after_origins(model, program, block.program, decomposed=is_decomposed)
     data = _serialize(model, origins)
@@ -220,19 +231,26 @@ def _with_weights(block: Block, weights: Mapping[str, torch.Tensor]) -> Exported
     return torch_internals.program_from_graph(program, module, signature, weights, {}, call_graph)
 
 
-def _simplify(model: onnx_ir.Model) -> None:
+def _simplify(model: onnx_ir.Model, changeable: Collection[int], apart: Collection[int]) -> None:
     """Fold constants that do not depend on weights, and remove unused nodes.
 
     Not `ONNXProgram.optimize()`: it folds weights into new ones (transposed, or multiplied by a
     batch norm), which would be stored beside the originals. The engine libraries fold them in
     memory, when an engine is opened or built.
+
+    Args:
+        model: The model; changed in place.
+        changeable: Ids of weights that are not merged with others of the same numbers.
+        apart: Ids of weights that are not folded.
     """
     import onnx_ir.passes.common as common
     from onnxscript import optimizer
 
     def should_fold(node: onnx_ir.Node) -> bool | None:
         for value in node.inputs:
-            if value is not None and value.is_initializer() and _is_large(value.const_value):
+            if value is None or not value.is_initializer():
+                continue
+            if _is_large(value.const_value) or id_of(value) in apart:
                 return False
         return None if node.op_type in _FOLDED or not _has_floats(node) else False
 
@@ -243,7 +261,7 @@ def _simplify(model: onnx_ir.Model) -> None:
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
-        common.DeduplicateInitializersPass(),
+        DeduplicateOthers(changeable),
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),
         common.RemoveUnusedNodesPass(),
@@ -260,11 +278,14 @@ def _has_floats(node: onnx_ir.Node) -> bool:
 
 
 def _is_large(value: onnx_ir.TensorProtocol | None) -> bool:
-    return value is not None and value.nbytes > _SMALL_WEIGHT_BYTES
+    return value is not None and value.nbytes > SMALL_WEIGHT_BYTES
 
 
 def _externalize(
-    model: onnx_ir.Model, weights: Mapping[str, torch.Tensor], image: WeightsImage
+    model: onnx_ir.Model,
+    weights: Mapping[str, torch.Tensor],
+    image: WeightsImage,
+    apart: Collection[int],
 ) -> tuple[str, ...]:
     """Make the initializers that are weights refer to the image, and return their names."""
     import onnx_ir
@@ -277,7 +298,7 @@ def _externalize(
         if name is None or value.const_value is None:
             continue
         _, shape, offset, length = image.entry(name)
-        if length <= _SMALL_WEIGHT_BYTES:
+        if length <= SMALL_WEIGHT_BYTES and id(tensor) not in apart:
             continue
         value.const_value = onnx_ir.ExternalTensor(
             WEIGHTS_LOCATION,

@@ -45,6 +45,7 @@ def lower(
     program: ExportedProgram,
     settings: Settings | None = None,
     whole: Collection[str] = (),
+    folded: set[str] | None = None,
 ) -> ExportedProgram:
     """Decompose, then run each of `GRAPH_PASSES` on the graph and on the graphs of its branches.
 
@@ -54,6 +55,7 @@ def lower(
         program: The captured program; not modified.
         settings: Read for immutable_weights, translations, passes and check.
         whole: Names of nodes of `program` that are not decomposed.
+        folded: Gets the names of parameters and buffers whose data is in the program from then on.
 
     Raises:
         LowerError: A user pass fails, or leaves a graph that no exported program can have.
@@ -63,7 +65,7 @@ def lower(
     settings = settings or Settings()
     program = with_explicit_dtypes(without_raw_views(program))
     program = constant_data(
-        unalias_constants(program), immutable_weights=settings.immutable_weights
+        unalias_constants(program), immutable_weights=settings.immutable_weights, folded=folded
     )
     program = distinct_operands(lift_nested_constants(program))
     lowered = decompose(program, resolved(settings.translations), whole)

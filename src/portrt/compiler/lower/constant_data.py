@@ -30,13 +30,19 @@ _MASKS = (torch.bool, torch.uint8)
 _INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
-def constant_data(program: ExportedProgram, *, immutable_weights: bool = True) -> ExportedProgram:
+def constant_data(
+    program: ExportedProgram,
+    *,
+    immutable_weights: bool = True,
+    folded: set[str] | None = None,
+) -> ExportedProgram:
     """Replace what a program reads from the data of its constants.
 
     Args:
         program: Not modified; returned as it is if it reads nothing from them. In the result the
             fake values of the nodes after those that were replaced are not up to date.
         immutable_weights: Whether parameters and buffers are among the constants.
+        folded: Gets the names of those that were read.
     """
     if not any(_reads_data(node) for node in program.graph.nodes):
         return program
@@ -46,7 +52,13 @@ def constant_data(program: ExportedProgram, *, immutable_weights: bool = True) -
     known = KnownValues(module.graph, tensors)
     added = AddedConstants(module.graph)
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
-    replaced = [node for node in nodes if _replace(node, known, added)]
+    replaced = []
+    for node in nodes:
+        read = _placeholders_read(node, known)
+        if _replace(node, known, added):
+            replaced.append(node)
+            if folded is not None:
+                folded |= {held[name][0] for name in read}
     if not replaced:
         return program
     for node in reversed(nodes):
@@ -67,6 +79,20 @@ def _replace(node: torch.fx.Node, known: KnownValues, added: AddedConstants) -> 
     if node.target in _INDEXED:
         return _replace_masks(node, known, added)
     return False
+
+
+def _placeholders_read(node: torch.fx.Node, known: KnownValues) -> set[str]:
+    """Return the names of the placeholders whose data `_replace` reads."""
+    if not _reads_data(node):
+        return set()
+    given: Any = [node] if node in known or node.target not in _INDEXED else node.args[1]
+    return {
+        source.name
+        for item in given
+        if item is not None and item in known
+        for source in known.sources(item)
+        if source.op == "placeholder"
+    }
 
 
 def _reads_data(node: torch.fx.Node) -> bool:

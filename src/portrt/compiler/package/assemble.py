@@ -37,7 +37,7 @@ def assemble(
     policy: Mapping[str, Any],
     *,
     with_sources: bool = True,
-    report: Mapping[str, Any] | None = None,
+    first: Mapping[str, Any] | None = None,
     positional_weights: Collection[str] | None = None,
 ) -> ExportedProgram:
     """Assemble the compiled program.
@@ -49,7 +49,7 @@ def assemble(
         policy: Policy that is stored in the program.
         with_sources: Whether to store the blocks before conversion; False for prebuilt engines
             without a source.
-        report: Report of the compilation; stored in the manifest of the first block.
+        first: Further fields of the manifest of the first block.
         positional_weights: Placeholders of weights, of a program with the calling convention of a
             block: tensors in, a tuple of tensors out. Those that only blocks use are dropped.
     """
@@ -65,8 +65,8 @@ def assemble(
     for block in plan.blocks:
         source = archive_of(block.program) if with_sources else None
         site, call = calls[block.name]
-        _replace_call(site, call, block, source, engines[block.name], blobs, policy, report)
-        report = None
+        _replace_call(site, call, block, source, engines[block.name], blobs, policy, first or {})
+        first = None
         delattr(site.module, block.name)
     for site in subgraph_sites(plan.graph_module):
         site.module.recompile()
@@ -103,7 +103,7 @@ def _replace_call(
     engines: Sequence[Engine],
     blobs: _Blobs,
     policy: Mapping[str, Any],
-    report: Mapping[str, Any] | None,
+    more: Mapping[str, Any],
 ) -> None:
     nodes: list[torch.fx.Node] = []
     has_weights = bool(block.weights)
@@ -136,7 +136,7 @@ def _replace_call(
         node_count=block.node_count,
         engines=engine_entries,
         policy=dict(policy),
-        **({} if report is None else {"report": dict(report)}),
+        **more,
         blob_count=len(nodes),
     )
     manifests.decode(text)  # checks that it can be read

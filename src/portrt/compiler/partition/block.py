@@ -102,6 +102,7 @@ def block_from_submodule(
         inputs=input_specs(new_inputs, known, program, profile_ranges),
         outputs=tuple(output_spec(env[out], known, program) for out in outputs),
         node_count=count_operators(own_program.graph_module),
+        changeable=frozenset(name for name in by_name if name in program.state_dict),
     )
 
 

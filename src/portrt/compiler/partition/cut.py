@@ -68,8 +68,10 @@ def partition(
         return verdicts_of(module, settings, supports, excluded or {})
 
     left_out = _cut(program.graph_module, verdicts_in, weights or {}, settings, folder=folder)
+    folded = frozenset[str]()
     if folder is not None:
         folder.finish()
+        folded = frozenset(folder.folded)
     if settings.require_full_compilation and left_out:
         raise PartitionError(
             f"{len(left_out)} nodes stay in PyTorch:\n{_table(left_out)}",
@@ -77,6 +79,7 @@ def partition(
             "change the model, or compile with require_full_compilation=False",
         )
     plan = plan_of(program, weights or {}, left_out, profile_ranges or {})
+    plan = dataclasses.replace(plan, folded=folded)
     if len(plan.blocks) == 1 and not left_out:
         (block,) = plan.blocks
         plan = dataclasses.replace(plan, blocks=(dataclasses.replace(block, is_whole_model=True),))

@@ -37,6 +37,7 @@ class Folder:
     Attributes:
         weights: Placeholder name -> (name, tensor), of the constants that are no longer changed;
             those that were added are among them.
+        folded: Names of the parameters and buffers that were computed with.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Folder:
         tensors = {name: tensor for name, (_, tensor) in self.weights.items()}
         self._known = KnownValues(self._graph, tensors)
         self._added = AddedConstants(self._graph)
+        self.folded: set[str] = set()
         self._parameters = {
             spec.arg.name
             for spec in program.graph_signature.input_specs
@@ -112,6 +114,11 @@ class Folder:
         if not self._is_stored(node, value):
             return False
         constant = self._added.add(node.name, value)
+        self.folded |= {
+            self.weights[source.name][0]
+            for source in self._known.sources(node)
+            if source.op == "placeholder"
+        }
         self.weights[constant.name] = constant.name, self._added.tensors[constant.name]
         for user in list(node.users):
             own = constant

@@ -79,13 +79,18 @@ def _cut(
         task.settings, require_full_compilation=False, min_block_size=min_block_size
     )
     ranges = _profile_ranges(block, control_flow.placeholders(module))
-    return partition(
+    plan = partition(
         program,
         settings,
         lambda node: task.supports(node, translated),
         profile_ranges=ranges,
         weights=weights,
     )
+    parts = [
+        dataclasses.replace(part, changeable=block.changeable & {*part.weights})
+        for part in plan.blocks
+    ]
+    return dataclasses.replace(plan, blocks=tuple(parts))
 
 
 def weight_placeholders(block: Block) -> list[str]:

@@ -69,7 +69,7 @@ class OnnxRuntimeBuilder:
 
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:
         started = time.perf_counter()
-        model = build_input.convert(NEWEST_OPSET)
+        model = build_input.convert(NEWEST_OPSET, True)  # so that it can get new weights
         in_float32 = _has_bfloat16(build_input)
         fast = settings.numerics == "fast"
         data = _rewritten(model.data, build_input, in_float32=in_float32, fast=fast)

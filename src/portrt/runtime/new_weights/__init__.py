@@ -1,0 +1,1 @@
+"""New weights for a compiled program, without a build."""
