@@ -107,7 +107,8 @@ def test_the_report_works_where_torch_loads_no_backends() -> None:
 
 
 def test_every_module_of_the_runtime_imports_on_its_own() -> None:
-    """No hidden cycle: each is the first of ours that a process imports."""
+    """No hidden cycle, and the operator is there: each is the first import of ours."""
     names = ["portrt.runtime.block", "portrt.format.manifest", "portrt.engines.eager"]
+    names += ["portrt.torch_tensorrt"]
     for name in names:
         modules_after(f"import {name}", TORCH_DEVICE_BACKEND_AUTOLOAD="0")

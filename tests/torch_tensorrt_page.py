@@ -17,6 +17,11 @@ import portrt.torch_tensorrt as torch_tensorrt
 from portrt.torch_tensorrt.missing import MISSING
 from portrt.torch_tensorrt.parameters import NO_EFFECT, OLDER, PARAMETERS, REFUSED, WORKS
 
+# Names that take what Torch-TensorRT's take, and warn.
+WARN_ALONE = {
+    *("enable_pre_allocated_outputs", "weight_streaming", "runtime.runtime_cache"),
+    *("runtime.RuntimeSettings", "runtime.set_dynamic_shapes_kernel_strategy"),
+}
 PAGE = Path(__file__).parent.parent / "docs" / "torch_tensorrt.md"
 _MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -53,7 +58,10 @@ def _older() -> str:
 
 def _names() -> str:
     rows = [["name", "state", "here"], ["---"] * 3]
-    rows += [[f"`{name}`", WORKS, _summary(found)] for name, found in _public()]
+    rows += [
+        [f"`{name}`", NO_EFFECT if name in WARN_ALONE else WORKS, _summary(found)]
+        for name, found in _public()
+    ]
     rows += [[f"`{name}`", "missing", way] for name, way in MISSING.items()]
     return _table(rows)
 

@@ -11,6 +11,7 @@ import torch
 import portrt
 from portrt.errors import SettingsError
 from portrt.torch_tensorrt import Input, dtype
+from portrt.torch_tensorrt.inputs import placed
 
 RANGE: dict[str, Any] = {"min_shape": (1, 3), "opt_shape": (2, 3), "max_shape": (4, 3)}
 
@@ -90,6 +91,17 @@ def test_a_shape_tensor_has_the_shape_as_values() -> None:
     made = Input(**RANGE, is_shape_tensor=True, dtype=torch.int32)
     assert torch.equal(made.example(), torch.tensor([2, 3], dtype=torch.int32))
     assert not made.dynamic_axes
+
+
+def test_only_inputs_are_copied_to_a_device() -> None:
+    x, given = torch.ones(1), Input((2, 3))
+    tree = {"a": [x, None, 3]}
+    assert placed(tree, torch.device("meta")) is tree
+    assert placed(None, torch.device("meta")) is None
+    made = placed({"a": [x, given], "b": Input((1,), device="cpu")}, torch.device("meta"))
+    assert made["a"][0] is x
+    assert made["a"][1].example().device.type == "meta"
+    assert given.device.type == made["b"].device.type == "cpu"
 
 
 def test_names_of_a_tuple_are_those_of_dynamic_sizes() -> None:

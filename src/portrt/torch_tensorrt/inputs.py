@@ -152,6 +152,8 @@ def placed(tree: Any, device: torch.device) -> Any:
         made.device = device
         return made
 
+    if not any(isinstance(leaf, Input) for leaf in pytree.tree_leaves(tree)):
+        return tree  # as given: a copy of a cache would be another one
     return pytree.tree_map(on_device, tree)
 
 
