@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fuzz.graph import Graph, evaluate, plain
+from fuzz.graph import Graph, Step, evaluate, plain
 from fuzz.noise import Noisy, in_float64, widened
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -37,7 +37,8 @@ class Reference:
     inputs: Sequence[torch.Tensor]
 
     def __post_init__(self) -> None:
-        self.eager = self._outputs(plain)
+        self._values = evaluate(self.graph, self.inputs, plain)
+        self.eager = [self._values[index].clone() for index in self.graph.outputs]
         self._noisy: list[list[torch.Tensor]] = []
         for seed in range(3):
             self._add(Noisy(seed))
@@ -51,10 +52,23 @@ class Reference:
         with contextlib.suppress(Exception):  # an undefined value may be an index or a divisor
             self._noisy.append(self._outputs(noisy))
 
-    def _add_wide(self) -> None:
-        """Without the rounding of halves between steps, nor numbers beyond their range."""
+    def _add_wide(self, seed: int) -> None:
+        """Without the rounding of some halves between steps, nor numbers beyond their range."""
+        rng = torch.Generator().manual_seed(seed)
+        dtypes = iter(value.dtype for value in self._values[self.graph.first_result :])
+
+        def call(step: Step, args: Sequence[object], kwargs: dict[str, object]) -> object:
+            made = in_float64(step, args, kwargs)
+            results = list(made) if isinstance(made, (list, tuple)) else [made]
+            for index, value in enumerate(results):
+                dtype = next(dtypes)
+                if seed and dtype in _HALVES:
+                    either = dtype if torch.rand((), generator=rng) < 0.5 else torch.float32
+                    results[index] = value.to(either).to(value.dtype)
+            return results
+
         with contextlib.suppress(Exception):
-            values = evaluate(self.graph, widened(list(self.inputs)), in_float64)
+            values = evaluate(self.graph, widened(list(self.inputs)), call)
             made = [values[index] for index in self.graph.outputs]
             pairs = zip(made, self.eager, strict=True)
             self._noisy.append([wide.to(eager.dtype).clone() for wide, eager in pairs])
@@ -70,8 +84,9 @@ class Reference:
             self._is_patient = True
             for seed in range(24):
                 self._add(Noisy(100 + seed, 4.0 if seed % 2 else 16.0))
-            if any(x.dtype in _HALVES for x in self.inputs):
-                self._add_wide()
+            if any(value.dtype in _HALVES for value in self._values):
+                for seed in range(12):  # 0: no half is rounded
+                    self._add_wide(seed)
         differs = self._differs(position, got)
         if wanted.dtype.is_floating_point and bool(differs.any()):
             differs &= ~self._nearer(position, got)

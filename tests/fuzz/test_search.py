@@ -106,6 +106,21 @@ def test_a_value_that_overflows_in_eager_alone_is_no_mismatch() -> None:
     assert reference.difference(1, torch.full_like(x, NAN))
 
 
+def test_halves_may_be_rounded_after_some_steps_alone() -> None:
+    """The logarithm of what is infinite in float16, and of what is not."""
+    x = torch.tensor([20.0, 1.0]).half()
+    steps = [
+        _step("torch.exp", Ref(0)),
+        _step("torch.log", Ref(1)),
+        _step("torch.isinf", Ref(2)),
+        _step("torch.eq", Ref(3), True),
+    ]
+    reference = Reference(_graph(x, *steps), (x,))
+    assert reference.eager[3].tolist() == [True, False]
+    assert not reference.difference(3, torch.tensor([False, False]))
+    assert reference.difference(3, torch.tensor([True, True]))
+
+
 def test_results_that_depend_on_a_rounding_are_not_determined() -> None:
     x = torch.tensor([1e4, 1e4, -2e4, 0.1, 1.0])
     graph = _graph(x, _step("torch.sum", Ref(0)), _step("torch.gt", Ref(1), float(x.sum())))

@@ -9,6 +9,7 @@ import torch
 
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Block, Engine
+from portrt.errors import BuildError
 from portrt.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -22,6 +23,21 @@ class Convert(Protocol):
     """Returns a block as an ONNX model of an opset, with small weights apart if that is wanted."""
 
     def __call__(self, opset: int, small_apart: bool = ..., /) -> OnnxModel: ...
+
+
+class RefusedNodesError(BuildError):
+    """A builder refuses nodes of a block.
+
+    Attributes:
+        nodes: Names of ONNX nodes: all that are known, of which the text may name a few.
+    """
+
+    def __init__(
+        self, happened: str, expected: str, remedy: str, nodes: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(happened, expected, remedy)
+        self.args = (happened, expected, remedy, nodes)
+        self.nodes = nodes
 
 
 class BuildInput:

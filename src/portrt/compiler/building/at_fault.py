@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from portrt.compiler.backends.base import RefusedNodesError
 from portrt.compiler.building.engines import Failure
 from portrt.compiler.plan import Block
 from portrt.errors import ConvertError
@@ -34,7 +35,8 @@ def nodes_named_by(failure: Failure, names: set[str]) -> set[str]:
     """Return the nodes among these that a failure names."""
     if isinstance(failure, ConvertError):
         return {failure.node} & names if failure.node else set()
-    return nodes_named(failure.happened, names)
+    more = failure.nodes if isinstance(failure, RefusedNodesError) else ()
+    return nodes_named(" ".join([failure.happened, *more]), names)
 
 
 def control_flow(block: Block) -> set[str]:

@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from portrt.compiler.backends.base import BuilderInput, BuildInput
+from portrt.compiler.backends.base import BuilderInput, BuildInput, RefusedNodesError
 from portrt.compiler.backends.onnxruntime.limits import (
     SAFE_DIVISION,
     divides_integers,
@@ -27,7 +27,7 @@ from portrt.compiler.sizes.nonzero_sizes import nonzero_sizes
 from portrt.engines.base import OpenOptions, Session
 from portrt.engines.onnxruntime.runtime import OnnxRuntimeRuntime, installed
 from portrt.engines.onnxruntime.session import library_version
-from portrt.errors import BuildError, first_line
+from portrt.errors import first_line
 from portrt.format.manifest import Blob, EngineSpec
 from portrt.graphs import nested
 from portrt.verdict import Verdict
@@ -116,15 +116,19 @@ def _opened(engine: Engine, build_input: BuildInput) -> Session:
             options=OpenOptions(low_memory=True),
         )
     except Exception as err:
-        from portrt.compiler.backends.onnxruntime.refusals import nodes_at_fault
+        from portrt.compiler.backends.onnxruntime.refusals import nodes_at_fault, refused_by_dtypes
 
         cause = err.__cause__ or err
         nodes = nodes_at_fault(str(cause), engine.data)
         within = f", in {', '.join(nodes)}" if nodes else ""
-        raise BuildError(
-            f"onnxruntime refuses {block.name}: {first_line(cause)}{within}",
+        refused = refused_by_dtypes(str(cause), engine.data)
+        kinds = ", ".join(sorted({node.op_type for node in refused}))
+        all_of = f"; of {block.name} it has no kernels for {kinds}" if len(refused) > 1 else ""
+        raise RefusedNodesError(
+            f"onnxruntime refuses {block.name}: {first_line(cause)}{within}{all_of}",
             "operators and dtypes for which ONNX Runtime has a CPU kernel",
             "name the operator in torch_executed_ops, or leave onnxruntime out of engines",
+            tuple(str(node.name) for node in refused),
         ) from cause
 
 
