@@ -34,6 +34,7 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
     help="[NAME=]SHAPE[:DTYPE] of one argument, in order; a size is N or MIN..OPT..MAX, as in "
     "1..8..64x128:int64.",
 )
+@click.option("--task", help="Of an hf: model; by default that of the class in its configuration.")
 @flag("min_block_size", type=int)
 @flag(
     "torch_executed_ops",
@@ -50,18 +51,25 @@ _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 @flag("optimize_budget", type=float)
 @flag("report", type=click.Path(), help="JSON file for what is in engines, what is not, and why.")
 @flag("dryrun", is_flag=True)
-def command(source: str, output: str, inputs: tuple[str, ...], **options: Any) -> None:
-    """Compile SOURCE: a file of torch.export.save, or PACKAGE.MODULE:FACTORY.
+def command(
+    source: str, output: str, inputs: tuple[str, ...], task: str | None, **options: Any
+) -> None:
+    """Compile SOURCE: a file of torch.export.save, PACKAGE.MODULE:FACTORY, or hf:MODEL.
 
     The factory is called without arguments and returns a module, a pair (module, args), a triple
     (module, args, kwargs), or an ExportedProgram. Give --input where it returns a module alone.
+
+    hf:MODEL is a model of transformers: a folder that save_pretrained wrote, or a name on the hub.
+    It is compiled for batches of 1 to 64, texts of all lengths that it takes, up to 512 tokens, and
+    images of its size; --input replaces these.
     """
     import portrt
     from portrt.compiler.package.save import save
 
     if not options["dryrun"]:
         _check_output(output)
-    model, args, kwargs = _model_and_inputs(source, [_input_from_spec(spec) for spec in inputs])
+    given = [_input_from_spec(spec) for spec in inputs]
+    model, args, kwargs = _model_and_inputs(source, given, task)
     chosen = _chosen(options)
     program = portrt.compile(
         model, arg_inputs=args, kwarg_inputs=kwargs, output_format="exported_program", **chosen
@@ -95,10 +103,22 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _model_and_inputs(source: str, given: list[Input]) -> tuple[Any, Any, Any]:
+def _model_and_inputs(source: str, given: list[Input], task: str | None) -> tuple[Any, Any, Any]:
     import torch
 
-    made = _load_program(source) if Path(source).exists() else _call_factory(source)
+    is_hub = source.startswith("hf:")
+    if task is not None and not is_hub:
+        raise SettingsError(
+            f"--task {task} was given for {source!r}",
+            "--task with hf:MODEL",
+            "leave --task out, or write hf: before the model's folder or name",
+        )
+    if is_hub:
+        from portrt.cli.transformers_models import model_and_inputs
+
+        made: Any = model_and_inputs(source, task)
+    else:
+        made = _load_program(source) if Path(source).exists() else _call_factory(source)
     parts = made if isinstance(made, tuple) else (made,)
     if isinstance(parts[0], torch.export.ExportedProgram):
         return parts[0], None, None
@@ -118,7 +138,7 @@ def _call_factory(source: str) -> Any:
     if not name or not re.fullmatch(r"[\w.]+", module):
         raise SettingsError(
             f"{source!r} is neither a file nor PACKAGE.MODULE:FACTORY",
-            "a file of torch.export.save, or a function such as my_package.models:make",
+            "a file of torch.export.save, a function such as my_package.models:make, or hf:MODEL",
             "correct the path or the name",
         )
     sys.path.insert(0, str(Path.cwd()))
