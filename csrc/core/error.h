@@ -1,47 +1,9 @@
-// The errors of portrt: what happened, what was expected, what to do.
+// The errors of portrt, for its own sources.
 #pragma once
 
-#include <exception>
-#include <optional>
-#include <string>
+#include "portrt/error.h"
 
 namespace portrt {
-
-// One for each error class of the Python package that a program without Python can meet.
-enum class ErrorCode {
-  settings,             // SettingsError: an option is unknown or has an invalid value
-  backend_unavailable,  // BackendUnavailableError
-  package,              // PackageError: a manifest or its blobs are damaged or inconsistent
-  load,                 // LoadError: a file could not be read as a program
-  input,                // InputError: an input of a call has the wrong dtype, shape or device
-  no_usable_engine,     // NoUsableEngineError
-  engine,               // EngineError: an engine failed while it was opened or run
-  out_of_profile,       // OutOfProfileError: sizes are in none of an engine's profiles
-};
-
-// The name of the Python class, such as "PackageError".
-const char* error_name(ErrorCode code);
-
-class Error : public std::exception {
- public:
-  // `field`, of a PackageError: a JSON pointer into the manifest; "" is the whole text.
-  Error(ErrorCode code, std::string happened, std::string expected, std::string remedy,
-        std::optional<std::string> field = std::nullopt);
-
-  ErrorCode code() const { return code_; }
-  const std::string& happened() const { return happened_; }
-  const std::string& expected() const { return expected_; }
-  const std::string& remedy() const { return remedy_; }
-  const std::optional<std::string>& field() const { return field_; }
-
-  // The three texts on three lines, as Python's `str(error)`.
-  const char* what() const noexcept override { return text_.c_str(); }
-
- private:
-  ErrorCode code_;
-  std::string happened_, expected_, remedy_, text_;
-  std::optional<std::string> field_;
-};
 
 // What to do about a damaged file.
 extern const char* const kFileRemedy;

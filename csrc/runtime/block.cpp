@@ -34,8 +34,9 @@ void append_key(const std::vector<TensorView>& inputs, std::vector<int64_t>& key
 
 }  // namespace
 
-Block::Block(std::string text, std::vector<Bytes> blobs)
+Block::Block(std::string text, std::vector<Bytes> blobs, Policy policy)
     : text_(std::move(text)),
+      policy_(std::move(policy)),
       manifest_(checked(text_, blobs)),
       signature_(manifest_.signature()),
       blobs_(std::move(blobs)),
@@ -84,7 +85,7 @@ std::shared_ptr<Session> Block::session_for(const std::string& device, int threa
   const std::unique_lock<std::shared_mutex> guard(sessions_lock_);  // others of this block wait
   const auto found = sessions_.find(device);
   if (found != sessions_.end()) return found->second;
-  const Policy policy = effective_policy(manifest_.policy, Policy());
+  const Policy policy = effective_policy(manifest_.policy, policy_);
   const WeightsImage* weights = weights_ ? &*weights_ : nullptr;
   Selection made = select(manifest_, blobs_, weights, device_type(device), policy, threads);
   return sessions_[device] = std::move(made.session);

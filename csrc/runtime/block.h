@@ -24,8 +24,9 @@ class Block {
  public:
   //   text: the manifest in the call
   //   blobs: of the call, in order; their memory must live as long as the block
+  //   policy: of the caller, over that of the manifest
   // Throws Error (package): the manifest is malformed or does not describe these blobs.
-  Block(std::string text, std::vector<Bytes> blobs);
+  Block(std::string text, std::vector<Bytes> blobs, Policy policy = {});
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
@@ -50,6 +51,7 @@ class Block {
   std::shared_ptr<Session> session_for(const std::string& device, int threads);
 
   std::string text_;
+  Policy policy_;
   Manifest manifest_;
   Signature signature_;
   std::vector<Bytes> blobs_;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/format/engine_calls.h"
 #include "core/format/mapped_file.h"
+#include "core/format/one_call.h"
 #include "core/format/weights_image.h"
 #include "core/format/zip_directory.h"
 #include "tests/changes.h"
@@ -83,16 +84,14 @@ void run_one(Read read, const std::string& what, Outcomes& outcomes, Checks& che
 }
 
 // The program of a file with its JSON changed, whose CRC-32 would not show it.
-void read_changed_program(const Archive& archive, Random& random) {
+Json changed_program(const Archive& archive, Random& random) {
   const std::vector<std::string> texts = {std::string(archive.read(kModelRecord))};
   const std::string text = changed(texts[0], texts, random);
-  Json model;
   try {
-    model = Json::parse(text);
+    return Json::parse(text);
   } catch (const JsonError& error) {
     throw Error(ErrorCode::load, error.what(), "JSON", kFileRemedy);
   }
-  engine_calls(archive, model);
 }
 
 void check_missing(Checks& checks, const std::string& folder) {
@@ -121,7 +120,7 @@ int run(size_t count, const std::string& folder) {
   std::sort(originals.begin(), originals.end());  // a folder has no order
   checks.that(!originals.empty(), folder, "it has no files");
   Random random(15);
-  Outcomes files, programs;
+  Outcomes files, programs, calls;
   for (size_t index = 0; index < count && !originals.empty(); ++index) {
     const std::string& original = originals[index % originals.size()];
     const std::string bytes = changed_file(original, random);
@@ -129,9 +128,14 @@ int run(size_t count, const std::string& folder) {
     run_one([&] { read_all(exact.data(), exact.size(), "a changed file"); }, "a changed file",
             files, checks);
     const Archive archive(original.data(), original.size(), "a file");
-    run_one([&] { read_changed_program(archive, random); }, "a changed program", programs, checks);
+    run_one([&] { engine_calls(archive, changed_program(archive, random)); }, "a changed program",
+            programs, checks);
+    run_one([&] { one_call(archive, changed_program(archive, random)); }, "a changed single call",
+            calls, checks);
   }
-  for (const auto& [what, outcomes] : {std::pair{"files", files}, {"programs", programs}}) {
+  for (const auto& [what, outcomes] : {std::pair{"files", files},
+                                      {"programs", programs},
+                                      {"single calls", calls}}) {
     std::cout << "changed " << what << ": " << outcomes.taken << " taken, " << outcomes.refused
               << " refused\n";
     checks.that(count == 0 || (outcomes.taken > 0 && outcomes.refused > 0), what,

@@ -33,6 +33,15 @@ def test_flags_name_folders_that_are_there(built: Built) -> None:
     assert all(Path(folder).is_dir() for folder in folders)
 
 
+def test_flags_without_torch(built: Built) -> None:
+    options = ["cpp", "flags", "--without-torch", "--prefix", str(built.prefix)]
+    done = CliRunner().invoke(cli, options)
+    assert done.exit_code == 0, done.output
+    assert "-ltorch" not in done.output
+    assert (built.prefix / "include" / "portrt" / "program.h").is_file()
+    assert built.without_torch.is_file()
+
+
 def test_other_sources_are_another_library(
     built: Built, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -41,6 +50,7 @@ def test_other_sources_are_another_library(
     def compile_nothing(torch: object, command: object, workdir: Path) -> None:
         compiled.append(workdir)
         (workdir / building.CPP_LIBRARY).write_bytes(b"")
+        (workdir / building.CPP_WITHOUT_TORCH).write_bytes(b"")
 
     monkeypatch.setattr(building, "_compile", compile_nothing)
     for digest, count in (("a", 1), ("a", 1), ("b", 2)):

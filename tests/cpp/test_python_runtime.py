@@ -24,6 +24,7 @@ from portrt.engines import cpp_library
 from portrt.errors import InputError, PackageError, PortrtError, SettingsError
 from portrt.format.manifest import decode
 from portrt.runtime import Policy, cpp_engines, policy, report
+from portrt.runtime.new_weights.update import update_weights
 from portrt.runtime.op import load_block
 from portrt.runtime.policy import effective
 
@@ -310,6 +311,28 @@ def test_which_engines_run_in_python(mlp: Calls, changes: Any, device: str, reas
     engine = dataclasses.replace(decode(mlp.text).engines[0], **changes)
     found = cpp_engines.why_python(engine, torch.device(device))
     assert found == (f"the C++ runtime {reason}" if reason else "")
+
+
+def test_new_weights_and_graphs_of_dynamo() -> None:
+    first, second = model(), model()
+    with torch.no_grad():
+        for item in second.parameters():
+            item.mul_(-0.5)
+    calls = Calls(first, ROWS)
+    module = calls.program.module()
+    torch.testing.assert_close(module(X), first(X))
+    program, _ = update_weights(calls.program, second.state_dict())
+    changed = program.module()
+    torch.testing.assert_close(changed(X), second(X))
+    torch.testing.assert_close(module(X), first(X))
+    assert report(program)[0].runtime == "cpp"
+    options = {"engines": "onnxruntime", "min_block_size": 1, "use_python_runtime": False}
+    compiled = torch.compile(first, backend="portrt", options=options)
+    with torch.no_grad():
+        for rows in (3, 2, 5):
+            torch.testing.assert_close(
+                compiled(X[:1].expand(rows, 8)), first(X[:1].expand(rows, 8))
+            )
 
 
 def test_a_source_runs_where_no_engine_may(mlp: Calls) -> None:

@@ -7,28 +7,9 @@
 #include <string>
 #include <string_view>
 
-namespace portrt {
+#include "portrt/dtype.h"
 
-enum class DType : uint8_t {
-  boolean,
-  uint8,
-  int8,
-  int16,
-  int32,
-  int64,
-  uint16,
-  uint32,
-  uint64,
-  float16,
-  bfloat16,
-  float32,
-  float64,
-  float8_e4m3fn,
-  float8_e5m2,
-  complex64,
-  complex128,
-  other,  // of a tensor that no block takes
-};
+namespace portrt {
 
 // torch's name without "torch."; "another dtype" for `other`.
 const char* dtype_name(DType dtype);

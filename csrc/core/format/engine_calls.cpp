@@ -4,32 +4,12 @@
 
 #include "core/error.h"
 #include "core/format/fields.h"
+#include "core/format/graph_json.h"
 
 namespace portrt {
 namespace {
 
 using Names = std::map<std::string, std::string>;
-
-// A form of the program's JSON that is not torch's; becomes an error that names the file.
-struct UnknownForm {
-  std::string what;
-};
-
-const Json& member(const Json& object, const char* key) {
-  const Json* found = object.find(key);
-  if (found == nullptr) throw UnknownForm{std::string("no ") + quoted(key)};
-  return *found;
-}
-
-const std::string& text(const Json& value) {
-  if (value.string() == nullptr) throw UnknownForm{value.brief() + " is not a string"};
-  return *value.string();
-}
-
-const Json::Array& list(const Json& value) {
-  if (value.array() == nullptr) throw UnknownForm{value.brief() + " is not a list"};
-  return *value.array();
-}
 
 const Json* graph_of(const Json& input) { return member(input, "arg").find("as_graph"); }
 

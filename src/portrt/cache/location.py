@@ -14,6 +14,7 @@ TIMING = "timing"
 INDUCTOR = "inductor"
 CPP = "cpp"
 CPP_LIBRARY = "libportrt_runtime.so"
+CPP_WITHOUT_TORCH = "libportrt.so"
 _DEFAULT_BYTES = 10_000_000_000
 
 

@@ -30,6 +30,8 @@ def build_command(prefix: Path | None) -> None:
 
 @command.command("flags")
 @_PREFIX
-def flags_command(prefix: Path | None) -> None:
-    """Print what compiles and links a C++ program with torch; builds the library if needed."""
-    click.echo(shlex.join(build(prefix).flags))
+@click.option("--without-torch", is_flag=True, help="For a program that uses portrt/program.h.")
+def flags_command(prefix: Path | None, without_torch: bool) -> None:
+    """Print what compiles and links a C++ program with torch; builds the libraries if needed."""
+    made = build(prefix)
+    click.echo(shlex.join(made.flags_without_torch if without_torch else made.flags))

@@ -1,4 +1,7 @@
-"""Builds `libportrt_runtime.so`, once for the same sources, torch and compiler."""
+"""Builds `libportrt_runtime.so`, and `libportrt.so` without torch.
+
+Once for the same sources, torch and compiler.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from portrt.cache.location import CPP, CPP_LIBRARY, cache_folder
+from portrt.cache.location import CPP, CPP_LIBRARY, CPP_WITHOUT_TORCH, cache_folder
 from portrt.cpp import sources
 from portrt.cpp.compiler import Torch, compiler, installed_torch, run, version_of
+from portrt.cpp.sources import needs_torch
 from portrt.errors import BuildError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,23 @@ class Built:
         return self.prefix / "lib" / CPP_LIBRARY
 
     @property
+    def without_torch(self) -> Path:
+        """Return the path of the library of programs that run without torch."""
+        return self.prefix / "lib" / CPP_WITHOUT_TORCH
+
+    @property
+    def flags_without_torch(self) -> list[str]:
+        """Return what compiles and links a program that uses `portrt/program.h`."""
+        lib = self.prefix / "lib"
+        return [
+            "-std=c++17",
+            f"-I{self.prefix / 'include'}",
+            f"-L{lib}",
+            f"-Wl,-rpath,{lib}",
+            "-lportrt",
+        ]
+
+    @property
     def flags(self) -> list[str]:
         """Return what compiles and links a program that uses torch and loads the library."""
         lib = self.torch.libraries
@@ -80,7 +101,8 @@ def build(prefix: str | os.PathLike[str] | None = None) -> Built:
     key = _key(torch, command)
     made = Built(_default_prefix(key) if prefix is None else Path(prefix).resolve(), torch)
     stamp = made.library.with_suffix(".json")
-    if made.library.is_file() and _stored_key(stamp) == key:
+    there = made.library.is_file() and made.without_torch.is_file()
+    if there and _stored_key(stamp) == key:
         logger.info("%s is there", made.library)
         return made
     made.library.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +115,7 @@ def build(prefix: str | os.PathLike[str] | None = None) -> Built:
         workdir = Path(folder)
         _compile(torch, command, workdir)
         stored = {"key": key, "portrt": metadata.version("portrt")}
+        (workdir / CPP_WITHOUT_TORCH).replace(made.without_torch)
         (workdir / CPP_LIBRARY).replace(made.library)
         (workdir / stamp.name).write_text(json.dumps(stored), encoding="utf-8")
         (workdir / stamp.name).replace(stamp)
@@ -119,8 +142,12 @@ def _compile(torch: Torch, command: list[str], workdir: Path) -> None:
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         objects = list(pool.map(compiled, enumerate(units)))
-    link = ["-shared", f"-L{torch.libraries}", "-ltorch_cpu", "-lc10", "-ldl", "-lpthread"]
-    run([*command, *objects, *link, "-Wl,--no-undefined", "-o", str(workdir / CPP_LIBRARY)])
+    link = [*command, "-shared", "-Wl,--no-undefined"]
+    common = ["-ldl", "-lpthread"]
+    own = [item for item, unit in zip(objects, units, strict=True) if not needs_torch(unit)]
+    run([*link, *own, *common, "-o", str(workdir / CPP_WITHOUT_TORCH)])
+    with_torch = [f"-L{torch.libraries}", "-ltorch_cpu", "-lc10", *common]
+    run([*link, *objects, *with_torch, "-o", str(workdir / CPP_LIBRARY)])
 
 
 def _key(torch: Torch, command: list[str]) -> str:

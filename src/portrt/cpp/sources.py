@@ -9,13 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent / "csrc"
 
 # What the library consists of; tests and examples are elsewhere.
-_FOLDERS = ("core", "engines", "runtime", "torch", "include")
+_FOLDERS = ("core", "engines", "runtime", "program", "torch", "include")
 _SUFFIXES = (".cpp", ".h", ".inc")
 
 
 def units() -> list[Path]:
-    """Return the translation units of the library."""
+    """Return the translation units of the libraries."""
     return [path for path in _files() if path.suffix == ".cpp"]
+
+
+def needs_torch(unit: Path) -> bool:
+    """Return whether a unit is of the library with torch alone."""
+    return unit.is_relative_to(ROOT / "torch")
 
 
 def headers() -> list[Path]:
