@@ -49,7 +49,7 @@ class FeatureSet(NamedTuple):
     torch_tensorrt_runtime: bool = True
     dynamo_frontend: bool = True
     fx_frontend: bool = False
-    refit: bool = False
+    refit: bool = True
     qdp_plugin: bool = False
     windows_cross_compile: bool = True
     tensorrt_rtx: bool = True

@@ -21,6 +21,7 @@ from portrt.torch_tensorrt.frontend import (
 )
 from portrt.torch_tensorrt.inputs import in_a_list, placed
 from portrt.torch_tensorrt.missing import missing
+from portrt.torch_tensorrt.refit import refit_module_weights
 from portrt.torch_tensorrt.serialized_engine import (
     convert_exported_program_to_serialized_trt_engine,
 )
@@ -105,6 +106,7 @@ __all__ = [
     "cross_compile_for_windows",
     "export",
     "load_cross_compiled_exported_program",
+    "refit_module_weights",
     "save_cross_compiled_exported_program",
     "trace",
 ]

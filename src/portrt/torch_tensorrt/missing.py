@@ -12,7 +12,6 @@ class MissingNameError(PortrtError, AttributeError):
 # Name -> the way here.
 MISSING = {
     "MutableTorchTensorRTModule": "compile the model again when its weights have changed",
-    "dynamo.refit_module_weights": "compile the model again with the new weights",
     "ts": "compile the torch.nn.Module; TS2EPConverter makes an ExportedProgram of a ScriptModule",
     "fx": "compile the torch.nn.Module, with the default ir",
     "distributed": "collectives stay in PyTorch, between engines: compile the model of each rank",
