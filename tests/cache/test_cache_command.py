@@ -37,6 +37,9 @@ def test_list_names_backend_version_block_and_size(folder: Path) -> None:
     assert f"onnxruntime {onnxruntime.__version__}" in output
     assert "block_0" in output
     assert "ago" in output
+    models = [entry["meta"]["model"] for entry in json.loads(run("list", "--json").output)]
+    assert len(models) == 2
+    assert all(name and name.rpartition(".")[2] in output for name in models)
 
 
 def test_list_prints_the_parts_of_every_key(folder: Path) -> None:

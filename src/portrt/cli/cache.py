@@ -55,7 +55,8 @@ def list_entries(parts: bool, as_json: bool) -> None:
     )
     if entries:
         print_table(
-            ["entry", "built by", "block", "size", "last used"], [_row(entry) for entry in entries]
+            ["entry", "built by", "model", "block", "size", "last used"],
+            [_row(entry) for entry in entries],
         )
     for entry in entries if parts else ():
         click.echo(f"\n{entry.name}")
@@ -68,7 +69,9 @@ def _row(entry: Entry) -> list[str]:
     by = meta.get("backend") or ", ".join(meta.get("backends", []))
     version = f" {build['version']}" if "version" in build else ""
     short = f"{entry.kind}-{entry.name.rpartition('-')[2][:12]}"
-    return [short, f"{by}{version}", meta.get("block", "-"), size_text(entry.size), _age(entry)]
+    model = str(meta.get("model") or "-").rpartition(".")[2]
+    block = meta.get("block", "-")
+    return [short, f"{by}{version}", model, block, size_text(entry.size), _age(entry)]
 
 
 def _age(entry: Entry) -> str:

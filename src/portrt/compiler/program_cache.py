@@ -17,6 +17,7 @@ from portrt.compiler.building.keys import key_or_none, program_key
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.package.save import save
 from portrt.errors import PortrtError
+from portrt.graphs.module_path import model_class
 from portrt.graphs.symbols import ProfileRanges
 from portrt.targets.trust import PICKLE
 
@@ -59,7 +60,7 @@ def build_program(
             return found
         program, complete = build()
         if settings.cache_built_engines and complete:
-            _store_program(cache, key, program, settings, tasks)
+            _store_program(cache, key, captured, program, settings, tasks)
     return program
 
 
@@ -82,6 +83,7 @@ def _program(cache: Cache, key: Key, settings: Settings) -> ExportedProgram | No
 def _store_program(
     cache: Cache,
     key: Key,
+    captured: ExportedProgram,
     program: ExportedProgram,
     settings: Settings,
     tasks: Sequence[EngineTask],
@@ -95,5 +97,8 @@ def _store_program(
         save(program, path, progress=False)
 
     replace = not settings.reuse_cached_engines
-    meta = {"backends": [task.builder.name for task in tasks]}
+    meta = {
+        "backends": [task.builder.name for task in tasks],
+        "model": model_class(captured.graph),
+    }
     cache.put(key, meta, write, replace=replace)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
+
 logger = logging.getLogger(__name__)
 
 _ROOT = re.compile(r"^L\['self'\]\.?|^L__self___?")
@@ -51,6 +53,15 @@ class ModulePath:
             if any(fnmatchcase(name, pattern) for name in (*self.paths, *self.classes)):
                 return pattern
         return None
+
+
+def model_class(graph: torch.fx.Graph) -> str:
+    """Return the full name of the model's class, or "" if no node of the graph knows it."""
+    for node in graph.nodes:
+        for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+            if not _ROOT.sub("", str(path)):
+                return _class_name(kind)
+    return ""
 
 
 def _class_name(kind: Any) -> str:

@@ -11,6 +11,7 @@ from portrt.compiler.backends.base import Builder, BuildInput
 from portrt.compiler.building.keys import engine_key, key_or_none
 from portrt.compiler.options.settings import Settings
 from portrt.compiler.plan import Engine
+from portrt.graphs.module_path import model_class
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def _meta_of(engine: Engine, build_input: BuildInput) -> dict[str, Any]:
     return {
         "backend": engine.backend,
         "block": build_input.block.name,
+        "model": model_class(build_input.block.program.graph),
         "build": dict(engine.build),
         "requires": dict(engine.requires),
         "weights": list(engine.weights),
