@@ -20,7 +20,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(cli, ["cache", *args], catch_exceptions=False)
+    width = {"COLUMNS": "120"}  # no cell is in two lines
+    return CliRunner(env=width).invoke(cli, ["cache", *args], catch_exceptions=False)
 
 
 def test_where(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
