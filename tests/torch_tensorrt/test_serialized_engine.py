@@ -77,6 +77,7 @@ def test_bindings_have_the_names(program: Any, given: Any, inputs: Any, outputs:
     ("given", "error"),
     [
         ({"arg_input_binding_names": ("x",)}, "3 different names"),
+        ({"arg_input_binding_names": ("x", {"k": None}, "y")}, "3 different names"),
         ({"output_binding_names": ("a", "a")}, "2 different names"),
         ({"output_binding_names": ("a", 3)}, "2 different names"),
         ({"output_binding_names": ("a", "in")}, "no keywords of Python"),
@@ -87,6 +88,33 @@ def test_bindings_have_the_names(program: Any, given: Any, inputs: Any, outputs:
 def test_wrong_names_are_an_error(program: Any, given: Any, error: str) -> None:
     with pytest.raises(SettingsError, match=error):
         convert(program, engines="onnxruntime", **given)
+
+
+class Updates(nn.Module):
+    """Its engine returns the new numbers of a buffer, too; the second argument is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(2, 8))
+
+    def forward(self, x: torch.Tensor, n: Any, y: torch.Tensor) -> torch.Tensor:
+        self.sum.add_(x)
+        return torch.relu(self.sum) * y + (n or 0)
+
+
+@pytest.mark.parametrize("given", [["a", None, "b"], ["a", "b"]])
+@pytest.mark.parametrize("n", [None, 3])
+def test_updates_and_arguments_that_are_no_tensors_need_no_names(given: Any, n: Any) -> None:
+    x = torch.randn(2, 8)
+    program = torch.export.export(Updates().eval(), (x, n, x + 1))
+    found = names(
+        convert(
+            program, engines="onnxruntime", arg_input_binding_names=given, output_binding_names="c"
+        )
+    )
+    assert {"a", "b"} <= set(found[0])
+    assert found[1][-1] == "c"
+    assert len(found[1]) == 2
 
 
 def test_one_result_twice_has_one_name() -> None:

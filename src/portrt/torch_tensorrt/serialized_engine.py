@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from portrt.compiler.backends.registry import builder
@@ -108,12 +109,18 @@ def convert_exported_program_to_serialized_trt_engine(
     captured = capture(
         exported_program, args, keywords, dynamic_shapes=shapes.get("dynamic_shapes")
     )
-    names = (arg_input_binding_names, kwarg_input_binding_names)
-    chosen = _names(names, len(captured.graph_signature.user_inputs))
-    program = with_input_names(captured, chosen) if chosen else captured
-    if chosen and (args or keywords):
-        args, keywords = pytree.tree_leaves((args or (), keywords or {})), None
-    outputs = _names(output_binding_names, len(captured.graph_signature.user_outputs))
+    signature = captured.graph_signature
+    given = [spec.arg for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    made = [spec.arg for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    chosen = _names((arg_input_binding_names or (), kwarg_input_binding_names or {}), given)
+    outputs = _names(output_binding_names, made)
+    program = captured
+    if chosen:
+        program = with_input_names(
+            captured, [new or arg.name for new, arg in zip(chosen, given, strict=True)]
+        )
+        if args or keywords:
+            args, keywords = pytree.tree_leaves((args or (), keywords or {})), None
     _check_apart(program, outputs)
     options = {**translated(kwargs), "require_full_compilation": True, "min_block_size": 1}
     options.pop("output_format", None)
@@ -151,27 +158,36 @@ def _backend(engines: Any) -> Any:
     )
 
 
-def _names(tree: Any, count: int) -> list[str]:
-    """Return the names of a tree, in order; empty without names."""
-    found = [name for name in pytree.tree_leaves(tree) if name is not None]
-    if not found:
+def _names(tree: Any, arguments: Sequence[Any]) -> list[str | None]:
+    """Return a name for each argument, None for one that is no tensor; empty without names."""
+    found = pytree.tree_leaves(tree)
+    named = [name for name in found if name is not None]
+    if not named:
         return []
-    wrong = [name for name in found if not isinstance(name, str) or not _is_name(name)]
-    if wrong or len(found) != count or len(set(found)) != count:
+    is_tensor = [isinstance(argument, TensorArgument) for argument in arguments]
+    if len(found) != len(arguments) and len(named) == sum(is_tensor):
+        rest = iter(named)
+        found = [next(rest) if tensor else None for tensor in is_tensor]
+    lacks = len(found) != len(arguments) or any(
+        tensor and name is None for tensor, name in zip(is_tensor, found, strict=True)
+    )
+    wrong = [name for name in named if not isinstance(name, str) or not _is_name(name)]
+    if lacks or wrong or len(set(named)) != len(named):
         raise SettingsError(
-            f"{found} are names of bindings",
-            f"{count} different names, one for each tensor in the order of the signature, that are "
-            "identifiers and no keywords of Python",
+            f"{named} are names of bindings",
+            f"{sum(is_tensor)} different names, one for each tensor in the order of the signature, "
+            "that are identifiers and no keywords of Python",
             "name all of them, or none",
         )
     return found
 
 
-def _check_apart(program: ExportedProgram, outputs: Sequence[str]) -> None:
+def _check_apart(program: ExportedProgram, outputs: Sequence[str | None]) -> None:
     inputs = {node.name for node in program.graph.nodes if node.op == "placeholder"}
-    if inputs & set(outputs):
+    both = sorted(name for name in outputs if name in inputs)
+    if both:
         raise SettingsError(
-            f"{sorted(inputs & set(outputs))} are names of outputs and of inputs",
+            f"{both} are names of outputs and of inputs",
             "names that no input or weight has",
             "choose other names for the outputs, or name the inputs, too",
         )
@@ -185,13 +201,13 @@ def _is_name(name: str) -> bool:
 class _Outputs:
     """A graph pass that gives the results of the graph their names."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str | None]) -> None:
         self._names = names
 
     def __call__(self, module: torch.fx.GraphModule) -> None:
         results: Any = module.graph.output_node().args[0]
         chosen = list(results)[-len(self._names) :]  # before them are updates of buffers
-        named = dict(zip(chosen, self._names, strict=True))
+        named = {node: name for node, name in zip(chosen, self._names, strict=True) if name}
         for node in module.graph.nodes:
             if node not in named and node.name in self._names:
                 node.name = f"{node.name}_before"
@@ -200,7 +216,7 @@ class _Outputs:
                 node.name = name
 
 
-def _check_outputs(program: ExportedProgram, names: Sequence[str]) -> None:
+def _check_outputs(program: ExportedProgram, names: Sequence[str | None]) -> None:
     texts = list(manifests_of(program))
     if len(texts) != 1:
         raise PartitionError(
@@ -209,9 +225,10 @@ def _check_outputs(program: ExportedProgram, names: Sequence[str]) -> None:
             "compile(..., report=True) lists what is in engines",
         )
     made = [item["name"] for item in json.loads(texts[0])["outputs"]]
-    if names and made != list(names):
+    wanted = [name for name in names if name]
+    if made[-len(wanted) or len(made) :] != wanted:  # before them are updates of buffers
         raise SettingsError(
             f"the engine has the outputs {made}",
-            f"{list(names)}: a different tensor for each, and none of them an input",
+            f"{wanted}: a different tensor for each, and none of them an input",
             "leave such a result out of the model, or out of the names",
         )
