@@ -184,7 +184,7 @@ def _names(tree: Any, arguments: Sequence[Any]) -> list[str | None]:
 
 def _check_apart(program: ExportedProgram, outputs: Sequence[str | None]) -> None:
     inputs = {node.name for node in program.graph.nodes if node.op == "placeholder"}
-    both = sorted(name for name in outputs if name in inputs)
+    both = sorted(inputs & {name for name in outputs if name})
     if both:
         raise SettingsError(
             f"{both} are names of outputs and of inputs",
