@@ -6,10 +6,13 @@ import asyncio
 import copy
 import dataclasses
 import gc
+import json
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +368,33 @@ def test_without_the_library_one_warning(
         warnings.simplefilter("error")
         (second,) = OP([X], calls[1], mlp.text)
     torch.testing.assert_close([first, second], [mlp.model(X).detach()] * 2)
+
+
+def test_which_library_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTRT_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("PORTRT_CPP_LIBRARY")
+    monkeypatch.setattr(torch.ops, "loaded_libraries", {"/other/libtorchvision.so"})
+    assert list(cpp_library._candidates()) == []
+    stamps = {
+        "older": {"portrt": metadata.version("portrt")},
+        "newer": {"portrt": metadata.version("portrt")},
+        "of_another_version": {"portrt": "0.0.1"},
+        "of_before": {"key": "0"},
+        "no_object": [],
+    }
+    paths = {}
+    for age, (name, stamp) in enumerate(stamps.items()):
+        paths[name] = tmp_path / "cpp" / name / "lib" / "libportrt_runtime.so"
+        paths[name].parent.mkdir(parents=True)
+        paths[name].touch()
+        os.utime(paths[name], (age, age))
+        paths[name].with_suffix(".json").write_text(json.dumps(stamp))
+    paths["of_before"].with_suffix(".json").unlink()
+    assert list(cpp_library._candidates()) == [str(paths["newer"]), str(paths["older"])]
+    monkeypatch.setattr(torch.ops, "loaded_libraries", {"/a/libportrt_runtime.so", "/a/b.so"})
+    assert next(cpp_library._candidates()) == "/a/libportrt_runtime.so"
+    monkeypatch.setenv("PORTRT_CPP_LIBRARY", "/b/libportrt_runtime.so")
+    assert list(cpp_library._candidates()) == ["/b/libportrt_runtime.so"]
 
 
 def test_engines_are_closed_with_their_programs() -> None:
