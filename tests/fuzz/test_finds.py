@@ -389,6 +389,18 @@ FINDS: dict[str, tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor]]] = {
         )
         for rank, pool in ((1, F.max_pool1d), (2, F.max_pool2d), (3, F.max_pool3d))
     },
+    **{
+        f"isclose of {str(dtype).removeprefix('torch.')}": (
+            lambda x, y: torch.stack([torch.isclose(x, y), torch.isclose(x, y, rtol=0.1, atol=1)]),
+            [
+                torch.tensor([torch.iinfo(dtype).min, 1, torch.iinfo(dtype).min, 10, 100]).to(
+                    dtype
+                ),
+                torch.tensor([torch.iinfo(dtype).max, 1, 0, 11, 10]).to(dtype),
+            ],
+        )
+        for dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+    },
     "sign used in another block": (
         lambda x: torch.where(torch.signbit(x), torch.lgamma(x), x),
         [SPECIAL[1:]],

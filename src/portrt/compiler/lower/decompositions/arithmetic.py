@@ -44,6 +44,22 @@ def _power(x: torch.Tensor, y: torch.Tensor) -> Any:
     return NotImplemented if x.dtype == y.dtype else torch.pow(x.to(dtype), y.to(dtype))
 
 
+def _isclose(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    rtol: float = 1e-05,
+    atol: float = 1e-08,
+    equal_nan: bool = False,
+) -> Any:
+    """Subtract integers as floats: torch.onnx subtracts them in their dtype, which overflows."""
+    if not _is_integral(x):
+        return NotImplemented
+    wide = y.to(torch.get_default_dtype())
+    if rtol == 0 and atol == 0:
+        return x == y
+    return (x == y) | (torch.abs(x - wide) <= torch.abs(wide * rtol) + atol)
+
+
 def _ldexp(x: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     """Multiply by a power as PyTorch does: torch infers another dtype beside a 0-d exponent."""
     return torch.mul(x, torch.pow(2.0, exponent))
@@ -286,6 +302,7 @@ def _scaled(x: torch.Tensor, beta: Number, shape: Sequence[Any]) -> torch.Tensor
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.abs.default: _abs,
     aten.sign.default: _sign,
+    aten.isclose.default: _isclose,
     aten.ldexp.Tensor: _ldexp,
     aten.pow.Tensor_Tensor: _power,
     aten.pow.Scalar: _number_to_power,
