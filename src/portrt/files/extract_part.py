@@ -57,7 +57,7 @@ def extract(
     draft = ProgramEditor(os.fspath(path))
     target = Path(output)
     if what == "weights":
-        _write_blob(draft, *_weights(draft, block), "the weights image", target)
+        _write_weights(draft, *_weights(draft, block), target)
         return
     call = _call(draft, block)
     if what == "plan":
@@ -143,6 +143,30 @@ def _write_blob(
             copy_bytes(source, record.offset, record.size, file)
     except OSError as err:
         raise cannot_write(target, record.size, err) from err
+
+
+def _write_weights(
+    draft: ProgramEditor, call: CallEditor, blob: Mapping[str, Any], target: Path
+) -> None:
+    """Write the weights image, without the record of the state dict."""
+    from portrt.runtime.new_weights.record import RECORD
+    from portrt.runtime.stored_block import StoredBlock
+    from portrt.weights import WeightsImage, image_from_tensors
+
+    mapped = map_file(str(draft.archive.path))
+    image = WeightsImage(StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped).image)
+    if RECORD not in image:
+        _write_blob(draft, call, blob, "the weights image", target)
+        return
+    _check_digest(draft, call.record(blob), blob, "the weights image")
+    names = [name for name in image.names() if name != RECORD]
+    made = image_from_tensors({name: image.tensor(name) for name in names})
+    data: Any = made.numpy()
+    try:
+        with replacing(target) as file:
+            file.write(data)
+    except OSError as err:
+        raise cannot_write(target, made.numel(), err) from err
 
 
 def _check_digest(

@@ -335,7 +335,7 @@ def test_a_program_in_parts_takes_only_the_weights_that_pytorch_uses(refusing: A
     engine = manifest_of(compiled(Model(), [x_of(3)]))["engines"][0]
 
     assert engine["weights"] == ["scale"]
-    assert engine["parts"]["engines"][0]["weights"] == ["first.weight"]
+    assert engine["parts"]["engines"][0]["weights"] == ["first.weight", "first.bias"]
 
 
 def test_requirements_of_parts_hold_together() -> None:

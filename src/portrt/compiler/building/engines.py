@@ -90,7 +90,7 @@ def _build_input(
     @lru_cache
     def converted(opset: int, small_apart: bool) -> OnnxModel:
         weights = WeightsImage(image)
-        return onnx_from_block(block, tensors, weights, opset, extra, small_apart=small_apart)
+        return onnx_from_block(block, tensors, weights, opset, extra, small_apart)
 
     def convert(opset: int, small_apart: bool = False) -> OnnxModel:
         return converted(opset, small_apart and bool(small_weights(block, tensors)))

@@ -119,7 +119,6 @@ def onnx_from_block(
     image: WeightsImage,
     opset: int,
     translations: Translations = (),
-    *,
     small_apart: bool = False,
 ) -> OnnxModel:
     """Translate a block.
