@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from portrt import runtime as runtime
     from portrt.compiler.compile import compile as compile  # noqa: A004  (the field's name for it)
     from portrt.compiler.inputs import Input as Input
+    from portrt.compiler.mutable_module import MutableModule as MutableModule
     from portrt.compiler.options.settings import Settings as Settings
     from portrt.compiler.package.save import save as save
     from portrt.diagnosis import doctor as doctor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Public name -> where it is; resolved at first use, because torch imports this package at its own.
 _PUBLIC = {
     "Input": "portrt.compiler.inputs",
+    "MutableModule": "portrt.compiler.mutable_module",
     "PortrtError": "portrt.errors",
     "Settings": "portrt.compiler.options.settings",
     "compile": "portrt.compiler.compile",
