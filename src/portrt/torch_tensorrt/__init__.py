@@ -27,6 +27,7 @@ from portrt.torch_tensorrt.frontend import (
 )
 from portrt.torch_tensorrt.inputs import Input
 from portrt.torch_tensorrt.missing import missing
+from portrt.torch_tensorrt.mutable import MutableTorchTensorRTModule
 from portrt.torch_tensorrt.options import NoEffectWarning
 from portrt.torch_tensorrt.runtime import (
     enable_cudagraphs,
@@ -77,6 +78,7 @@ __all__ = [
     "DeviceType",
     "EngineCapability",
     "Input",
+    "MutableTorchTensorRTModule",
     "NoEffectWarning",
     "Platform",
     "compile",

@@ -11,7 +11,6 @@ class MissingNameError(PortrtError, AttributeError):
 
 # Name -> the way here.
 MISSING = {
-    "MutableTorchTensorRTModule": "compile the model again when its weights have changed",
     "ts": "compile the torch.nn.Module; TS2EPConverter makes an ExportedProgram of a ScriptModule",
     "fx": "compile the torch.nn.Module, with the default ir",
     "distributed": "collectives stay in PyTorch, between engines: compile the model of each rank",
