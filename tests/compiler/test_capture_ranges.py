@@ -140,6 +140,63 @@ def test_a_slice_that_begins_after_the_end_is_logged_and_refused(
         module(randn(3, 0))
 
 
+@pytest.mark.parametrize(
+    ("function", "size"),
+    [
+        (lambda x: x[:2] * 2, 1),
+        (lambda x: x[-1:] * 2, 0),
+        (lambda x: (x * 2)[-1:100], 0),
+    ],
+)
+def test_a_slice_of_fewer_elements_than_in_the_example_is_logged_and_refused(
+    function: Callable[[torch.Tensor], torch.Tensor], size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    dims = ({0: Dim("n", min=size, max=6)},)
+    module = compiled(function, randn(4, 3), dynamic_shapes=dims)
+    for n in (2, 3, 6):
+        x = randn(n, 3)
+        assert_same(module(x), function(x))
+
+    assert f"may refuse sizes within its ranges, such as x ({size}, 3)" in caplog.text
+    with pytest.raises(portrt.errors.InputError, match="larger inputs"):
+        module(randn(size, 3))
+
+
+def test_slices_with_the_sizes_of_the_program_are_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def sliced(x: torch.Tensor) -> torch.Tensor:
+        return x[:, : x.shape[1]] * 2 + x[:1, :1] + x[:2, :-1].sum()
+
+    dims = ({1: Dim("n", min=2, max=6)},)
+    module = compiled(sliced, randn(3, 4), dynamic_shapes=dims)
+    for n in (2, 6):
+        x = randn(3, n)
+        assert_same(module(x), sliced(x), 1e-5, 1e-5)
+    assert "refuse" not in caplog.text
+
+
+def test_guards_of_a_decomposition_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def attended(x: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(x, key, key) * 2
+
+    a = Dim("a", min=1, max=5)
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        captured = torch.export.export(
+            lambda_module(attended)().eval(),
+            (randn(5, 2, 5, 5).double(), randn(5, 2, 4, 5).double()),
+            dynamic_shapes=({0: a, 3: a}, {0: a, 3: a}),
+        )
+    assert "refuses" not in caplog.text
+    program = portrt.compile(
+        captured, engines="onnxruntime", min_block_size=1, output_format="exported_program"
+    )
+    assert "!= 1" in caplog.text
+    assert "x (1, 2, 5, 1)" in caplog.text
+    with pytest.raises(AssertionError, match="!= 1"):
+        program.module()(randn(1, 2, 5, 1).double(), randn(1, 2, 4, 1).double())
+
+
 def test_a_branch_on_size_one_leaves_one_to_the_model(caplog: pytest.LogCaptureFixture) -> None:
     def doubled(x: torch.Tensor) -> torch.Tensor:
         return x.repeat(2, 1)[1:] * 2 if x.shape[0] > 1 else x

@@ -31,6 +31,7 @@ from portrt.compiler.plan import Plan
 from portrt.compiler.program_cache import build_program
 from portrt.compiler.reports.coverage import coverage, write_report
 from portrt.compiler.reports.unmatched_operators import warn_of_unmatched_operators
+from portrt.compiler.sizes.refused_sizes import warn_of_added_guards
 from portrt.compiler.sizes.tuning import sizes_to_tune_for
 from portrt.errors import SettingsError
 from portrt.format.compile_report import report_of_manifest
@@ -159,6 +160,7 @@ def compile(  # noqa: A001  (the name in torch and Torch-TensorRT)
             captured, args, kwarg_inputs, dynamic_shapes=dynamic_shapes, profiles=profiles
         )
         program = _compiled(captured, settings, tasks, profile_ranges, started)
+        warn_of_added_guards(program, captured)
         if runtime is not None:
             set_runtime(program, runtime)
         logger.info("compiled in %.2f s", time.perf_counter() - started)

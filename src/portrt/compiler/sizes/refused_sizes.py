@@ -1,7 +1,8 @@
-"""Sizes within the ranges of a program that its own guards refuse, or that make a size negative.
+"""Sizes within the ranges of a program that it refuses: by its guards, or as results have others.
 
 torch.export adds a guard where the model compares sizes, and keeps the range that was requested. Of
-a slice that begins after the end it computes a negative size without a guard.
+a slice that begins after the end it computes a negative size without a guard, and of `x[:2]` it
+takes 2 for the size where the range begins with 1.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from portrt.graphs.program_inputs import user_input_nodes
 logger = logging.getLogger(__name__)
 
 _MAX_GUARDS = 3
+_SLICE = torch.ops.aten.slice.Tensor
+_END = 2**63 - 1  # of a slice without one
 # Tried sizes are so far from that of the example: a guard may require multiples of a number.
 _DISTANCES = (-8, -6, -4, -3, -2, -1, 1, 2, 3, 4, 6, 8)
 
@@ -45,18 +48,32 @@ class Refusal:
     size: int
 
 
+def warn_of_added_guards(program: ExportedProgram, captured: ExportedProgram) -> None:
+    """Log the guards of a compiled program that the captured one does not have."""
+    known = set(torch_internals.guards_code_of(captured) or ())
+    if set(torch_internals.guards_code_of(program) or ()) - known:
+        said = {refusal.guard for refusal in refused_sizes(captured)}
+        _warn([refusal for refusal in refused_sizes(program) if refusal.guard not in said])
+
+
 def warn_of_refused_sizes(program: ExportedProgram) -> None:
     """Log the guards that refuse sizes within the program's ranges, each with an example."""
-    by_guard: dict[str, Refusal] = {}
     refused = refused_sizes(program)
     shapes = {refusal.shapes for refusal in refused}
     more = [refusal for refusal in _negative_sizes(program) if refusal.shapes not in shapes]
-    for refusal in (*refused, *more):
+    _warn([*refused, *more])
+    _warn(_other_slices(program), "may refuse")
+
+
+def _warn(refused: Iterable[Refusal], refuses: str = "refuses") -> None:
+    by_guard: dict[str, Refusal] = {}
+    for refusal in refused:
         by_guard.setdefault(refusal.guard, refusal)
     for refusal in list(by_guard.values())[:_MAX_GUARDS]:
         logger.warning(
-            "the program refuses sizes within its ranges, such as %s: torch.export found in the "
-            "model that %s",
+            "the program %s sizes within its ranges, such as %s: torch.export found in the model "
+            "that %s",
+            refuses,
             refusal.shapes,
             refusal.guard,
         )
@@ -112,6 +129,40 @@ def _negative_sizes(program: ExportedProgram) -> Iterator[Refusal]:
         for size in differences:
             if _symbols(size) <= base.keys() and _size(size, tried) < 0:
                 yield Refusal(f"{size} >= 0", _shapes(program, tried), symbol, tried.get(symbol, 0))
+
+
+def _other_slices(program: ExportedProgram) -> Iterator[Refusal]:
+    """Yield the slices that have another size than in the program, for one of the tried sizes."""
+    nodes = [node for node in program.graph.nodes if node.target is _SLICE]
+    slices = [node for node in nodes if any(map(_symbols, node.args[0].meta["val"].shape))]
+    if not slices or program.example_inputs is None:
+        return
+    base = _examples(program)
+    for node in slices:
+        x, dim, start, end, step = _slice(node)
+        size, made = x.shape[dim], node.meta["val"].shape[dim]
+        used = set().union(*map(_symbols, (size, made, start, end)))
+        for symbol, tried in _trials(program, base) if used <= base.keys() else ():
+            count = _size(size, tried)
+            ends = slice(_size(start, tried), _size(end, tried), step)
+            if count >= 0 and len(range(*ends.indices(count))) != _size(made, tried):
+                yield Refusal(
+                    f"[{start}:{'' if end == _END else end}] of {size} elements has {made} of them",
+                    _shapes(program, tried),
+                    symbol,
+                    tried.get(symbol, 0),
+                )
+                break
+
+
+def _slice(node: torch.fx.Node) -> tuple[Any, ...]:
+    """Return the tensor, and the dimension, start, end and step, of a call of `aten.slice`."""
+    defaults = (None, 0, None, None, 1)
+    given = [*node.args, *defaults[len(node.args) :]]
+    x, dim, start, end, step = (
+        item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in given
+    )
+    return x, dim, 0 if start is None else start, _END if end is None else end, step
 
 
 def _has_minus(expression: Any) -> bool:

@@ -141,11 +141,9 @@ class OnnxRuntimeSession(Session):
             if len(outputs) < len(shapes):
                 outputs = self._copied_outputs(binding)
         except Exception as err:
-            raise EngineError(
-                f"ONNX Runtime failed in {self._name}: {first_line(err)}",
-                "inputs for which the model itself runs",
-                "run the uncompiled model on these inputs; if it works, report the model",
-            ) from err
+            from portrt.engines.onnxruntime.failures import failure_of
+
+            raise failure_of(err, self._opened[1], inputs) from err
         self._bindings.append(binding)
         return outputs
 
