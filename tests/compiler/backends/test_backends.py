@@ -199,7 +199,7 @@ def test_the_weights_are_used_where_they_lie(monkeypatch: pytest.MonkeyPatch) ->
     call = call_of(shared("onnxruntime"))
     call(X)
     image = WeightsImage(call.blobs[0])
-    assert sorted(given) == ["first.weight", "second.weight"]
+    assert sorted(given) == ["first.bias", "first.weight", "second.bias", "second.weight"]
     for name, address in given.items():
         assert address == image.tensor(name).data_ptr()
         assert image.tensor(name).untyped_storage().data_ptr() == call.blobs[0].data_ptr()
