@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from portrt.engines.base import Session
+from portrt.engines.device_weights import weight_on
 from portrt.engines.eager import SourceSession
 from portrt.errors import EngineError, NoUsableEngineError
 from portrt.format.manifest import EngineSpec, Manifest, decode, encode, parse
@@ -24,6 +26,10 @@ from portrt.runtime.stored_block import StoredBlock
 from portrt.weights import WeightsImage
 
 logger = logging.getLogger(__name__)
+
+# (digest, device) -> a source without its weights: reading takes longer than the rest of an update.
+_read: dict[tuple[str, torch.device], SourceSession] = {}
+_MAX_READ = 16
 
 
 @dataclass
@@ -193,8 +199,29 @@ def _source(
     key = (stored.manifest.source.index, device)
     found = sessions.get(key)
     if not isinstance(found, SourceSession):
-        found = sessions[key] = stored.source_session(device)
+        found = sessions[key] = _opened_source(stored, device)
     return found
+
+
+def _opened_source(stored: StoredBlock, device: torch.device) -> SourceSession:
+    """Open the source; one that an earlier update had read is not read again."""
+    assert stored.manifest.source is not None
+    key = (stored.manifest.source.sha256, device)
+    read = _read.get(key)
+    if read is None:
+        made = stored.source_session(device)
+        read = copy.copy(made)
+        read._image, read._weights = None, []
+        if len(_read) >= _MAX_READ:
+            _read.clear()
+        _read[key] = read
+        return made
+    stored.source()  # checks the digest
+    made = copy.copy(read)
+    image = made._image = stored.weights
+    for_source = stored.manifest.source_weights if image is not None else ()
+    made._weights = [weight_on(image, name, device) for name in for_source if image is not None]
+    return made
 
 
 def _require_one(manifest: Manifest, policy: Policy, stale: Mapping[int, str]) -> None:
