@@ -308,7 +308,7 @@ def test_what_cpp_cannot_run_runs_in_python(caplog: pytest.LogCaptureFixture) ->
         ({"backend": "of_a_package"}, "cpu", "has no backend of_a_package"),
         ({"parts": object()}, "cpu", "does not run engines in parts"),
     ],
-    ids=str,
+    ids=["onnxruntime", "cuda", "tensorrt", "inductor", "of_a_package", "parts"],
 )
 def test_which_engines_run_in_python(mlp: Calls, changes: Any, device: str, reason: str) -> None:
     engine = dataclasses.replace(decode(mlp.text).engines[0], **changes)
