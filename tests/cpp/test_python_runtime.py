@@ -24,7 +24,13 @@ from tiny import model
 import portrt
 from portrt.cpp.build import Built
 from portrt.engines import cpp_library
-from portrt.errors import InputError, PackageError, PortrtError, SettingsError
+from portrt.errors import (
+    BackendUnavailableError,
+    InputError,
+    PackageError,
+    PortrtError,
+    SettingsError,
+)
 from portrt.format.manifest import decode
 from portrt.runtime import Policy, cpp_engines, policy, report
 from portrt.runtime.new_weights.update import update_weights
@@ -368,6 +374,20 @@ def test_without_the_library_one_warning(
         warnings.simplefilter("error")
         (second,) = OP([X], calls[1], mlp.text)
     torch.testing.assert_close([first, second], [mlp.model(X).detach()] * 2)
+
+
+def test_a_library_of_another_version_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernels would take the place of Python's."""
+    built = Path(os.environ["PORTRT_CPP_LIBRARY"]).read_bytes()
+    other = tmp_path / "libportrt_runtime.so"
+    other.write_bytes(built.replace(b"portrt_python_interface", b"portrt_python_otherwise"))
+    monkeypatch.setenv("PORTRT_CPP_LIBRARY", str(other))
+    monkeypatch.setattr(cpp_library, "_found", [])
+    with pytest.raises(BackendUnavailableError, match="no function portrt_python_interface"):
+        cpp_library.library()
+    assert str(other) not in Path("/proc/self/maps").read_text()
 
 
 def test_which_library_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

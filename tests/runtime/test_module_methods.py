@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import portrt
-from portrt.errors import SettingsError
+from portrt.errors import LoadError, SaveError, SettingsError
 
 
 class Counter(torch.nn.Module):
@@ -75,11 +75,21 @@ def test_text_of_another_policy_is_that_policys(module: Any) -> None:
         assert "runs as eager" in repr(module)
 
 
-@pytest.mark.parametrize("convert", ["half", "double", "bfloat16", "parent"])
+@pytest.mark.parametrize("convert", ["half", "double", "bfloat16"])
 def test_other_dtypes_are_refused(module: Any, convert: str) -> None:
-    target = torch.nn.Sequential(module) if convert == "parent" else module
     with pytest.raises(SettingsError, match="float32 was to become"):
-        getattr(target, "half" if convert == "parent" else convert)()
+        getattr(module, convert)()
+    with pytest.raises(SettingsError, match="float32 was to become"):
+        module.to("cpu", torch.float16)
+
+
+def test_a_parent_is_converted_and_the_module_stays(
+    module: Any, model: torch.nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    parent = torch.nn.Sequential(torch.nn.Linear(2, 2), module, torch.nn.Linear(2, 2)).half()
+    assert {item.dtype for item in parent.parameters()} == {torch.float16}
+    assert "a compiled program of torch.float32 stays one" in caplog.text
+    torch.testing.assert_close(module(X), model(X))
 
 
 def test_its_own_dtype_and_device_are_taken(module: Any, model: torch.nn.Module) -> None:
@@ -102,6 +112,25 @@ def test_deep_copies_have_states_of_their_own() -> None:
     torch.testing.assert_close(compiled(torch.ones(1, 3)), 2 * first)
     assert repr(copied) == repr(compiled)
     assert not copied.eval().training
+
+
+def test_pickles_and_files_have_the_states_of_their_module(tmp_path: Path) -> None:
+    x = torch.ones(1, 3)
+    compiled: Any = portrt.compile(
+        Counter().eval(), inputs=[x], engines="onnxruntime", min_block_size=1
+    )
+    copied = copy.deepcopy(compiled)
+    step = compiled(x).clone()
+    for _ in range(3):
+        last = copied(x).clone()
+    portrt.save(copied, tmp_path / "model.pt2")
+    loaded: Any = portrt.load(tmp_path / "model.pt2", output_format="module")
+    for again in (pickle.loads(pickle.dumps(copied)), loaded):
+        torch.testing.assert_close(again(x), last + step)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(compiled))(x), 2 * step)
+    compiled.total = torch.zeros(2)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(compiled))(x), step)
+    torch.testing.assert_close(compiled(x), step)
 
 
 def test_pickles_have_no_code(module: Any, model: torch.nn.Module) -> None:
@@ -154,6 +183,44 @@ def test_what_is_no_file_is_refused(program: Any, file: Any) -> None:
         portrt.save(program, file)
     with pytest.raises(SettingsError, match="the file is a"):
         portrt.load(file)
+
+
+class Short(io.RawIOBase):
+    """Writes a thousand bytes at a time, and no more than `limit`."""
+
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self.data, self.limit = bytearray(), limit
+
+    def write(self, data: Any) -> int:
+        if len(self.data) >= self.limit:
+            raise OSError("the disk is full")
+        self.data += bytes(data[:1000])
+        return min(len(data), 1000)
+
+
+def test_a_file_object_that_writes_a_part_at_a_time(program: Any, model: torch.nn.Module) -> None:
+    file = Short()
+    portrt.save(program, file)
+    torch.testing.assert_close(portrt.load(io.BytesIO(file.data)).module()(X), model(X))
+
+
+def test_file_objects_that_fail(program: Any, tmp_path: Path) -> None:
+    closed = io.BytesIO()
+    closed.close()
+    for target in (Short(3000), closed):
+        with pytest.raises(SaveError, match="could not be written"):
+            portrt.save(program, target)
+    with pytest.raises(LoadError, match="cannot be read"):
+        portrt.load(closed)
+    with (tmp_path / "file").open("wb") as file, pytest.raises(LoadError, match="cannot be read"):
+        portrt.load(file)
+    at_end = _bytes(program)
+    at_end.seek(0, io.SEEK_END)
+    for empty in (at_end, io.BytesIO()):
+        with pytest.raises(LoadError, match=r"no bytes from where it stands[^$]*seek\(0\)"):
+            portrt.load(empty)
+    with pytest.raises(LoadError, match="the BytesIO is not a zip file"):
+        portrt.load(io.BytesIO(b"text"))
 
 
 def test_nothing_is_written_where_saving_fails(model: torch.nn.Module) -> None:

@@ -15,7 +15,7 @@ from tiny import Mlp, edit_program
 from torch import nn
 
 import portrt
-from portrt.errors import InputError, NoUsableEngineError
+from portrt.errors import InputError, NoUsableEngineError, SettingsError
 from portrt.format.manifest import decode
 from portrt.runtime.calls import engine_calls, manifests_of
 
@@ -361,3 +361,31 @@ def test_dtypes(dtype: torch.dtype) -> None:
     module = portrt.compile(old, inputs=[x], engines=["onnxruntime"], min_block_size=1)
     assert not module.update_weights(new.state_dict()).stale
     torch.testing.assert_close(module(x), new(x), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("given", [None, nn.Linear(2, 2), [("weight", torch.ones(2))], "weights"])
+def test_what_is_no_state_dict_is_refused(given: Any) -> None:
+    module: Any = portrt.compile(
+        nn.Linear(2, 2).eval(), inputs=[torch.ones(1, 2)], engines="onnxruntime", min_block_size=1
+    )
+    with pytest.raises(InputError, match=r"update_weights was given a [^$]*model\.state_dict\(\)"):
+        module.update_weights(given)
+
+
+def test_an_update_within_a_call_is_refused() -> None:
+    """Another call that is under way might wait for it."""
+    first, second = randomized(Tied, 1), randomized(Tied, 2)
+    ids = INPUTS[Tied]
+    module: Any = portrt.compile(first, inputs=[ids], engines="onnxruntime", min_block_size=1)
+    module.register_forward_hook(lambda *_: module.update_weights(second.state_dict()))
+    with pytest.raises(SettingsError, match="within a call"):
+        module(ids)
+
+
+def test_openvino_engines_follow() -> None:
+    first, second = randomized(Mlp, 1), randomized(Mlp, 2)
+    module: Any = portrt.compile(first, inputs=[X], engines="openvino", min_block_size=1)
+    module(X)
+    assert module.update_weights(second.state_dict()).stale == ()
+    torch.testing.assert_close(module(X), second(X), rtol=1e-4, atol=1e-5)
+    assert "openvino: yes" in repr(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,12 +103,19 @@ def model_and_inputs(source: str, task: str | None) -> tuple[torch.nn.Module, tu
             "pip install 'portrt[demo]'",
         ) from err
     name = source.removeprefix(PREFIX)
+    if not name or (name.startswith(("/", ".", "~")) and not Path(name).is_dir()):
+        raise SettingsError(
+            f"there is no folder {name!r}",
+            "hf: and a folder that save_pretrained wrote, or the name of a model on the hub",
+            "correct the name",
+        )
     if task is not None:
         one_of("--task", task, tuple(TASKS))
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         chosen = TASKS[task or _task_of(config)]
-        model = getattr(transformers, chosen.loader).from_pretrained(name, config=config).eval()
+        loader = getattr(transformers, chosen.loader)
+        model, found = loader.from_pretrained(name, config=config, output_loading_info=True)
     except Exception as err:
         raise SettingsError(
             f"{name!r} cannot be loaded by transformers: {first_line(err)}",
@@ -115,13 +123,20 @@ def model_and_inputs(source: str, task: str | None) -> tuple[torch.nn.Module, tu
             "correct the name or --task, or load the model in a function and give "
             "PACKAGE.MODULE:FACTORY",
         ) from err
+    missing = sorted(key for key in found["missing_keys"] if ".pooler." not in f".{key}")
+    if missing:
+        raise SettingsError(
+            f"{name!r} has no weights for {chosen.loader}: {', '.join(missing)[:200]}",
+            "a model that was trained for the task",
+            "give another --task",
+        )
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     main = model.main_input_name
     if main == "input_ids" and not getattr(config, "is_encoder_decoder", False):
-        return _Text(model, chosen.outputs), _tokens(config)
+        return _Text(model, chosen.outputs).eval(), _tokens(config)
     if main == "pixel_values":
-        return _Images(model, chosen.outputs), (_pixels(config),)
+        return _Images(model, chosen.outputs).eval(), (_pixels(config),)
     raise SettingsError(
         f"{type(model).__name__} takes {main}"
         + (" and the decoder's tokens" if main == "input_ids" else ""),

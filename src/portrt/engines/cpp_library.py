@@ -22,6 +22,8 @@ ENV_LIBRARY = "PORTRT_CPP_LIBRARY"
 # Of the functions that are called: csrc/torch/opened_engines.h.
 _INTERFACE = 1
 
+_ENTRY = "portrt_python_interface"
+
 _lock = threading.Lock()
 _found: list[ctypes.CDLL | BackendUnavailableError] = []
 
@@ -48,10 +50,12 @@ def _loaded() -> ctypes.CDLL:
     if path is None:
         raise _unavailable("no library of the C++ runtime was found")
     try:
+        if _ENTRY.encode() not in Path(path).read_bytes():  # loading it would register its kernels
+            raise AttributeError(f"it has no function {_ENTRY}")
         load: Any = torch.ops.load_library  # untyped
         load(path)
         found = ctypes.CDLL(path)
-        interface = found.portrt_python_interface()
+        interface = found[_ENTRY]()
     except (OSError, AttributeError, RuntimeError) as err:
         raise _unavailable(f"{path} is not this C++ runtime: {first_line(err)}") from err
     if interface != _INTERFACE:

@@ -218,7 +218,11 @@ def _archive_of(path: PathOrFile) -> Archive:
     from portrt.format.file_objects import to_read
 
     with to_read(path) as copied:
-        archive = Archive(copied)
+        try:
+            archive = Archive(copied)
+        except LoadError as err:
+            happened = err.happened.replace(repr(str(copied)), f"the {type(path).__name__}")
+            raise LoadError(happened, err.expected, err.remedy) from err
         archive.memory = map_file(str(copied))
     return archive
 

@@ -28,6 +28,8 @@ def add_methods(module: torch.fx.GraphModule, program: ExportedProgram) -> None:
     kind.__repr__ = kind.__str__ = _shown(program, "text_of")
     kind._repr_html_ = _shown(program, "html_of")
     kind._apply = _applied(program)
+    for name in ("to", "half", "float", "double", "bfloat16", "type"):
+        setattr(kind, name, _converting(program, name))
     kind.__deepcopy__ = _copied(program)
     kind.__reduce_ex__ = _reduced
     module.eval()
@@ -73,13 +75,45 @@ def _shown(program: ExportedProgram, form: str) -> Callable[[torch.nn.Module], s
     return shown
 
 
+def _converting(program: ExportedProgram, name: str) -> Callable[..., torch.nn.Module]:
+    """Return a method that converts a module, and raises where it would change a dtype."""
+
+    def convert(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        found: torch.nn.Module = torch.nn.Identity()
+        wanted = found.register_parameter  # a stand-in tells what the conversion does
+        for dtype in _dtypes(program):
+            wanted(str(dtype).rpartition(".")[2], torch.nn.Parameter(torch.empty(0, dtype=dtype)))
+        for dtype, made in zip(
+            _dtypes(program), getattr(found, name)(*args, **kwargs).parameters(), strict=True
+        ):
+            if made.dtype != dtype:
+                raise SettingsError(
+                    f"a compiled program of {dtype} was to become one of {made.dtype}",
+                    "its own dtypes: engines compute in those that they were compiled for",
+                    f"convert the model by .to({made.dtype}), and compile it again",
+                )
+        converted: torch.nn.Module = getattr(torch.nn.Module, name)(self, *args, **kwargs)
+        return converted
+
+    return convert
+
+
 def _applied(program: ExportedProgram) -> Callable[..., torch.nn.Module]:
-    """Return `_apply`, through which `to`, `half`, `cuda` and a parent's go."""
+    """Return `_apply`, through which all conversions go, and those of a parent."""
 
     def _apply(
         self: torch.nn.Module, function: Callable[..., Any], recurse: bool = True
     ) -> torch.nn.Module:
-        _check_dtypes(program, function)
+        for dtype in _dtypes(program):
+            other = function(torch.empty(0, dtype=dtype)).dtype
+            if other != dtype:  # an error would leave the parent's other children converted
+                logger.warning(
+                    "a compiled program of %s stays one, and does not become one of %s: convert "
+                    "the model before it is compiled",
+                    dtype,
+                    other,
+                )
+                return self
         moved: torch.nn.Module = torch.nn.Module._apply(self, function, recurse)  # type: ignore[no-untyped-call]
         device = function(torch.empty(0)).device.type
         if device != "cpu":
@@ -89,18 +123,11 @@ def _applied(program: ExportedProgram) -> Callable[..., torch.nn.Module]:
     return _apply
 
 
-def _check_dtypes(program: ExportedProgram, function: Callable[..., Any]) -> None:
-    """Raise SettingsError if a function would give a tensor of the program another dtype."""
+def _dtypes(program: ExportedProgram) -> list[torch.dtype]:
+    """Return the floating-point dtypes of a program's inputs, results and constants."""
     values = [node.meta.get("val") for node in program.graph.nodes]
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
-    for dtype in sorted(filter(lambda it: it.is_floating_point, dtypes), key=str):
-        other = function(torch.empty(0, dtype=dtype)).dtype
-        if other != dtype:
-            raise SettingsError(
-                f"a compiled program of {dtype} was to become one of {other}",
-                "its own dtypes: engines compute in those that they were compiled for",
-                f"convert the model by .to({other}), and compile it again",
-            )
+    return sorted((item for item in dtypes if item.is_floating_point), key=str)
 
 
 def _say_what_stays(program: ExportedProgram, device: str) -> None:

@@ -22,6 +22,7 @@ from portrt.progress import progress_bar
 from portrt.runtime.calls import manifests_of
 from portrt.runtime.load import load_bytes
 from portrt.runtime.module import PROGRAM
+from portrt.runtime.new_weights.program import with_state_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +87,15 @@ def compiled_program(model: object) -> ExportedProgram | None:
 
 
 def program_of(program: ExportedProgram | torch.nn.Module) -> ExportedProgram:
-    """Return a program, or that of a module returned by `compile`.
+    """Return a program, or that of a module returned by `compile`, with its buffers as they are.
 
     Raises:
         SettingsError: The argument is neither.
     """
     if isinstance(program, torch.fx.GraphModule):
-        program = program.meta.get(PROGRAM, program)
+        module, program = program, program.meta.get(PROGRAM, program)
+        if isinstance(program, ExportedProgram):
+            program = with_state_of(program, module)
     if not isinstance(program, ExportedProgram):
         raise SettingsError(
             f"a {type(program).__module__}.{type(program).__qualname__} was given to save",

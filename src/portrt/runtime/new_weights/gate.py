@@ -47,6 +47,11 @@ class Gate:
             del self._calls[thread]
             self._condition.notify_all()
 
+    def is_in_call(self) -> bool:
+        """Return whether this thread is in a call."""
+        with self._condition:
+            return threading.get_ident() in self._calls
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other thread is in a call, and keep new calls waiting."""
@@ -93,6 +98,12 @@ def add_gate(module: torch.fx.GraphModule) -> None:
             gate.leave()
 
     kind.__call__ = call
+
+
+def is_in_call(module: torch.nn.Module) -> bool:
+    """Return whether this thread is in a call of a module that has a gate."""
+    gate = _gates.get(type(module))
+    return gate is not None and gate.is_in_call()
 
 
 def gate_of(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -67,6 +67,25 @@ def state_of(
     return found
 
 
+def with_state_of(program: ExportedProgram, module: torch.fx.GraphModule) -> ExportedProgram:
+    """Return a module's program with the parameters and buffers that the module has now."""
+    if not program.state_dict and len(program.constants) == len(blob_names(program)):
+        return program
+    state = state_of(program, module)
+    held = {**program.constants, **program.state_dict}
+    if all(tensor is held[name] or _same(tensor, held[name]) for name, tensor in state.items()):
+        return program
+    made = own_program(program)
+    for name, tensor in state.items():
+        holder = made.state_dict if name in made.state_dict else made.constants
+        holder[name] = tensor
+    return made
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+
+
 def held_by(module: torch.nn.Module, name: str) -> torch.Tensor | None:
     """Return a module's tensor of a dotted name; None if it has none."""
     found: Any = module

@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from portrt import forks, torch_internals
-from portrt.errors import SettingsError
+from portrt.errors import InputError, SettingsError
 from portrt.format.manifest import Blob, decode, encode, parse
 from portrt.runtime import op
 from portrt.runtime.calls import engine_calls, manifests_of
@@ -22,7 +22,7 @@ from portrt.runtime.module_meta import PROGRAM
 from portrt.runtime.new_weights import record
 from portrt.runtime.new_weights.changes import Changes, changes_of
 from portrt.runtime.new_weights.engines import UpdatedBlock, updated_block
-from portrt.runtime.new_weights.gate import gate_of
+from portrt.runtime.new_weights.gate import gate_of, is_in_call
 from portrt.runtime.new_weights.image import replaced
 from portrt.runtime.new_weights.program import (
     assign,
@@ -94,6 +94,18 @@ def update_weights(
         SettingsError: `program` is no compiled program.
     """
     started = time.perf_counter()
+    if not isinstance(state_dict, Mapping):
+        raise InputError(
+            f"update_weights was given a {type(state_dict).__name__}",
+            "a mapping of names to tensors",
+            "give model.state_dict()",
+        )
+    if isinstance(program, torch.nn.Module) and is_in_call(program):
+        raise SettingsError(
+            "update_weights was called within a call of the module",
+            "an update between calls: other calls under way may wait for this one",
+            "update the weights after the call",
+        )
     with _lock:
         module = program if isinstance(program, torch.fx.GraphModule) else None
         exported = program if module is None else module.meta.get(PROGRAM)

@@ -50,7 +50,7 @@ class OpenVINOBuilder:
     def build(self, build_input: BuildInput, settings: Settings) -> Engine:
         """Build the engine of one block; see `Builder`."""
         started = time.perf_counter()
-        model = build_input.convert(NEWEST_OPSET)
+        model = build_input.convert(NEWEST_OPSET, True)  # so that it can get new weights
         _check_weights(build_input)
         fast = settings.numerics == "fast"
         data = _rewritten(model.data, build_input, fast=fast)
