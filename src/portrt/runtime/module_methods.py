@@ -80,7 +80,7 @@ def _converting(program: ExportedProgram, name: str) -> Callable[..., torch.nn.M
 
     def convert(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
         found: torch.nn.Module = torch.nn.Identity()
-        wanted = found.register_parameter  # a stand-in tells what the conversion does
+        wanted = found.register_parameter  # a stand-in shows what the conversion does
         for dtype in _dtypes(program):
             wanted(str(dtype).rpartition(".")[2], torch.nn.Parameter(torch.empty(0, dtype=dtype)))
         for dtype, made in zip(
