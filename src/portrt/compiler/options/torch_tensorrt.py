@@ -23,7 +23,7 @@ WITHOUT_MEANING = {
     "assume_dynamic_shape_support": "dynamic shapes are always supported",
     "debug": "use the logger named 'portrt'",
     "lazy_engine_init": "engines are always opened at their first call",
-    "make_refittable": "this version does not refit engines",
+    "make_refittable": "`update_weights` refits engines built with `strip_engine_weights`",
     "offload_module_to_cpu": "engines are built in another process",
 }
 
