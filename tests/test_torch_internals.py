@@ -408,7 +408,11 @@ def test_calls_of_an_operator_go_elsewhere_first() -> None:
 def test_a_forward_is_renewed_and_the_call_stays() -> None:
     from portrt.torch_internals.programs import renew_forward
 
-    module = torch.fx.symbolic_trace(lambda_module(lambda x: x + 1)())
+    class AddOne(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    module = torch.fx.symbolic_trace(AddOne())
     kind: Any = type(module)
     called: list[Any] = []
     inner = kind.__call__

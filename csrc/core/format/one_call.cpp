@@ -273,7 +273,7 @@ OneCall one_call(const Archive& archive, const Json& model) {
   } catch (const UnknownForm& form) {
     what = "it has a graph of an unknown form: " + form.what;
   }
-  throw Error(ErrorCode::load, quoted(archive.label()) + " cannot run without torch: " + what,
+  throw Error(ErrorCode::load, "'" + archive.label() + "' cannot run without torch: " + what,
               "a program that is one engine call of tensors, as portrt inspect shows",
               "run it in Python, or as TorchScript");
 }

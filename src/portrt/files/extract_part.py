@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -151,22 +152,36 @@ def _write_weights(
     """Write the weights image, without the record of the state dict."""
     from portrt.runtime.new_weights.record import RECORD
     from portrt.runtime.stored_block import StoredBlock
-    from portrt.weights import WeightsImage, image_from_tensors
 
     mapped = map_file(str(draft.archive.path))
-    image = WeightsImage(StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped).image)
-    if RECORD not in image:
+    image = StoredBlock.mapped(call.manifest(), call.stored_blobs(), mapped).image
+    assert image is not None  # the caller found it
+    found = _without(image.numpy(), RECORD)
+    if found is None:
         _write_blob(draft, call, blob, "the weights image", target)
         return
     _check_digest(draft, call.record(blob), blob, "the weights image")
-    names = [name for name in image.names() if name != RECORD]
-    made = image_from_tensors({name: image.tensor(name) for name in names})
-    data: Any = made.numpy()
     try:
         with replacing(target) as file:
-            file.write(data)
+            for part in found:
+                file.write(part)
     except OSError as err:
-        raise cannot_write(target, made.numel(), err) from err
+        raise cannot_write(target, sum(map(len, found)), err) from err
+
+
+def _without(image: Any, name: str) -> tuple[bytes, Any] | None:
+    """Return header and data of a safetensors image without its last tensor; None for another one.
+
+    All others stay where they are, because an extracted ONNX model refers to places in the file:
+    the header is filled up with spaces.
+    """
+    length = int.from_bytes(image[:8].tobytes(), "little")
+    header, data = json.loads(image[8 : 8 + length].tobytes()), image[8 + length :]
+    begin, end = header.pop(name, {}).get("data_offsets", (0, 0))
+    if end != len(data):
+        return None
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return length.to_bytes(8, "little") + text.ljust(length), data[:begin]
 
 
 def _check_digest(

@@ -150,4 +150,5 @@ def _faster(through_dispatcher: Any) -> Any:
         except RuntimeError:  # the kernel raises portrt's own error
             return through_dispatcher(*args)
 
+    torch_internals.not_traced(call)
     return call

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         function_of,
         is_capturing,
         is_tracing,
+        not_traced,
         nothing_intercepts,
     )
     from portrt.torch_internals.exporter import (
@@ -120,6 +121,7 @@ __all__ = [
     "is_tracing",
     "is_unbacked",
     "name_placeholders",
+    "not_traced",
     "nothing_intercepts",
     "oblivious_to_size_one",
     "onnx_call",

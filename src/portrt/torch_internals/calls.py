@@ -129,3 +129,10 @@ current_stream_handle: Callable[[int], int] = getattr(torch._C, "_cuda_getCurren
 current_device_index: Callable[[], int] = getattr(torch._C, "_cuda_getDevice", int)
 
 is_capturing: Callable[[], bool] = getattr(torch._C, "_cuda_isCurrentStreamCapturing", bool)
+
+
+def not_traced(function: Any) -> None:
+    """Keep Dynamo from tracing a Python function that a compiled graph calls, and what it calls."""
+    frames: Any = torch._C._dynamo.eval_frame
+    skip = frames._FrameAction.SKIP
+    frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
