@@ -8,7 +8,6 @@ busy, and other processes may share it.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import statistics
@@ -16,13 +15,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PORTRT_CACHE_DIR", "off")
 
 import torch
+from kept import keep
 from rich.console import Console
 from rich.table import Table
 from steps import minilm
@@ -144,16 +143,7 @@ def main() -> int:
         )
     Console(width=120).print(table)
     if arguments.json:
-        versions = {name: metadata.version(name) for name in ("torch", "onnxruntime")}
-        found = {
-            "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
-            "machine": f"{os.cpu_count()} CPU cores",
-            "threads": torch.get_num_threads(),
-            "versions": versions,
-            "pairs": arguments.pairs,
-            "models": rows,
-        }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        keep(arguments.json, arguments.pairs, models=rows)
     return int(any(row["ratio"] > BAR for row in rows.values()))
 
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime as dt
-import json
 import os
 import statistics
 import sys
 import time
 import warnings
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PORTRT_CACHE_DIR", "off")
 
 import torch
+from kept import keep
 from steps import minilm
 
 import portrt
@@ -83,16 +81,7 @@ def main() -> int:
         f"the first {row['first_update_s']:.2f} s, ratio {row['first_ratio']:.3f}"
     )
     if arguments.json:
-        versions = {name: metadata.version(name) for name in ("torch", "onnxruntime")}
-        found = {
-            "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
-            "machine": f"{os.cpu_count()} CPU cores",
-            "threads": torch.get_num_threads(),
-            "versions": versions,
-            "pairs": arguments.pairs,
-            "MiniLM": row,
-        }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        keep(arguments.json, arguments.pairs, MiniLM=row)
     return int(row["ratio"] > BAR)
 
 

@@ -74,14 +74,14 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     head = len(text).to_bytes(8, "little") + text
     size = len(head) + end
-    parts = (_bytes_of(tensors[name]) for name in names)
+    parts = (bytes_of(tensors[name]).numpy() for name in names)
     if size >= _LARGE_BYTES:
         from portrt.format.temp_file import scratch_file  # only the compiler needs it
 
         mapped = scratch_file(size, itertools.chain([head], parts))
         if mapped is not None:
             return torch.frombuffer(mapped, dtype=torch.uint8)
-        parts = (_bytes_of(tensors[name]) for name in names)
+        parts = (bytes_of(tensors[name]).numpy() for name in names)
     image = torch.empty(size, dtype=torch.uint8)
     image[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
     position = len(head)
@@ -91,10 +91,10 @@ def image_from_tensors(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return image
 
 
-def _bytes_of(tensor: torch.Tensor) -> Any:
-    """Return the bytes as a numpy array; a copy only if the tensor is not contiguous on the CPU."""
+def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the bytes, 1-D uint8; a copy only if the tensor is not contiguous on the CPU."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy()
+    return plain.reshape(-1).view(torch.uint8)
 
 
 class WeightsImage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -14,30 +13,22 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from example_programs import compiled
 from torch import nn
 from torch.utils import _pytree as pytree
 
 import portrt
 from portrt.cpp.build import Built
-from portrt.cpp.compiler import compiler, run
 from portrt.errors import InputError
 
-SOURCE = Path(__file__).parents[2] / "examples" / "cpp" / "program.cpp"
 ROWS = portrt.Input(min_shape=(1, 8), opt_shape=(3, 8), max_shape=(16, 8))
 
 
 @pytest.fixture(scope="module")
 def main(built: Built) -> Path:
     """The example's program, compiled once for the same source and library."""
-    parts = [SOURCE.read_bytes(), built.without_torch.read_bytes()]
-    digest = hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-    program = built.prefix / "bin" / f"program-{digest}"
-    if not program.is_file():
-        program.parent.mkdir(exist_ok=True)
-        made = program.with_suffix(f".{os.getpid()}")
-        run([*compiler(), str(SOURCE), *built.flags_without_torch, "-o", str(made)])
-        made.replace(program)
-    return program
+    library = built.without_torch.read_bytes()
+    return compiled(built, "program", built.flags_without_torch, library)
 
 
 @pytest.fixture(scope="module")

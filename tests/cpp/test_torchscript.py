@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -10,28 +9,19 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from example_programs import compiled
 from torch import nn
 
 import portrt
 from portrt.cpp.build import Built
-from portrt.cpp.compiler import compiler, run
 from portrt.runtime.calls import engine_calls
-
-SOURCE = Path(__file__).parents[2] / "examples" / "cpp" / "torchscript.cpp"
 
 
 @pytest.fixture(scope="module")
 def main(built: Built) -> Path:
     """The example's program, compiled once for the same source and torch."""
-    parts = [SOURCE.read_text(encoding="utf-8"), built.torch.version, *built.flags]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    program = built.prefix / "bin" / f"torchscript-{digest}"
-    if not program.is_file():
-        program.parent.mkdir(exist_ok=True)
-        made = program.with_suffix(f".{os.getpid()}")
-        run([*compiler(), str(SOURCE), *built.flags, "-o", str(made)])
-        made.replace(program)
-    return program
+    made_with = "\n".join([built.torch.version, *built.flags]).encode()
+    return compiled(built, "torchscript", built.flags, made_with)
 
 
 def called(

@@ -19,6 +19,7 @@ from portrt.errors import SaveError, SettingsError
 if TYPE_CHECKING:
     from portrt.compiler.inputs import Input
 
+_HUB = "hf:"  # before a model of transformers
 _SPEC = re.compile(r"(?:(?P<name>\w+)=)?(?P<shape>[\d.x]*)(?::(?P<dtype>\w+))?")
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+)\.\.(\d+))?")
 
@@ -106,7 +107,7 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
 def _model_and_inputs(source: str, given: list[Input], task: str | None) -> tuple[Any, Any, Any]:
     import torch
 
-    is_hub = source.startswith("hf:")
+    is_hub = source.startswith(_HUB)
     if task is not None and not is_hub:
         raise SettingsError(
             f"--task {task} was given for {source!r}",
@@ -116,7 +117,7 @@ def _model_and_inputs(source: str, given: list[Input], task: str | None) -> tupl
     if is_hub:
         from portrt.cli.transformers_models import model_and_inputs
 
-        made: Any = model_and_inputs(source, task)
+        made: Any = model_and_inputs(source.removeprefix(_HUB), task)
     else:
         made = _load_program(source) if Path(source).exists() else _call_factory(source)
     parts = made if isinstance(made, tuple) else (made,)

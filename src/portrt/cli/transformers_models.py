@@ -13,8 +13,6 @@ from portrt.arguments import one_of
 from portrt.compiler.inputs import Input
 from portrt.errors import SettingsError, first_line
 
-PREFIX = "hf:"
-
 
 @dataclass(frozen=True)
 class Task:
@@ -23,30 +21,30 @@ class Task:
     Attributes:
         loader: Class of transformers.
         outputs: Names of what is returned.
-        suffix: End of the names of such models' classes.
+        suffixes: Ends of the names of such models' classes.
     """
 
     loader: str
     outputs: tuple[str, ...]
-    suffix: str
+    suffixes: tuple[str, ...] = ()
 
 
 _LOGITS = ("logits",)
 TASKS: Mapping[str, Task] = {
-    "feature-extraction": Task("AutoModel", ("last_hidden_state",), "Model"),
-    "fill-mask": Task("AutoModelForMaskedLM", _LOGITS, "ForMaskedLM"),
+    "feature-extraction": Task("AutoModel", ("last_hidden_state",)),
+    "fill-mask": Task("AutoModelForMaskedLM", _LOGITS, ("ForMaskedLM",)),
     "image-classification": Task(
-        "AutoModelForImageClassification", _LOGITS, "ForImageClassification"
+        "AutoModelForImageClassification", _LOGITS, ("ForImageClassification",)
     ),
     "question-answering": Task(
-        "AutoModelForQuestionAnswering", ("start_logits", "end_logits"), "ForQuestionAnswering"
+        "AutoModelForQuestionAnswering", ("start_logits", "end_logits"), ("ForQuestionAnswering",)
     ),
     "text-classification": Task(
-        "AutoModelForSequenceClassification", _LOGITS, "ForSequenceClassification"
+        "AutoModelForSequenceClassification", _LOGITS, ("ForSequenceClassification",)
     ),
-    "text-generation": Task("AutoModelForCausalLM", _LOGITS, "ForCausalLM"),
+    "text-generation": Task("AutoModelForCausalLM", _LOGITS, ("ForCausalLM", "LMHeadModel")),
     "token-classification": Task(
-        "AutoModelForTokenClassification", _LOGITS, "ForTokenClassification"
+        "AutoModelForTokenClassification", _LOGITS, ("ForTokenClassification",)
     ),
 }
 # Sizes of a range: smallest, the one to tune for, largest.
@@ -79,11 +77,11 @@ class _Images(_Positional):
         return self.results(pixel_values=pixel_values)
 
 
-def model_and_inputs(source: str, task: str | None) -> tuple[torch.nn.Module, tuple[Input, ...]]:
+def model_and_inputs(name: str, task: str | None) -> tuple[torch.nn.Module, tuple[Input, ...]]:
     """Return a model of a folder, or of the hub, and its inputs.
 
     Args:
-        source: "hf:" and the folder that `save_pretrained` wrote, or a name on the hub.
+        name: The folder that `save_pretrained` wrote, or a name on the hub.
         task: One of TASKS; that of the class in the model's configuration when None.
 
     Returns:
@@ -98,11 +96,10 @@ def model_and_inputs(source: str, task: str | None) -> tuple[torch.nn.Module, tu
         import transformers
     except ImportError as err:
         raise SettingsError(
-            f"{source} needs transformers, which is not installed",
+            f"hf:{name} needs transformers, which is not installed",
             "the package transformers",
             "pip install 'portrt[demo]'",
         ) from err
-    name = source.removeprefix(PREFIX)
     if not name or (name.startswith(("/", ".", "~")) and not Path(name).is_dir()):
         raise SettingsError(
             f"there is no folder {name!r}",
@@ -147,13 +144,9 @@ def model_and_inputs(source: str, task: str | None) -> tuple[torch.nn.Module, tu
 
 def _task_of(config: Any) -> str:
     names = list(getattr(config, "architectures", None) or [])
-    for task, details in TASKS.items():
-        if task != "feature-extraction" and any(name.endswith(details.suffix) for name in names):
-            return task
-    heads = ("LMHeadModel",)
-    return (
-        "text-generation" if any(name.endswith(heads) for name in names) else "feature-extraction"
-    )
+    ends = ((task, details.suffixes) for task, details in TASKS.items())
+    found = (task for task, suffixes in ends if any(name.endswith(suffixes) for name in names))
+    return next(found, "feature-extraction")
 
 
 def _tokens(config: Any) -> tuple[Input, Input]:

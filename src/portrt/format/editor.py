@@ -259,7 +259,7 @@ class ProgramEditor:
         return {CONSTANTS + path for path in paths - still}
 
 
-def cannot_write(target: Path, size: int, err: OSError) -> SaveError:
+def cannot_write(target: Path, size: int, err: Exception) -> SaveError:
     """Return the error for a file that could not be written."""
     return SaveError(
         f"{str(target)!r} could not be written: {err}",

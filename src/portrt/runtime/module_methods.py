@@ -79,21 +79,20 @@ def _converting(program: ExportedProgram, name: str) -> Callable[..., torch.nn.M
     """Return a method that converts a module, and raises where it would change a dtype."""
 
     def convert(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
-        found: torch.nn.Module = torch.nn.Identity()
-        wanted = found.register_parameter  # a stand-in shows what the conversion does
-        for dtype in _dtypes(program):
-            wanted(str(dtype).rpartition(".")[2], torch.nn.Parameter(torch.empty(0, dtype=dtype)))
-        for dtype, made in zip(
-            _dtypes(program), getattr(found, name)(*args, **kwargs).parameters(), strict=True
-        ):
-            if made.dtype != dtype:
-                raise SettingsError(
-                    f"a compiled program of {dtype} was to become one of {made.dtype}",
-                    "its own dtypes: engines compute in those that they were compiled for",
-                    f"convert the model by .to({made.dtype}), and compile it again",
-                )
-        converted: torch.nn.Module = getattr(torch.nn.Module, name)(self, *args, **kwargs)
-        return converted
+        def converted(tensor: torch.Tensor) -> torch.Tensor:
+            stand_in = torch.nn.Module()
+            stand_in.register_buffer("tensor", tensor)
+            found: torch.Tensor = getattr(stand_in, name)(*args, **kwargs).tensor
+            return found
+
+        if changed := _changed_dtype(program, converted):
+            raise SettingsError(
+                f"a compiled program of {changed[0]} was to become one of {changed[1]}",
+                "its own dtypes: engines compute in those that they were compiled for",
+                f"convert the model by .to({changed[1]}), and compile it again",
+            )
+        made: torch.nn.Module = getattr(torch.nn.Module, name)(self, *args, **kwargs)
+        return made
 
     return convert
 
@@ -104,16 +103,14 @@ def _applied(program: ExportedProgram) -> Callable[..., torch.nn.Module]:
     def _apply(
         self: torch.nn.Module, function: Callable[..., Any], recurse: bool = True
     ) -> torch.nn.Module:
-        for dtype in _dtypes(program):
-            other = function(torch.empty(0, dtype=dtype)).dtype
-            if other != dtype:  # an error would leave the parent's other children converted
-                logger.warning(
-                    "a compiled program of %s stays one, and does not become one of %s: convert "
-                    "the model before it is compiled",
-                    dtype,
-                    other,
-                )
-                return self
+        if changed := _changed_dtype(program, function):
+            # An error would leave the parent's other children converted.
+            logger.warning(
+                "a compiled program of %s stays one, and does not become one of %s: convert the "
+                "model before it is compiled",
+                *changed,
+            )
+            return self
         moved: torch.nn.Module = torch.nn.Module._apply(self, function, recurse)  # type: ignore[no-untyped-call]
         device = function(torch.empty(0)).device.type
         if device != "cpu":
@@ -123,11 +120,17 @@ def _applied(program: ExportedProgram) -> Callable[..., torch.nn.Module]:
     return _apply
 
 
-def _dtypes(program: ExportedProgram) -> list[torch.dtype]:
-    """Return the floating-point dtypes of a program's inputs, results and constants."""
+def _changed_dtype(
+    program: ExportedProgram, convert: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.dtype, torch.dtype] | None:
+    """Return a floating-point dtype of the program that a conversion changes, and the other one."""
     values = [node.meta.get("val") for node in program.graph.nodes]
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor)}
-    return sorted((item for item in dtypes if item.is_floating_point), key=str)
+    for dtype in sorted((item for item in dtypes if item.is_floating_point), key=str):
+        other = convert(torch.empty(0, dtype=dtype)).dtype
+        if other != dtype:
+            return dtype, other
+    return None
 
 
 def _say_what_stays(program: ExportedProgram, device: str) -> None:

@@ -25,12 +25,13 @@ def text_of(program: ExportedProgram) -> str:
 def html_of(program: ExportedProgram) -> str:
     """Return the same as HTML tables, for notebooks."""
     inputs = [[name, described] for name, described in _inputs(program).items()]
+    blocks = _blocks(program)
     rows = [
         [f"{block.name} ({block.node_count} operators)", backend, str(verdict)]
-        for block in _blocks(program)
+        for block in blocks
         for backend, verdict in block.verdicts
     ]
-    runs = [[block.name, block.runs_as or "nothing"] for block in _blocks(program)]
+    runs = [[block.name, block.runs_as or "nothing"] for block in blocks]
     return "".join(
         [
             _table(["input", "dtype and sizes"], inputs),

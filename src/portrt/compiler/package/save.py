@@ -15,8 +15,9 @@ from torch.export import ExportedProgram
 from portrt.arguments import one_of
 from portrt.compiler.package.exported_program import exported_program_writer
 from portrt.compiler.package.torchscript import torchscript_writer
-from portrt.errors import PortrtError, SaveError, SettingsError
+from portrt.errors import PortrtError, SettingsError
 from portrt.format.atomic import Write, replacing
+from portrt.format.editor import cannot_write
 from portrt.format.file_objects import PathOrFile, to_write
 from portrt.progress import progress_bar
 from portrt.runtime.calls import manifests_of
@@ -45,7 +46,7 @@ def save(
     Args:
         program: A compiled program, or the module that `compile` returned.
         path: Path of the file, by convention *.pt2 (or *.ts for TorchScript); or a binary file
-            object such as `io.BytesIO`, to which nothing is written where saving fails.
+            object such as `io.BytesIO`, which is written to when the file is complete.
         output_format: "exported_program" for the format of `torch.export.save`; "torchscript" for
             `torch.jit.load`: the script takes positional tensors, followed by keyword arguments in
             the order of the exported signature.
@@ -122,11 +123,7 @@ def _write(
     except PortrtError:
         raise
     except Exception as err:
-        raise SaveError(
-            f"{str(target)!r} could not be written: {err}",
-            f"an existing, writable folder with about {total} bytes free",
-            "correct the path or free disk space; an existing file is unchanged",
-        ) from err
+        raise cannot_write(target, total, err) from err
 
 
 def _byte_size(program: ExportedProgram) -> int:

@@ -32,9 +32,8 @@ def record_without_image(plan: Plan, captured: ExportedProgram) -> dict[str, Any
 
 
 def _places(plan: Plan, captured: ExportedProgram) -> dict[str, Place]:
-    stored = _names(plan.tensors)
-    held = _names({**plan.program.constants, **plan.program.state_dict})
     every = {**plan.program.constants, **plan.program.state_dict}
+    stored, held = _names(plan.tensors), _names(every)
     folded = {_identity(name, every[name]) for name in plan.folded if name in every}
     first: dict[Any, str] = {}
     found = {}

@@ -7,6 +7,7 @@ takes 2 for the size where the range begins with 1.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -240,11 +241,10 @@ class _Inputs:
 def _failure(guards: torch.nn.Module, inputs: list[Any]) -> str:
     """Return the guard that refuses the inputs, or ""."""
     try:
-        guards(*inputs)
+        with contextlib.suppress(NameError):  # of guards of arguments that torch has no name for
+            guards(*inputs)
     except AssertionError as err:
         return str(err).removeprefix("Guard failed: ")
-    except NameError:  # torch has guards of arguments that it knows by no name
-        return ""
     return ""
 
 

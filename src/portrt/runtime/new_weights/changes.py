@@ -11,7 +11,7 @@ import torch
 
 from portrt.errors import InputError
 from portrt.runtime.new_weights.record import Place
-from portrt.weights import WeightsImage
+from portrt.weights import WeightsImage, bytes_of
 
 _LISTED = 8
 _REMEDY = "give the state dict of the model that was compiled, or compile the new model"
@@ -91,12 +91,6 @@ def changes_of(
 def differ(old: torch.Tensor, new: torch.Tensor) -> bool:
     """Return whether tensors of one shape and dtype differ in any bit."""
     return not torch.equal(bytes_of(old), bytes_of(new))
-
-
-def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the elements as a 1-D uint8 tensor on the CPU; a copy only where it is needed."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8)
 
 
 def digest_of(tensor: torch.Tensor) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from portrt.format.temp_file import scratch_file
-from portrt.runtime.new_weights.changes import bytes_of
-from portrt.weights import WeightsImage
+from portrt.weights import WeightsImage, bytes_of
 
 # Larger ones are mapped from a temporary file, as those that `compile` makes.
 _LARGE_BYTES = 128 << 20

@@ -69,8 +69,6 @@ def state_of(
 
 def with_state_of(program: ExportedProgram, module: torch.fx.GraphModule) -> ExportedProgram:
     """Return a module's program with the parameters and buffers that the module has now."""
-    if not program.state_dict and len(program.constants) == len(blob_names(program)):
-        return program
     state = state_of(program, module)
     held = {**program.constants, **program.state_dict}
     if all(tensor is held[name] or _same(tensor, held[name]) for name, tensor in state.items()):

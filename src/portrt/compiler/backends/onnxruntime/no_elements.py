@@ -45,7 +45,9 @@ _CONVOLUTIONS = frozenset({_aten.conv1d, _aten.conv2d, _aten.conv3d, _aten.convo
 def sizes_that_matter(node: torch.fx.Node) -> list[Any]:
     """Return the sizes of a node that must not be 0."""
     packet = getattr(node.target, "overloadpacket", None)
-    if packet in _WHOLE or (packet is _aten.pad and _mode(node) != "constant"):
+    if packet in _WHOLE or (
+        packet is _aten.pad and _argument(node, 2, "mode", "constant") != "constant"
+    ):
         return sizes_of_tensors([*node.all_input_nodes, node])
     if packet not in _REDUCTIONS | _CONVOLUTIONS | _ROTATIONS:
         return []
@@ -54,7 +56,7 @@ def sizes_that_matter(node: torch.fx.Node) -> list[Any]:
     if packet in _CONVOLUTIONS:
         return shape[2:]
     place, name = (2, "dims") if packet in _ROTATIONS else (1, "dim")
-    axes: Any = node.args[place] if len(node.args) > place else node.kwargs.get(name)
+    axes = _argument(node, place, name)
     if isinstance(axes, (list, tuple)) and axes:
         return [shape[axis] for axis in axes] if shape else []
     return shape if type(axes) is not int or not shape else [shape[axes]]
@@ -65,5 +67,5 @@ def ends_the_process(node: torch.fx.Node) -> bool:
     return getattr(node.target, "overloadpacket", None) in _ENDING
 
 
-def _mode(node: torch.fx.Node) -> Any:
-    return node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+def _argument(node: torch.fx.Node, place: int, name: str, default: Any = None) -> Any:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)

@@ -43,18 +43,18 @@ def _apart(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Any:
     """Write out the sum where there may be one alone: ONNX Runtime's loses NaN in it."""
     dims = [dim] if isinstance(dim, int) else list(dim)
-    reduced = {axis % x.dim() for axis in dims or range(x.dim())} if x.dim() else set()
+    reduced = sorted({axis % x.dim() for axis in dims or range(x.dim())}) if x.dim() else []
     others = [size for axis, size in enumerate(x.shape) if axis not in reduced]
     if not x.dtype.is_floating_point or any(type(it) is int and it != 1 for it in others):
         return NotImplemented
     if not x.dim():
         return x.clone()
     wide = x.to(torch.float32) if x.dtype in _HALF else x
-    largest = torch.amax(wide, sorted(reduced), keepdim=True)
+    largest = torch.amax(wide, reduced, keepdim=True)
     largest = torch.where(torch.isfinite(largest), largest, 0.0)
-    found = torch.exp(wide - largest).sum(sorted(reduced), keepdim=True).log() + largest
+    found = torch.exp(wide - largest).sum(reduced, keepdim=True).log() + largest
     if not keepdim:
-        found = found.squeeze(sorted(reduced))
+        found = found.squeeze(reduced)
     return found.to(x.dtype)
 
 
